@@ -1,0 +1,156 @@
+"""
+The words of the configuration file that every room's own config model is written in:
+durations, sizes, rates, and the strict base model.
+
+In: what YAML gave. Out: `timedelta`, bytes, events per second. Raises ValueError with what and how to mend,
+which the loader turns into a problem with file, line and key.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+
+_DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_SIZE_UNITS = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|KiB|MiB|GiB|TiB)")
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h|d)")
+
+
+class Settings(BaseModel):
+    """Base of every config model: an unknown key is an error, and nothing changes after load."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+def parse_duration(value: Any) -> timedelta:
+    """Read `250ms`, `30s`, `5m`, `4h`, `14d`, or several in a row (`1h30m`). A bare number is refused, save 0."""
+    if isinstance(value, timedelta):
+        return value
+    if value == 0 and not isinstance(value, bool):
+        return timedelta(0)
+    if isinstance(value, str):
+        text = value.strip()
+        parts = _DURATION.findall(text)
+        if parts and "".join(number + unit for number, unit in parts) == text:
+            seconds = sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
+            if seconds <= 3_153_600_000:
+                return timedelta(seconds=seconds)
+            raise ValueError(f"{value!r} is longer than a hundred years")
+    raise ValueError(f'cannot read duration {value!r}; write a number and a unit, e.g. "30s", "5m" or "14d"')
+
+
+def positive_duration(value: Any) -> timedelta:
+    duration = parse_duration(value)
+    if duration <= timedelta(0):
+        raise ValueError(f'{value!r} is not longer than zero; write e.g. "30s"')
+    return duration
+
+
+def show_duration(duration: timedelta) -> str:
+    """The shortest spelling that `parse_duration` reads back: `90s`, `5m`, `1h30m`."""
+    milliseconds = round(duration / timedelta(milliseconds=1))
+    if milliseconds == 0:
+        return "0s"
+    text = ""
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, milliseconds = divmod(milliseconds, size)
+        if count:
+            text += f"{count}{unit}"
+    return text
+
+
+def parse_size(value: Any) -> int:
+    """Read `64KiB`, `512MiB`, `1GiB` (or decimal KB, MB, GB) into bytes."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        return int(float(match[1]) * _SIZE_UNITS[match[2]])
+    raise ValueError(f'cannot read size {value!r}; write a number and a unit, e.g. "64KiB", "512MiB" or "1GiB"')
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """`count` events per `per` seconds; a burst of `count` is allowed."""
+
+    count: float
+    per: float
+
+    def __str__(self) -> str:
+        unit = {1.0: "s", 60.0: "m", 3600.0: "h", 86400.0: "d"}[self.per]
+        return f"{self.count:g}/{unit}"
+
+
+def parse_rate(value: Any) -> RateLimit:
+    """Read `1/s`, `10/m`, `80000/m`."""
+    if isinstance(value, RateLimit):
+        return value
+    if isinstance(value, str) and (match := _RATE.fullmatch(value.replace(" ", ""))) and float(match[1]) > 0:
+        return RateLimit(float(match[1]), float(_DURATION_UNITS[match[2]]))
+    raise ValueError(f'cannot read rate {value!r}; write a count and a unit of time, e.g. "1/s" or "10/m"')
+
+
+_DURATION_SCHEMA = {
+    "anyOf": [{"type": "string", "pattern": r"^(\d+(\.\d+)?(ms|s|m|h|d|w))+$"}, {"const": 0}],
+    "description": "A duration: 250ms, 30s, 5m, 4h, 14d",
+    "examples": ["30s", "5m", "1h"],
+}
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(show_duration, return_type=str),
+    WithJsonSchema(_DURATION_SCHEMA),
+]
+"""Zero or longer."""
+
+PositiveDuration = Annotated[
+    timedelta,
+    BeforeValidator(positive_duration),
+    PlainSerializer(show_duration, return_type=str),
+    WithJsonSchema(_DURATION_SCHEMA),
+]
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(B|KB|MB|GB|KiB|MiB|GiB|TiB)$"},
+                {"type": "integer", "minimum": 0},
+            ],
+            "description": "A size: 64KiB, 512MiB, 1GiB",
+            "examples": ["64KiB", "512MiB", "1GiB"],
+        }
+    ),
+]
+"""Bytes."""
+
+Rate = Annotated[
+    RateLimit,
+    BeforeValidator(parse_rate),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^\d+(\.\d+)?\s*/\s*(s|m|h|d)$",
+            "description": "A rate: 1/s, 10/m",
+            "examples": ["1/s", "50/m"],
+        }
+    ),
+]

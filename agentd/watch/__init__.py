@@ -1,0 +1,1 @@
+"""Probes: one file per kind. To add one, write the file and its line in KINDS."""
