@@ -12,7 +12,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "agentd"
 
 FLOORS = [
-    ["errors", "clock", "records", "pacing", "settings", "secret"],
+    ["errors", "settings"],
+    ["clock", "records", "pacing", "secret"],
     ["memory", "telemetry", "condition", "net", "cron"],
     ["watch", "logs", "alert", "deliver", "llm", "fleet"],
     ["agent", "config"],
