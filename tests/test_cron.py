@@ -125,6 +125,13 @@ def test_a_pace_is_kept_through_changes_of_the_clocks(zone: str, start: datetime
     assert fires == [start + number * 10 * MINUTE for number in range(1, 145)]
 
 
+def test_a_pace_does_not_leap_over_the_full_hour() -> None:
+    """Caracas went from 02:30 to 03:00 in 2016: half an hour after 02:00 it was three."""
+    fires = parse_cron("0 * * * *", "America/Caracas").fires_between(utc(2016, 5, 1, 6), utc(2016, 5, 1, 9), 9)
+
+    assert fires == [utc(2016, 5, 1, 6, 30), utc(2016, 5, 1, 7), utc(2016, 5, 1, 8), utc(2016, 5, 1, 9)]
+
+
 def test_a_day_the_zone_left_out_is_made_up_at_its_end() -> None:
     """Samoa had no 30 December 2011; the work of that day is done when the 31st begins."""
     assert local_fires(parse_cron("0 12 30 12 *", "Pacific/Apia"), utc(2011, 12, 1), utc(2012, 1, 31)) == [
@@ -145,6 +152,7 @@ CHANGES = {
     "America/New_York": [utc(2026, 3, 8), utc(2026, 11, 1)],
     "America/St_Johns": [utc(2010, 3, 14), utc(2010, 11, 7)],
     LORD_HOWE: [utc(2026, 4, 4), utc(2026, 10, 3)],
+    "America/Caracas": [utc(2007, 12, 9), utc(2016, 5, 1)],  # half an hour, not on the hour
 }
 
 
