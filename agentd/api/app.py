@@ -1,0 +1,253 @@
+"""
+The HTTP surface of the daemon: routes from paths to the `Service` port.
+
+In: requests over the unix socket (people of this machine, through the CLI) and over TCP (reading, and heartbeats
+with their token). Out: JSON, problem details (RFC 9457) for errors, one page.
+Promise: over TCP nothing is changed but by a heartbeat's token, and only a known Host is answered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from agentd.api.page import STYLE, render_overview
+from agentd.api.service import Conflict, Forbidden, NotFound, Service
+from agentd.errors import AgentdError, ConfigError, StoreError
+
+MAX_BODY_BYTES = 64 * 1024
+_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def make_app(service: Service, *, hosts: Collection[str] | None) -> Starlette:
+    """
+    hosts: for TCP, the names (without port) that a Host header may carry; None for the unix socket, whose
+    permissions have let the caller in. Which of the two a request came by is known by the app that it reached,
+    never by asking the connection: one that is reset at once has no peer any more.
+    """
+    routes = _Routes(service)
+    app = Starlette(
+        routes=[
+            Route("/", routes.page),
+            Route("/style.css", routes.style),
+            Route("/health", routes.health),
+            Route("/api/v1/status", routes.status),
+            Route("/api/v1/watches", routes.watches),
+            Route("/api/v1/watches/{name}/check", routes.check_now, methods=["POST"]),
+            Route("/api/v1/watches/{name}/pause", routes.pause, methods=["POST"]),
+            Route("/api/v1/watches/{name}/resume", routes.resume, methods=["POST"]),
+            Route("/api/v1/alerts", routes.alerts),
+            Route("/api/v1/outbox", routes.outbox),
+            Route("/api/v1/outbox/retry", routes.retry_all, methods=["POST"]),
+            Route("/api/v1/outbox/{id}", routes.delivery),
+            Route("/api/v1/outbox/{id}", routes.drop, methods=["DELETE"]),
+            Route("/api/v1/outbox/{id}/retry", routes.retry, methods=["POST"]),
+            Route("/api/v1/webhooks/{name}/test", routes.test_webhook, methods=["POST"]),
+            Route("/api/v1/webhooks/{name}/enable", routes.enable_webhook, methods=["POST"]),
+            Route("/api/v1/heartbeat/{name}", routes.beat, methods=["POST", "PUT"]),
+            Route("/api/v1/reload", routes.reload, methods=["POST"]),
+        ],
+        exception_handlers={HTTPException: _http_problem, AgentdError: _agentd_problem},
+    )
+    if hosts is not None:
+        app.add_middleware(_Gate, hosts=frozenset(host.lower() for host in hosts))
+    return app
+
+
+class _Gate:
+    """Over TCP: a known Host only (a page elsewhere could name us by its own DNS), and reading only."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        name = host[1:].split("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
+        reading = scope["method"] in ("GET", "HEAD")
+        if name not in self._hosts:
+            answer = _problem(421, "Misdirected request", f"this daemon does not answer to the name {name[:100]!r}")
+        elif not reading and not scope["path"].startswith("/api/v1/heartbeat/"):
+            answer = _problem(
+                403, "Forbidden", "over TCP one may only read; use the command line on the machine itself"
+            )
+        else:
+            await self._app(scope, receive, send)
+            return
+        await answer(scope, receive, send)
+
+
+class _Routes:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._style_tag = hashlib.sha256(STYLE.encode()).hexdigest()[:16]
+
+    async def page(self, request: Request) -> Response:
+        page = render_overview(await self._service.overview(), style=f"/style.css?{self._style_tag}")
+        return HTMLResponse(
+            page,
+            headers={
+                "Content-Security-Policy": _POLICY,
+                "X-Content-Type-Options": "nosniff",
+                "Referrer-Policy": "no-referrer",
+                "Cache-Control": "no-store",
+            },
+        )
+
+    async def style(self, request: Request) -> Response:
+        return Response(STYLE, media_type="text/css", headers={"Cache-Control": "max-age=86400"})
+
+    async def health(self, request: Request) -> Response:
+        status = await self._service.status()
+        healthy = status["state"] == "running"
+        return JSONResponse({"status": "ok" if healthy else status["state"]}, 200 if healthy else 503)
+
+    async def status(self, request: Request) -> Response:
+        return JSONResponse(await self._service.status())
+
+    async def watches(self, request: Request) -> Response:
+        return JSONResponse({"watches": await self._service.watches()})
+
+    async def alerts(self, request: Request) -> Response:
+        everything = request.query_params.get("all") in ("1", "true")
+        return JSONResponse({"alerts": await self._service.alerts(everything=everything)})
+
+    async def check_now(self, request: Request) -> Response:
+        return JSONResponse(await self._service.check_now(request.path_params["name"]))
+
+    async def pause(self, request: Request) -> Response:
+        body = await _body(request)
+        for_s = body.get("for_s")
+        if for_s is not None and (
+            not isinstance(for_s, int | float) or isinstance(for_s, bool) or not 0 < for_s < 1e10
+        ):
+            raise HTTPException(422, "for_s: write a number of seconds above 0")
+        answer = await self._service.pause(
+            request.path_params["name"], by=_who(body), for_s=for_s, reason=str(body.get("reason", ""))[:500]
+        )
+        return JSONResponse(answer)
+
+    async def resume(self, request: Request) -> Response:
+        return JSONResponse(await self._service.resume(request.path_params["name"], by=_who(await _body(request))))
+
+    async def outbox(self, request: Request) -> Response:
+        query = request.query_params
+        try:
+            limit = min(1000, max(1, int(query.get("limit", "100"))))
+        except ValueError:
+            raise HTTPException(422, "limit: write a whole number from 1 to 1000") from None
+        rows = await self._service.outbox(state=query.get("state"), webhook=query.get("webhook"), limit=limit)
+        return JSONResponse(rows)
+
+    async def delivery(self, request: Request) -> Response:
+        return JSONResponse(await self._service.delivery(request.path_params["id"]))
+
+    async def retry(self, request: Request) -> Response:
+        who = _who(await _body(request))
+        return JSONResponse(await self._service.retry(request.path_params["id"], webhook=None, by=who))
+
+    async def retry_all(self, request: Request) -> Response:
+        body = await _body(request)
+        return JSONResponse(await self._service.retry(None, webhook=body.get("webhook"), by=_who(body)))
+
+    async def drop(self, request: Request) -> Response:
+        return JSONResponse(await self._service.drop(request.path_params["id"], by=_who(await _body(request))))
+
+    async def test_webhook(self, request: Request) -> Response:
+        who = _who(await _body(request))
+        return JSONResponse(await self._service.test_webhook(request.path_params["name"], by=who))
+
+    async def enable_webhook(self, request: Request) -> Response:
+        who = _who(await _body(request))
+        return JSONResponse(await self._service.enable_webhook(request.path_params["name"], by=who))
+
+    async def beat(self, request: Request) -> Response:
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        token = bearer.strip() if scheme.lower() == "bearer" else request.query_params.get("token")
+        status = request.query_params.get("status", "ok")
+        if status not in ("ok", "failed"):
+            raise HTTPException(422, "status: write ok or failed")
+        message = (await _limited(request)).decode("utf-8", "replace")[:1000]
+        answer = await self._service.beat(request.path_params["name"], token=token, ok=status == "ok", message=message)
+        return JSONResponse(answer)
+
+    async def reload(self, request: Request) -> Response:
+        return JSONResponse(await self._service.reload(by=_who(await _body(request))))
+
+
+async def _limited(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+    return body
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    raw = await _limited(request)
+    if not raw.strip():
+        return {}
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise HTTPException(422, "the body is not a JSON object")
+    return value
+
+
+def _who(body: dict[str, Any]) -> str:
+    """Whom the audit trail names. Only the unix socket gets here; its permissions are what is trusted."""
+    return str(body.get("by", "socket"))[:100]
+
+
+_Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def _problem(status: int, title: str, detail: str) -> Response:
+    return JSONResponse(
+        {"type": "about:blank", "title": title, "status": status, "detail": detail},
+        status,
+        media_type="application/problem+json",
+    )
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _problem(error.status_code, "Request refused", error.detail)
+
+
+async def _agentd_problem(request: Request, error: Exception) -> Response:
+    status, title = 500, "Internal error"
+    if isinstance(error, NotFound):
+        status, title = 404, "Not found"
+    elif isinstance(error, Forbidden):
+        status, title = 403, "Forbidden"
+    elif isinstance(error, Conflict):
+        status, title = 409, "Conflict"
+    elif isinstance(error, ConfigError):
+        status, title = 422, "Configuration refused"
+    elif isinstance(error, StoreError):
+        status, title = 503, "Store unavailable"
+    return _problem(status, title, str(error))
+
+
+def same_token(given: str | None, expected: str) -> bool:
+    """Compare in constant time."""
+    return hmac.compare_digest((given or "").encode(), expected.encode())

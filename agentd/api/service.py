@@ -1,0 +1,69 @@
+"""
+What the HTTP surface asks of the daemon. The routes know this port alone; the daemon stands behind it.
+
+Every method gives plain JSON values: what it returns is what the client reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from agentd.errors import AgentdError
+
+Json = dict[str, Any]
+
+
+class NotFound(AgentdError):
+    """No watch, webhook or delivery of that name."""
+
+
+class Conflict(AgentdError):
+    """What is asked does not fit the present state; the message says why."""
+
+
+class Forbidden(AgentdError):
+    """The caller may not do this."""
+
+
+class Service(Protocol):
+    async def status(self) -> Json: ...
+
+    async def watches(self) -> list[Json]: ...
+
+    async def alerts(self, *, everything: bool) -> list[Json]:
+        """everything: also what is resolved; otherwise only pending and firing."""
+        ...
+
+    async def check_now(self, watch: str) -> Json:
+        """Run one check of the watch now and wait for it."""
+        ...
+
+    async def pause(self, watch: str, *, by: str, for_s: float | None, reason: str) -> Json:
+        """for_s: seconds until it resumes by itself; None: until somebody resumes it."""
+        ...
+
+    async def resume(self, watch: str, *, by: str) -> Json: ...
+
+    async def outbox(self, *, state: str | None, webhook: str | None, limit: int) -> Json: ...
+
+    async def delivery(self, identity: str) -> Json: ...
+
+    async def retry(self, identity: str | None, *, webhook: str | None, by: str) -> Json:
+        """Send one delivery again, or with None every dead one (of a webhook)."""
+        ...
+
+    async def drop(self, identity: str, *, by: str) -> Json: ...
+
+    async def test_webhook(self, webhook: str, *, by: str) -> Json: ...
+
+    async def enable_webhook(self, webhook: str, *, by: str) -> Json: ...
+
+    async def beat(self, watch: str, *, token: str | None, ok: bool, message: str) -> Json:
+        """A job says that it lives. Raises Forbidden when the token does not fit."""
+        ...
+
+    async def reload(self, *, by: str) -> Json: ...
+
+    async def overview(self) -> Json:
+        """What the page shows: status, watches with their uptime strips, alerts."""
+        ...
