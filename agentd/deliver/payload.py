@@ -1,0 +1,265 @@
+"""
+What a message says: the envelope, and the `data` of each kind, as published models.
+
+In: a transition. Out: plain JSON values for the outbox, and the JSON Schema that receivers build on.
+Promise: whatever a target or a log put into the values, `data` is valid JSON of at most 32 KiB, keeps every field,
+and keeps what identifies the alert whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+
+from agentd.clock import iso
+from agentd.deliver.plain import Limits, plain, short
+from agentd.records import AlertStatus, EventType, Reason, Severity, Transition
+
+MAX_DATA_BYTES = 32 * 1024
+_NAME_CHARS = 256
+_LIMITS = (
+    Limits(chars=2048, items=64, depth=6),
+    Limits(chars=512, items=32, depth=4),
+    Limits(chars=128, items=16, depth=3),
+    Limits(chars=64, items=8, depth=2),
+)
+
+_Moment = Annotated[
+    str,
+    Field(
+        pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$",
+        json_schema_extra={"format": "date-time"},
+    ),
+]
+
+
+class _Model(BaseModel):
+    # Receivers must take fields of later versions; the schema says so by not forbidding them.
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class AlertData(_Model):
+    """One alert as it stands after the change that is told."""
+
+    schema_: Literal["agentd.alert/1"] = Field(alias="schema", description="The shape of this object.")
+    fingerprint: str = Field(description="Identity of the alert: the same over all its messages, and over restarts.")
+    watch: str = Field(description="Name of the watch that raised it.")
+    rule: str | None = Field(description="The rule within the watch, null when the watch has none.")
+    severity: Severity
+    state: AlertStatus = Field(description="State after the change.")
+    reason: Reason = Field(description="Why the state changed. New codes may be added.")
+    reason_text: str = Field(description="The reason, for people.")
+    instance: str = Field(description="The machine that looked.")
+    summary: str = Field(description="One line for people.")
+    labels: dict[str, str] = Field(description="Labels of the watch.")
+    values: dict[str, Any] = Field(description="The values that the conditions read, cut to a sensible size.")
+    failed: list[str] = Field(description="The conditions that did not hold, as configured.")
+    evidence: list[dict[str, Any]] = Field(
+        description="Log lines: file and offset, or cursor, and line. Empty for probes."
+    )
+    finding: dict[str, Any] | None = Field(description="What an agent found, null when none was asked or is ready.")
+    started_at: _Moment | None = Field(description="When this incident began to fire.")
+    ended_at: _Moment | None = Field(description="When it resolved, null before.")
+    muted_by: str | None = Field(description="What mutes it, null when nothing does.")
+    flapping: bool
+    occurrences: int = Field(ge=0, description="Failing looks, or matching lines, of this incident so far.")
+    cost: dict[str, Any] | None = Field(description="What the investigation cost, null when there was none.")
+    trace_id: str | None = Field(description="The trace of the run that made this message.")
+    links: dict[str, str] = Field(description="Where to read on, by name.")
+
+
+class GroupData(_Model):
+    """Several alerts that are told as one."""
+
+    group: dict[str, str] = Field(description="The labels that the members have in common.")
+    alerts: list[AlertData]
+
+
+class TestData(_Model):
+    """A sample sent on request: nothing is wrong."""
+
+    __test__ = False  # not one of pytest's
+
+    schema_: Literal["agentd.test/1"] = Field(alias="schema", description="The shape of this object.")
+    webhook: str = Field(description="Name of the webhook under test.")
+    instance: str = Field(description="The machine that sent it.")
+    summary: str = Field(description="Says that this is a test.")
+
+
+AlertEvent = Literal[
+    "alert.firing", "alert.updated", "alert.reminder", "alert.escalated", "alert.resolved", "alert.flapping"
+]
+
+
+class AlertMessage(_Model):
+    """News of one alert."""
+
+    type: AlertEvent
+    timestamp: _Moment = Field(description="When it happened; the same over all retries.")
+    data: AlertData
+
+
+class GroupMessage(_Model):
+    """News of a group of alerts."""
+
+    type: Literal["group.firing", "group.resolved"]
+    timestamp: _Moment = Field(description="When it happened; the same over all retries.")
+    data: GroupData
+
+
+class TestMessage(_Model):
+    """A test of the webhook."""
+
+    __test__ = False  # not one of pytest's
+
+    type: Literal["agentd.test"]
+    timestamp: _Moment
+    data: TestData
+
+
+def alert_data(
+    transition: Transition,
+    *,
+    links: Mapping[str, str] | None = None,
+    evidence: Sequence[Mapping[str, Any]] = (),
+    finding: Mapping[str, Any] | None = None,
+    cost: Mapping[str, Any] | None = None,
+    trace_id: str | None = None,
+    instance: str | None = None,
+) -> dict[str, Any]:
+    """
+    The `data` of a message about one alert (`agentd.alert/1`): JSON values only, at most 32 KiB as JSON.
+
+    links: URLs by name. trace_id, instance: where they are not the alert's own.
+    What is too large is cut, first gently, in the end down to no values and no evidence.
+    """
+    alert = transition.alert
+    kept = {
+        "schema": "agentd.alert/1",
+        "fingerprint": short(alert.fingerprint, _NAME_CHARS),
+        "watch": short(alert.watch, _NAME_CHARS),
+        "rule": None if alert.rule is None else short(alert.rule, _NAME_CHARS),
+        "severity": alert.severity.value,
+        "state": transition.after.value,
+        "reason": transition.reason.value,
+        "reason_text": short(transition.reason_text, _NAME_CHARS),
+        "instance": short(instance or alert.instance, _NAME_CHARS),
+        "started_at": _moment(alert.started_at),
+        "ended_at": _moment(alert.ended_at),
+        "muted_by": None if alert.muted_by is None else short(alert.muted_by, _NAME_CHARS),
+        "flapping": alert.flapping,
+        "occurrences": alert.occurrences,
+        "trace_id": trace_id or alert.trace_id,
+    }
+    texts = {"labels": alert.labels, "links": links or {}}
+    cut = {
+        "summary": alert.summary,
+        "values": alert.values,
+        "failed": alert.failed,
+        "evidence": list(evidence),
+        "finding": finding,
+        "cost": cost,
+    }
+    data: dict[str, Any] = {}
+    for limits in _LIMITS:
+        smaller = {key: plain(value, limits) for key, value in cut.items()}
+        named = {key: _texts(value, limits) for key, value in texts.items()}
+        data = _in_order(kept | named | smaller)
+        if _size(data) <= MAX_DATA_BYTES:
+            return data
+    return data | {"values": {}, "evidence": [], "finding": None}
+
+
+def alert_payload(type: EventType, data: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
+    """The whole message, as a `standard` receiver sees it. at: when it happened."""
+    return {"type": type.value, "timestamp": iso(at), "data": data}
+
+
+def sample_test(webhook: str, instance: str) -> dict[str, Any]:
+    """The `data` of `agentd.test`."""
+    return {
+        "schema": "agentd.test/1",
+        "webhook": webhook,
+        "instance": short(instance, _NAME_CHARS),
+        "summary": f"A test of webhook {webhook!r} by agentd on {short(instance, _NAME_CHARS)}. Nothing is wrong.",
+    }
+
+
+def payload_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of everything a `standard` receiver may get, with an example of each type now sent."""
+    messages: list[type[BaseModel]] = [AlertMessage, GroupMessage, TestMessage]
+    references, definitions = models_json_schema(
+        [(model, "validation") for model in messages], by_alias=True, ref_template="#/$defs/{model}"
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "agentd webhook payload",
+        "description": "Unknown fields and types may be added: ignore what you do not know.",
+        "oneOf": [references[model, "validation"] for model in messages],
+        "$defs": definitions["$defs"],
+        "examples": examples(),
+    }
+
+
+def examples() -> list[dict[str, Any]]:
+    """One message of every type that this version sends."""
+    firing: dict[str, Any] = {
+        "schema": "agentd.alert/1",
+        "fingerprint": "9f2c41d0a7b3e865",
+        "watch": "shop",
+        "rule": None,
+        "severity": "critical",
+        "state": "firing",
+        "reason": "threshold",
+        "reason_text": "failed 3 of 5",
+        "instance": "web-1",
+        "summary": "shop: status == 200 does not hold (status = 503)",
+        "labels": {"team": "web"},
+        "values": {"status": 503, "latency_ms": 12.4},
+        "failed": ["status == 200"],
+        "evidence": [],
+        "finding": None,
+        "started_at": "2026-11-20T09:00:03.000Z",
+        "ended_at": None,
+        "muted_by": None,
+        "flapping": False,
+        "occurrences": 3,
+        "cost": None,
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "links": {"alert": "http://127.0.0.1:8787/alerts/9f2c41d0a7b3e865"},
+    }
+    updated = firing | {"summary": "shop: latency_ms < 300 does not hold (latency_ms = 812)", "occurrences": 9}
+    updated |= {"values": {"latency_ms": 812.0}, "failed": ["latency_ms < 300"]}
+    reminder = firing | {"reason": "reminder", "reason_text": "firing for 4h", "occurrences": 480}
+    resolved = firing | {"state": "resolved", "reason": "recovered", "reason_text": "ok 2 in a row"}
+    resolved |= {"ended_at": "2026-11-20T13:10:03.000Z", "failed": [], "values": {}, "summary": "shop: ok again"}
+    told = [
+        ("alert.firing", "2026-11-20T09:00:03.000Z", firing),
+        ("alert.updated", "2026-11-20T09:03:03.000Z", updated),
+        ("alert.reminder", "2026-11-20T13:00:03.000Z", reminder),
+        ("alert.resolved", "2026-11-20T13:10:03.000Z", resolved),
+        ("agentd.test", "2026-11-20T13:20:00.000Z", sample_test("audit", "web-1")),
+    ]
+    return [{"type": type, "timestamp": at, "data": data} for type, at, data in told]
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else iso(moment)
+
+
+def _texts(texts: Mapping[str, Any], limits: Limits) -> dict[str, str]:
+    items = list(texts.items())[: limits.items]
+    return {short(str(key), limits.chars): short(str(value), limits.chars) for key, value in items}
+
+
+def _in_order(data: dict[str, Any]) -> dict[str, Any]:
+    return {field.alias or name: data[field.alias or name] for name, field in AlertData.model_fields.items()}
+
+
+def _size(data: dict[str, Any]) -> int:
+    return len(json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode())
