@@ -115,8 +115,10 @@ CREATE TABLE heartbeats (
     watch   TEXT PRIMARY KEY,
     at      INTEGER NOT NULL,
     ok      INTEGER NOT NULL,
-    kind    TEXT NOT NULL,
-    message TEXT NOT NULL
+    message TEXT NOT NULL,
+    count   INTEGER NOT NULL,
+    since   INTEGER,
+    pardons INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE pauses (

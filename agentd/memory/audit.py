@@ -1,0 +1,56 @@
+"""
+The audit trail: what operators did, by CLI, API or page.
+
+Promise: append only, and bounded: the newest hundred thousand, as long as events are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import apsw
+
+from agentd.clock import from_us, to_us
+from agentd.memory.columns import text
+
+MAX_ROWS = 100_000
+_MAX_DETAIL = 2000
+
+_APPEND = "INSERT INTO audit (at, who, action, target, detail) VALUES (?, ?, ?, ?, ?)"
+_BOUND = "DELETE FROM audit WHERE number <= ?"
+_ROWS = """
+    SELECT number, at, who, action, target, detail FROM audit WHERE (?1 IS NULL OR number < ?1)
+    ORDER BY number DESC LIMIT ?2"""
+_TRIM = """
+    DELETE FROM audit WHERE number IN (SELECT number FROM audit ORDER BY number LIMIT ?2) AND at < ?1"""
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """who: a name such as `uid:0` or `key:ops`. action: `pause`, `webhook.enable`, … on `target`."""
+
+    number: int
+    at: datetime
+    who: str
+    action: str
+    target: str
+    detail: str
+
+
+def append(c: apsw.Connection, who: str, action: str, target: str, detail: str, now: datetime) -> None:
+    c.execute(_APPEND, (to_us(now), text(who), text(action), text(target), text(detail[:_MAX_DETAIL])))
+    c.execute(_BOUND, (c.last_insert_rowid() - MAX_ROWS,))
+
+
+def rows(c: apsw.Connection, *, limit: int = 100, before: int | None = None) -> list[Deed]:
+    """Newest first. before: the number of the last row of the page before."""
+    found: list[Any] = c.execute(_ROWS, (before, limit)).fetchall()
+    return [Deed(number, from_us(at), *rest) for number, at, *rest in found]
+
+
+def trim(c: apsw.Connection, before: datetime, *, limit: int = 500) -> int:
+    """Delete up to `limit` of the oldest rows that are older than `before`."""
+    c.execute(_TRIM, (to_us(before), limit))
+    return c.changes()
