@@ -1,0 +1,71 @@
+"""
+What happened, in order: transitions, deliveries, reloads. Append only; read by pages, streams and people.
+
+Promise: numbers only grow, so that a reader who names the last one it saw misses nothing that is still kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import apsw
+
+from agentd.clock import from_us, to_us
+from agentd.memory.columns import from_json, optional_text, text, to_json
+
+_COLUMNS = "number, at, kind, watch, fingerprint, data"
+_APPEND = "INSERT INTO events (at, kind, watch, fingerprint, data) VALUES (?, ?, ?, ?, ?)"
+_AFTER = f"SELECT {_COLUMNS} FROM events WHERE number > ? ORDER BY number LIMIT ?"
+_LAST = f"SELECT {_COLUMNS} FROM events ORDER BY number DESC LIMIT ?"
+_OF_WATCH = f"SELECT {_COLUMNS} FROM events WHERE watch = ? ORDER BY number DESC LIMIT ?"
+_OF_ALERT = f"SELECT {_COLUMNS} FROM events WHERE fingerprint = ? ORDER BY number DESC LIMIT ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """kind: such as `alert.firing`, `delivery.done`, `config.reloaded`. data: plain JSON values."""
+
+    number: int
+    at: datetime
+    kind: str
+    watch: str | None
+    fingerprint: str | None
+    data: Mapping[str, Any]
+
+
+def append(
+    c: apsw.Connection,
+    kind: str,
+    at: datetime,
+    *,
+    watch: str | None = None,
+    fingerprint: str | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> int:
+    """Returns the event's number."""
+    c.execute(_APPEND, (to_us(at), text(kind), optional_text(watch), fingerprint, to_json(data or {})))
+    return c.last_insert_rowid()
+
+
+def after(c: apsw.Connection, number: int, limit: int = 500) -> list[Event]:
+    """The events after `number`, oldest first."""
+    return [_event(row) for row in c.execute(_AFTER, (number, limit))]
+
+
+def last(
+    c: apsw.Connection, *, watch: str | None = None, fingerprint: str | None = None, limit: int = 100
+) -> list[Event]:
+    """Newest first: of an alert, of a watch, or of all."""
+    if fingerprint is not None:
+        return [_event(row) for row in c.execute(_OF_ALERT, (fingerprint, limit))]
+    if watch is not None:
+        return [_event(row) for row in c.execute(_OF_WATCH, (watch, limit))]
+    return [_event(row) for row in c.execute(_LAST, (limit,))]
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    number, at, kind, watch, fingerprint, data = row
+    return Event(number, from_us(at), kind, watch, fingerprint, from_json(data))

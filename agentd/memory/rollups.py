@@ -1,0 +1,238 @@
+"""
+Roll-ups: what the checks of a minute, an hour, a day amounted to, for plots and uptime strips.
+
+In: raw results, each taken in exactly once, in the order they came.  Out: series for a watch.
+Promise: all three levels move in one transaction, so they always agree with each other and with the results behind
+them, also after a crash and when the wall clock jumps.
+
+Latencies are kept as a histogram whose classes grow by a fourth, so that a percentile is right within 12 %
+and two histograms add up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import apsw
+
+from agentd.clock import from_us, to_us
+from agentd.memory.columns import first
+
+LEVELS = (60, 3600, 86400)
+MAX_POINTS = 2000
+_GROWTH = math.log(1.25)
+_CLASSES = 120  # up to 1.25 ** 120 µs, more than three days
+
+_NEXT = """
+    SELECT number, watch, at, verdict, latency_us FROM results
+    WHERE number > (SELECT number FROM rolled) ORDER BY number LIMIT ?"""
+_REACHED = "UPDATE rolled SET number = ?"
+_COLUMNS = "count, failing, blind, timed, sum_us, min_us, max_us, histogram"
+_GET = f"SELECT {_COLUMNS} FROM rollups WHERE level = ? AND watch = ? AND at = ?"
+_PUT = f"INSERT OR REPLACE INTO rollups (level, watch, at, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SERIES = f"""
+    SELECT at, {_COLUMNS} FROM rollups WHERE level = ? AND watch = ? AND at >= ? AND at < ? ORDER BY at"""
+_STRIP = """
+    SELECT (at - ?3) / ?5, sum(count), sum(failing), sum(blind) FROM rollups
+    WHERE level = ?1 AND watch = ?2 AND at >= ?3 AND at < ?4 GROUP BY 1"""
+_TRIM = """
+    DELETE FROM rollups WHERE (level, watch, at) IN
+        (SELECT level, watch, at FROM rollups INDEXED BY rollups_age
+         WHERE level = ?1 AND at < ?2 ORDER BY at LIMIT ?3)"""
+
+
+@dataclass(slots=True)
+class Summary:
+    """
+    What came of some checks.
+
+    count: all of them; failing, blind: of these. timed: those with a latency, of which sum, min and max in
+    microseconds. histogram: how many latencies in each class.
+    """
+
+    count: int = 0
+    failing: int = 0
+    blind: int = 0
+    timed: int = 0
+    sum_us: int = 0
+    min_us: int | None = None
+    max_us: int | None = None
+    histogram: dict[int, int] = field(default_factory=dict)
+
+    def add(self, verdict: int, latency_us: int | None) -> None:
+        """Take in one result; verdict: 0 ok, 1 failing, 2 blind."""
+        self.count += 1
+        self.failing += verdict == 1
+        self.blind += verdict == 2
+        if latency_us is not None:
+            self.timed += 1
+            self.sum_us += latency_us
+            self.min_us = latency_us if self.min_us is None else min(self.min_us, latency_us)
+            self.max_us = latency_us if self.max_us is None else max(self.max_us, latency_us)
+            place = _class(latency_us)
+            self.histogram[place] = self.histogram.get(place, 0) + 1
+
+    def merge(self, other: Summary) -> None:
+        """Take in what another summary counted."""
+        self.count += other.count
+        self.failing += other.failing
+        self.blind += other.blind
+        self.timed += other.timed
+        self.sum_us += other.sum_us
+        self.min_us = min((v for v in (self.min_us, other.min_us) if v is not None), default=None)
+        self.max_us = max((v for v in (self.max_us, other.max_us) if v is not None), default=None)
+        for place, count in other.histogram.items():
+            self.histogram[place] = self.histogram.get(place, 0) + count
+
+    def average_ms(self) -> float | None:
+        return self.sum_us / self.timed / 1000 if self.timed else None
+
+    def percentile_ms(self, share: float) -> float | None:
+        """The latency below which `share` (0 to 1) of the checks lay, within 12 %."""
+        if not self.timed:
+            return None
+        assert self.min_us is not None
+        assert self.max_us is not None
+        wanted, seen = share * self.timed, 0
+        for place in sorted(self.histogram):
+            seen += self.histogram[place]
+            if seen >= wanted:
+                middle = math.exp((place + 0.5) * _GROWTH)
+                return min(max(middle, self.min_us), self.max_us) / 1000
+        return self.max_us / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One step of a series: the checks from `at` on. up: share of ok among those that could look, or None."""
+
+    at: datetime
+    count: int
+    failing: int
+    blind: int
+    up: float | None
+    min_ms: float | None
+    avg_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    max_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One part of an uptime strip: how many checks began in it, and how many of these were failing or blind."""
+
+    at: datetime
+    count: int
+    failing: int
+    blind: int
+
+
+def roll_up(c: apsw.Connection, limit: int = 1000) -> int:
+    """Take up to `limit` further results into the roll-ups; returns how many there were."""
+    found: list[Any] = c.execute(_NEXT, (limit,)).fetchall()
+    if not found:
+        return 0
+    summaries: dict[tuple[str, int], Summary] = {}
+    for _, watch, at, verdict, latency_us in found:
+        key = (watch, at // 60_000_000)
+        if (summary := summaries.get(key)) is None:
+            summary = summaries[key] = Summary()
+        summary.add(verdict, latency_us)
+    levels: dict[tuple[int, str, int], Summary] = {}
+    for (watch, minute), summary in summaries.items():
+        for level in LEVELS:
+            begin = minute * 60 // level * level * 1_000_000
+            levels.setdefault((level, watch, begin), Summary()).merge(summary)
+    for key3, summary in levels.items():
+        row = first(c.execute(_GET, key3))
+        if row:
+            summary.merge(_summary(row))
+        c.execute(_PUT, (*key3, *_values(summary)))
+    c.execute(_REACHED, (found[-1][0],))
+    return len(found)
+
+
+def series(c: apsw.Connection, watch: str, since: datetime, until: datetime, step: timedelta) -> list[Point]:
+    """
+    Points of `step` each from `since` to `until`, those without any check left out; at most two thousand.
+
+    step is rounded up to whole minutes, and so far that the limit holds.
+    """
+    span_s = max(60, math.ceil((until - since).total_seconds()))
+    step_s = max(60, math.ceil(step.total_seconds()), math.ceil(span_s / MAX_POINTS))
+    level = max(level for level in LEVELS if level <= step_s)
+    step_us = math.ceil(step_s / level) * level * 1_000_000
+    begin = to_us(since) // step_us * step_us
+    summaries: dict[int, Summary] = {}
+    rows: list[Any] = c.execute(_SERIES, (level, watch, begin, to_us(until))).fetchall()
+    for at, *values in rows:
+        summaries.setdefault((at - begin) // step_us, Summary()).merge(_summary(values))
+    return [_point(from_us(begin + place * step_us), summary) for place, summary in sorted(summaries.items())]
+
+
+def strip(
+    c: apsw.Connection, watch: str, now: datetime, *, buckets: int = 90, span: timedelta = timedelta(hours=24)
+) -> list[Bar | None]:
+    """`buckets` equal parts of the `span` before `now`, oldest first; None where nothing was checked."""
+    width_us = max(60_000_000, math.ceil(span / timedelta(microseconds=1) / buckets / 60_000_000) * 60_000_000)
+    # The last bucket holds this minute; the others end on whole minutes, so that no roll-up falls into two.
+    end = to_us(now) // 60_000_000 * 60_000_000 + 60_000_000
+    begin = end - buckets * width_us
+    # Hours would do for a strip of months, but must not straddle two buckets of a short one.
+    level = 3600 if width_us >= 12 * 3_600_000_000 else 60
+    bars: list[Bar | None] = [None] * buckets
+    rows: list[Any] = c.execute(_STRIP, (level, watch, begin, end, width_us)).fetchall()
+    for place, count, failing, blind in rows:
+        bars[place] = Bar(from_us(begin + place * width_us), count, failing, blind)
+    return bars
+
+
+def trim(c: apsw.Connection, level: int, before: datetime, limit: int = 500) -> int:
+    """Delete up to `limit` of the oldest rows of a level that begin before `before`; returns how many went."""
+    c.execute(_TRIM, (level, to_us(before), limit))
+    return c.changes()
+
+
+def _class(latency_us: int) -> int:
+    return min(_CLASSES, int(math.log(latency_us) / _GROWTH)) if latency_us > 1 else 0
+
+
+def _values(summary: Summary) -> tuple[int | str | None, ...]:
+    histogram = ",".join(f"{place}:{count}" for place, count in sorted(summary.histogram.items()))
+    return (
+        summary.count,
+        summary.failing,
+        summary.blind,
+        summary.timed,
+        summary.sum_us,
+        summary.min_us,
+        summary.max_us,
+        histogram,
+    )
+
+
+def _summary(row: Any) -> Summary:
+    count, failing, blind, timed, sum_us, min_us, max_us, histogram = row
+    classes = (part.split(":") for part in histogram.split(",")) if histogram else ()
+    counts = {int(place): int(number) for place, number in classes}
+    return Summary(count, failing, blind, timed, sum_us, min_us, max_us, counts)
+
+
+def _point(at: datetime, summary: Summary) -> Point:
+    looked = summary.count - summary.blind
+    return Point(
+        at=at,
+        count=summary.count,
+        failing=summary.failing,
+        blind=summary.blind,
+        up=(looked - summary.failing) / looked if looked else None,
+        min_ms=None if summary.min_us is None else summary.min_us / 1000,
+        avg_ms=summary.average_ms(),
+        p50_ms=summary.percentile_ms(0.5),
+        p95_ms=summary.percentile_ms(0.95),
+        max_ms=None if summary.max_us is None else summary.max_us / 1000,
+    )
