@@ -4,14 +4,17 @@ Fakes for time, shipped so that users can test their own configurations and plug
 `FakeClock.run(story)` runs a coroutine on an event loop whose time is the fake clock's: `asyncio.sleep`,
 timeouts, aiolimiter and APScheduler all follow it, while sockets, files and threads stay real.
 Nothing moves until `advance` is awaited; it goes from timer to timer and lets everything that each one
-starts come to rest before it goes on, so a year passes in the time that its work takes.
+starts come to rest before it goes on, so a year passes in the time that its work takes. Once the story has
+ended, time runs by itself, so that what is cancelled then can still wait for its own clean-up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import selectors
+import threading
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -33,7 +36,8 @@ class FakeClock:
 
     def __init__(self, start: datetime = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)) -> None:
         self._wall = start
-        self._monotonic = 1000.0
+        # Whole microseconds: sums of floats would let the two clocks drift apart over a year.
+        self._monotonic_us = 1_000_000_000
         self.busy: list[Callable[[], bool]] = []
         self._loop: _FakeTimeLoop | None = None
 
@@ -41,7 +45,7 @@ class FakeClock:
         return self._wall
 
     def monotonic(self) -> float:
-        return self._monotonic
+        return self._monotonic_us / 1e6
 
     def jump(self, by: timedelta) -> None:
         """Move the wall clock alone, as NTP or an operator does."""
@@ -49,21 +53,18 @@ class FakeClock:
 
     def tick(self, by: timedelta | float) -> None:
         """Move both clocks without running anything: for code that has no loop."""
-        seconds = by.total_seconds() if isinstance(by, timedelta) else by
-        self._monotonic += seconds
-        self._wall += timedelta(seconds=seconds)
+        self._tick(_microseconds(by))
 
     async def advance(self, by: timedelta | float) -> None:
         """Let `by` pass: every timer due by then fires in its order, and what it starts comes to rest."""
         loop = self._loop
         assert loop is not None, "advance() works inside FakeClock.run()"
-        seconds = by.total_seconds() if isinstance(by, timedelta) else by
-        target = self._monotonic + seconds
+        target = self._monotonic_us + _microseconds(by)
         await self.settle()
-        while (when := loop.next_timer()) is not None and when <= target:
-            self.tick(max(0.0, when - self._monotonic))
+        while (when := loop.next_timer()) is not None and (due := _ceil_us(when)) <= target:
+            self._tick(max(0, due - self._monotonic_us))
             await self.settle()
-        self.tick(target - self._monotonic)
+        self._tick(target - self._monotonic_us)
         await self.settle()
 
     async def settle(self) -> None:
@@ -74,15 +75,35 @@ class FakeClock:
 
     def run(self, story: Coroutine[Any, Any, T]) -> T:
         """Run `story` to its end on a loop that lives by this clock."""
-        with asyncio.Runner(loop_factory=self._make_loop) as runner:
-            try:
-                return runner.run(story)
-            finally:
-                self._loop = None
+        try:
+            with asyncio.Runner(loop_factory=self._make_loop) as runner:
+                return runner.run(self._tell(story))
+        finally:
+            self._loop = None
+
+    async def _tell(self, story: Coroutine[Any, Any, T]) -> T:
+        assert self._loop is not None
+        try:
+            return await story
+        finally:
+            self._loop.ended = True
+
+    def _tick(self, microseconds: int) -> None:
+        self._monotonic_us += microseconds
+        self._wall += timedelta(microseconds=microseconds)
 
     def _make_loop(self) -> asyncio.AbstractEventLoop:
         self._loop = _FakeTimeLoop(self)
         return self._loop
+
+
+def _microseconds(by: timedelta | float) -> int:
+    return by // timedelta(microseconds=1) if isinstance(by, timedelta) else round(by * 1e6)
+
+
+def _ceil_us(seconds: float) -> int:
+    # A microsecond's thousandth is what a float may be off; rounding that up would come a microsecond late.
+    return math.ceil(seconds * 1e6 - 1e-3)
 
 
 class _Selector(selectors.DefaultSelector):
@@ -92,10 +113,21 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         loop = self.loop
-        if loop is None or loop.waiter is None:
+        if loop is None:
             return super().select(timeout)
         if timeout == 0:
             loop.quiet_polls = 0
+            return super().select(0)
+        if loop.ended:
+            events = super().select(_POLL_S)
+            if not events:
+                loop.let_pass(timeout)
+            return events
+        if loop.waiter is None:
+            return super().select(timeout)
+        # Nothing but the loop's own pipe is open and no new thread could write to it: there is nothing to wait for.
+        if len(self.get_map()) <= 1 and loop.alone() and not loop.busy():
+            loop.be_quiet()
             return super().select(0)
         events = super().select(_POLL_S)
         loop.quiet_polls = 0 if events else loop.quiet_polls + 1
@@ -114,7 +146,9 @@ class _FakeTimeLoop(asyncio.SelectorEventLoop):
         self._clock = clock
         self.waiter: asyncio.Future[None] | None = None
         self.quiet_polls = 0
+        self.ended = False
         self._threads = 0
+        self._bystanders = threading.active_count()
 
     def time(self) -> float:
         return self._clock.monotonic()
@@ -135,11 +169,25 @@ class _FakeTimeLoop(asyncio.SelectorEventLoop):
         finally:
             self.waiter = None
 
+    def busy(self) -> bool:
+        return self._threads > 0 or any(busy() for busy in self._clock.busy)
+
+    def alone(self) -> bool:
+        """No thread was started since this loop was made."""
+        return threading.active_count() <= self._bystanders
+
     def maybe_quiet(self) -> None:
-        busy = self._threads > 0 or any(busy() for busy in self._clock.busy)
-        needed = _BUSY_POLLS if busy else _QUIET_POLLS
-        if self.quiet_polls >= needed and self.waiter is not None and not self.waiter.done():
+        if self.quiet_polls >= (_BUSY_POLLS if self.busy() else _QUIET_POLLS):
+            self.be_quiet()
+
+    def be_quiet(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
+
+    def let_pass(self, seconds: float | None) -> None:
+        """Go to the next timer, if the loop sleeps for one and no thread is at work."""
+        if seconds is not None and not self.busy():
+            self._clock.tick(seconds)
 
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]  # the stub is generic over TypeVarTuple
         future = super().run_in_executor(executor, func, *args)
