@@ -1,14 +1,18 @@
 # Everything here works in a fresh clone: system packages come when root, the rest goes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# systemd-python has no wheel; where libsystemd's headers are not to be had, all but the journal works without it.
+WITH_SYSTEMD = $$(pkg-config --exists libsystemd && echo ,systemd)
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test check bench format clean
+.PHONY: run test check bench format clean install uninstall
 
 run: .venv/ready
 	$(BIN)/agentd demo
 
-test: check
+test:
+	units/prepare test
+	$(MAKE) --no-print-directory check
 	$(BIN)/pytest -n 2 --dist loadfile tests
 
 check: .venv/ready
@@ -18,6 +22,7 @@ check: .venv/ready
 	$(BIN)/pytest -q tests/test_house.py
 
 bench: .venv/ready
+	units/prepare bench
 	for bench in tests/bench/*.py; do $(BIN)/python $$bench; done
 
 format: .venv/ready
@@ -27,8 +32,40 @@ format: .venv/ready
 .venv/ready: pyproject.toml
 	units/prepare
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,systemd]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev$(WITH_SYSTEMD)]"
 	touch $@
+
+# The service for this machine: programs below /opt/agentd, configuration in /etc/agentd, state in /var/lib/agentd.
+# Run again it upgrades. The system's own Python, because the service user must be able to read it.
+SERVICE_PYTHON ?= /usr/bin/python3
+install:
+	@test "$$(id -u)" = 0 || { echo "make install: run it as root, it makes a user and a service" >&2; exit 1; }
+	units/prepare
+	umask 022; $(SERVICE_PYTHON) -m venv /opt/agentd
+	umask 022; /opt/agentd/bin/pip install --quiet --disable-pip-version-check --upgrade \
+	  "agentd[$$(pkg-config --exists libsystemd && echo systemd)] @ file://$(CURDIR)"
+	install -D -m 644 README.md /opt/agentd/share/doc/agentd/README.md
+	install -d /usr/local/bin
+	ln -sfn /opt/agentd/bin/agentd /usr/local/bin/agentd
+	install -D -m 644 units/agentd.sysusers /etc/sysusers.d/agentd.conf
+	install -D -m 644 units/agentd.tmpfiles /etc/tmpfiles.d/agentd.conf
+	install -D -m 644 -t /etc/systemd/system units/agentd.service units/agentd.socket
+	systemd-sysusers /etc/sysusers.d/agentd.conf
+	systemd-tmpfiles --create /etc/tmpfiles.d/agentd.conf
+	test -e /etc/agentd/agentd.yaml || /opt/agentd/bin/agentd init /etc/agentd
+	systemd-tmpfiles --create /etc/tmpfiles.d/agentd.conf
+	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	@echo "Edit /etc/agentd/agentd.yaml, then: agentd check && systemctl enable --now agentd"
+
+# Configuration, state and user stay: they are the operator's.
+uninstall:
+	@test "$$(id -u)" = 0 || { echo "make uninstall: run it as root" >&2; exit 1; }
+	if [ -d /run/systemd/system ]; then systemctl disable --now agentd.socket agentd.service || true; fi
+	rm -f /etc/systemd/system/agentd.service /etc/systemd/system/agentd.socket
+	rm -f /etc/sysusers.d/agentd.conf /etc/tmpfiles.d/agentd.conf /usr/local/bin/agentd
+	rm -rf /opt/agentd
+	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	@echo "/etc/agentd, /var/lib/agentd and the user agentd are left; remove them by hand if you will"
 
 clean:
 	rm -rf .venv build dist
