@@ -73,6 +73,10 @@ class _Limiter(AsyncLimiter):
         if 0 < over < _ROUNDING:
             self._level = self.max_rate - 1
 
+    def ready(self) -> int:
+        self._leak()
+        return int(self.max_rate - self._level + _ROUNDING)
+
     def wait_s(self) -> float:
         self._leak()
         return max(0.0, (self._level + 1 - self.max_rate) / self._rate_per_sec)
@@ -94,6 +98,10 @@ class Bucket:
     async def take(self) -> None:
         """Take one token, waiting for it as long as it needs; waiters are served in the order they came."""
         await self._limiter.acquire()
+
+    def ready(self) -> int:
+        """Whole tokens that can be taken without waiting. Needs a running loop."""
+        return self._limiter.ready()
 
     def wait_s(self) -> float:
         """Seconds until a token is there, not counting those who wait already. Needs a running loop."""

@@ -1,0 +1,149 @@
+"""
+What the configuration says of one webhook.
+
+In: one entry of `webhooks`. Out: `WebhookSettings`, with everything found out at load that can be.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+
+from agentd.deliver.formats import FORMATS, load
+from agentd.deliver.signing import signing_key
+from agentd.secret import Secret, SecretText
+from agentd.settings import PositiveDuration, Rate, Settings, show_duration
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_OURS = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "host",
+        "te",
+        "traceparent",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "webhook-id",
+        "webhook-signature",
+        "webhook-timestamp",
+    }
+)
+_URL = re.compile(r"https?://[^\s/?#]", re.IGNORECASE)
+_LONGEST_TIMEOUT = timedelta(minutes=2)
+
+
+def _as_list(value: Any) -> Any:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str | SecretText) else value
+
+
+_SECRET_TEXT = {
+    "type": "string",
+    "description": "whsec_ and base64, named as ${env:NAME}, ${file:/path} or ${credential:name}",
+    "examples": ["${credential:audit-secret}"],
+}
+
+SecretList = Annotated[
+    tuple[Secret, ...],
+    BeforeValidator(_as_list),
+    WithJsonSchema({"anyOf": [_SECRET_TEXT, {"type": "array", "items": _SECRET_TEXT, "maxItems": 8}]}),
+]
+"""One secret, or several while rotating."""
+
+
+class WebhookSettings(Settings):
+    """One receiver of messages."""
+
+    url: Secret = Field(description="Where to send: an http or https address; read at each sending")
+    format: str = Field(
+        default="standard",
+        description="How a message is written",
+        json_schema_extra={"examples": [*sorted(FORMATS)]},
+    )
+    secret: SecretList = Field(
+        default=(), max_length=8, description="Signs each message (Standard Webhooks); a list while rotating"
+    )
+    headers: dict[str, Secret] = Field(default={}, max_length=50, description="More request headers")
+    body: str | None = Field(default=None, max_length=65536, description="Jinja template; for `format: template` only")
+    routing_key: Secret | None = Field(default=None, description="Key of the service, where the format needs one")
+    rate: Rate | None = Field(default=None, description="At most so many messages; default: no limit")
+    timeout: PositiveDuration = Field(default=timedelta(seconds=15), description="Of one attempt, at most 2m")
+    private_networks: bool = Field(default=True, description="May the address lie in a private network?")
+    concurrency: int = Field(default=4, ge=1, le=32, description="Messages under way at once")
+    description: str = Field(default="", description="For people")
+
+    @field_validator("url")
+    @classmethod
+    def _web_address(cls, url: SecretText) -> SecretText:
+        if not url.text.startswith("${") and not _URL.match(url.text):
+            raise ValueError("not a web address; it begins with https:// or http:// and a host")
+        return url
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, name: str) -> str:
+        if name not in FORMATS:
+            raise ValueError(f"unknown format {name!r}; this version knows {', '.join(sorted(FORMATS))}")
+        return name
+
+    @field_validator("secret")
+    @classmethod
+    def _readable_secrets(cls, secrets: tuple[SecretText, ...]) -> tuple[SecretText, ...]:
+        for secret in secrets:
+            if secret.literal:
+                signing_key(secret.text)
+        return secrets
+
+    @field_validator("headers")
+    @classmethod
+    def _free_headers(cls, headers: dict[str, SecretText]) -> dict[str, SecretText]:
+        for name, value in headers.items():
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no header name; use letters, digits and -")
+            if name.lower() in _OURS:
+                raise ValueError(f"header {name} is set by agentd itself; leave it out")
+            if value.literal and not value.text.isprintable():
+                raise ValueError(f"header {name} holds a line break or control character; write it on one line")
+        return headers
+
+    @field_validator("timeout")
+    @classmethod
+    def _sane_timeout(cls, timeout: timedelta) -> timedelta:
+        if timeout > _LONGEST_TIMEOUT:
+            raise ValueError(
+                f"{show_duration(timeout)} is too long for one attempt; write at most {show_duration(_LONGEST_TIMEOUT)}"
+            )
+        return timeout
+
+    @model_validator(mode="after")
+    def _complete(self) -> WebhookSettings:
+        if self.body is not None and self.format != "template":
+            raise ValueError(f"`body` is for `format: template`, not {self.format}; remove one of the two")
+        load(self.format).check(self)
+        return self
+
+    def expand(self) -> ExpandedWebhook:
+        """Every secret's value, now. Raises SecretMissing."""
+        return ExpandedWebhook(
+            url=self.url.expand().strip(),
+            secrets=[secret.expand() for secret in self.secret],
+            headers={name: value.expand() for name, value in self.headers.items()},
+        )
+
+
+class ExpandedWebhook:
+    """The secret values of one attempt: held while it lasts, never stored, never shown."""
+
+    __slots__ = ("headers", "secrets", "url")
+
+    def __init__(self, *, url: str, secrets: list[str], headers: dict[str, str]) -> None:
+        self.url = url
+        self.secrets = secrets
+        self.headers = headers
