@@ -37,7 +37,7 @@ def make_app(service: Service, *, hosts: Collection[str] | None) -> Starlette:
     permissions have let the caller in. Which of the two a request came by is known by the app that it reached,
     never by asking the connection: one that is reset at once has no peer any more.
     """
-    routes = _Routes(service)
+    routes = _Routes(service, trusted=hosts is None)
     app = Starlette(
         routes=[
             Route("/", routes.page),
@@ -93,8 +93,9 @@ class _Gate:
 
 
 class _Routes:
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, trusted: bool) -> None:
         self._service = service
+        self._trusted = trusted
         self._style_tag = hashlib.sha256(STYLE.encode()).hexdigest()[:16]
 
     async def page(self, request: Request) -> Response:
@@ -183,7 +184,9 @@ class _Routes:
         if status not in ("ok", "failed"):
             raise HTTPException(422, "status: write ok or failed")
         message = (await _limited(request)).decode("utf-8", "replace")[:1000]
-        answer = await self._service.beat(request.path_params["name"], token=token, ok=status == "ok", message=message)
+        answer = await self._service.beat(
+            request.path_params["name"], token=token, ok=status == "ok", message=message, trusted=self._trusted
+        )
         return JSONResponse(answer)
 
     async def reload(self, request: Request) -> Response:

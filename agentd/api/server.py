@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 from agentd.errors import ConfigError
 
 log = logging.getLogger("agentd.api")
+logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its comings and goings are not news
 
 
 class _Server(uvicorn.Server):

@@ -58,8 +58,12 @@ class Service(Protocol):
 
     async def enable_webhook(self, webhook: str, *, by: str) -> Json: ...
 
-    async def beat(self, watch: str, *, token: str | None, ok: bool, message: str) -> Json:
-        """A job says that it lives. Raises Forbidden when the token does not fit."""
+    async def beat(self, watch: str, *, token: str | None, ok: bool, message: str, trusted: bool) -> Json:
+        """
+        A job says that it lives.
+
+        trusted: it came by the unix socket and needs no token. Raises Forbidden when the token does not fit.
+        """
         ...
 
     async def reload(self, *, by: str) -> Json: ...

@@ -1,0 +1,72 @@
+"""
+The command line: one file per group of commands, each imported only when it is called.
+
+Exit codes: 0 done; 1 it did not work; 2 the configuration or the call is wrong; 3 looked, and something is firing
+(`alerts --exit-code`, `test`); 75 the daemon ended itself for a clean restart.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from agentd import __version__
+from agentd.errors import AgentdError, InvalidConfig
+
+COMMANDS = {
+    "run": ("agentd.cli.run", "run"),
+    "demo": ("agentd.cli.demo", "demo"),
+    "check": ("agentd.cli.config", "check"),
+    "init": ("agentd.cli.config", "init"),
+    "schema": ("agentd.cli.config", "schema"),
+    "test": ("agentd.cli.try_out", "test"),
+    "status": ("agentd.cli.look", "status"),
+    "watches": ("agentd.cli.look", "watches"),
+    "alerts": ("agentd.cli.look", "alerts"),
+    "outbox": ("agentd.cli.outbox", "outbox"),
+    "webhook": ("agentd.cli.act", "webhook"),
+    "pause": ("agentd.cli.act", "pause"),
+    "resume": ("agentd.cli.act", "resume"),
+    "reload": ("agentd.cli.act", "reload"),
+    "doctor": ("agentd.cli.doctor", "doctor"),
+}
+
+FAILED = 1
+WRONG = 2
+FIRING = 3
+
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for: `agentd status` must not wait for what `agentd run` needs."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="agentd")
+def cli() -> None:
+    """Watch endpoints and logs, decide, and tell people through webhooks."""
+
+
+def main() -> None:
+    """Run the command line; an error that agentd raised on purpose is a message, not a traceback."""
+    try:
+        cli(prog_name="agentd")
+    except InvalidConfig as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        sys.exit(WRONG)
+    except AgentdError as error:
+        click.echo(f"agentd: {error}", err=True)
+        sys.exit(FAILED)

@@ -1,0 +1,80 @@
+"""Act on the running daemon: `pause`, `resume`, `reload`, `webhook test`, `webhook enable`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from agentd.cli import FAILED
+from agentd.cli.client import call, find_place
+from agentd.cli.options import config_option, output_option
+from agentd.cli.tables import clean, print_json
+from agentd.settings import positive_duration
+
+
+@click.command()
+@click.argument("watch")
+@click.option("--for", "lasting", help="Resume by itself after this time, e.g. 2h.")
+@click.option("--reason", default="", help="Why; kept in the audit trail.")
+@config_option
+def pause(watch: str, lasting: str | None, reason: str, config_path: Path | None) -> None:
+    """Stop checking a watch; its alert stays as it is."""
+    try:
+        for_s = positive_duration(lasting).total_seconds() if lasting else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--for") from error
+    answer = call(find_place(config_path), "POST", f"/api/v1/watches/{watch}/pause", {"for_s": for_s, "reason": reason})
+    until = f" until {answer['paused_until']}" if answer["paused_until"] else ""
+    click.echo(f"{watch} is paused{until}")
+
+
+@click.command()
+@click.argument("watch")
+@config_option
+def resume(watch: str, config_path: Path | None) -> None:
+    """Check a paused watch again."""
+    answer = call(find_place(config_path), "POST", f"/api/v1/watches/{watch}/resume")
+    click.echo(f"{watch} runs again, next at {answer['next_at']}")
+
+
+@click.command()
+@config_option
+def reload(config_path: Path | None) -> None:
+    """Make the daemon read its configuration again; a wrong one leaves it as it is."""
+    answer = call(find_place(config_path), "POST", "/api/v1/reload")
+    click.echo(f"reloaded{'; ' + answer['note'] if answer['note'] else ''}")
+
+
+@click.group()
+def webhook() -> None:
+    """Try a webhook, or take a disabled one back."""
+
+
+@webhook.command("test")
+@click.argument("name")
+@config_option
+@output_option
+def test_(name: str, config_path: Path | None, output: str) -> None:
+    """Send a marked sample to a webhook now and say what it answered."""
+    answer = call(find_place(config_path), "POST", f"/api/v1/webhooks/{name}/test")
+    if output == "json":
+        print_json(answer)
+    elif answer["ok"]:
+        click.echo(f"{name} took it: status {answer['status']} in {answer['latency_ms']:.0f} ms")
+    else:
+        click.echo(f"{name} did not take it: {clean(answer['error'])}", err=True)
+        if answer["answer"]:
+            click.echo(f"it answered: {clean(answer['answer'])}", err=True)
+    if not answer["ok"]:
+        sys.exit(FAILED)
+
+
+@webhook.command()
+@click.argument("name")
+@config_option
+def enable(name: str, config_path: Path | None) -> None:
+    """Send to a webhook again that was disabled (it had answered 410)."""
+    answer = call(find_place(config_path), "POST", f"/api/v1/webhooks/{name}/enable")
+    click.echo(f"{name} is enabled" + ("" if answer["was_disabled"] else " (it was not disabled)"))

@@ -1,0 +1,100 @@
+"""
+How a command reaches what it asks about: the daemon's unix socket, or, for reading, the store when no daemon runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from agentd.config.loader import find_config, load
+from agentd.config.models import Config
+from agentd.errors import AgentdError
+from agentd.memory.store import Store
+
+T = TypeVar("T")
+
+TIMEOUT_S = 60.0
+
+
+class NoDaemon(AgentdError):
+    """Nobody answers on the socket."""
+
+
+class Refused(AgentdError):
+    """The daemon answered with a problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the daemon of a configuration lives."""
+
+    config: Config
+    state_dir: Path
+    socket: Path | None
+
+
+def find_place(config_path: Path | None) -> Place:
+    """Read the configuration and say where its daemon is. Raises ConfigError."""
+    loaded = load(find_config(config_path))
+    state_dir = loaded.config.daemon.find_state_dir(loaded.environment)
+    sockets = [each.path for each in loaded.config.api.find_listen(loaded.environment, state_dir) if each.path]
+    return Place(loaded.config, state_dir, Path(sockets[0]) if sockets else None)
+
+
+def call(place: Place, method: str, path: str, body: dict[str, Any] | None = None, **query: str | None) -> Any:
+    """
+    Ask the daemon; returns the JSON it answers.
+
+    Raises NoDaemon when nobody answers, Refused with the daemon's own words when it says no.
+    """
+    if place.socket is None:
+        raise NoDaemon(
+            "api.listen names no unix socket, by which commands reach the daemon; add unix:/run/agentd/api.sock"
+        )
+    asked = {key: value for key, value in query.items() if value is not None}
+    content = None if method == "GET" else {"by": _who(), **(body or {})}
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(place.socket)), timeout=TIMEOUT_S) as client:
+            answer = client.request(method, f"http://agentd{path}", json=content, params=asked)
+    except (httpx.ConnectError, FileNotFoundError) as error:
+        raise NoDaemon(f"no daemon answers on {place.socket}; is it running? (`systemctl status agentd`)") from error
+    except httpx.TransportError as error:
+        raise Refused(f"the daemon on {place.socket} broke off: {error}") from error
+    if answer.status_code >= 400:
+        try:
+            detail = str(answer.json()["detail"])
+        except (ValueError, KeyError, TypeError):
+            detail = f"HTTP {answer.status_code}"
+        raise Refused(detail)
+    return answer.json()
+
+
+def read_or_open(place: Place, path: str, offline: Callable[[Store], Awaitable[T]], **query: str | None) -> T | Any:
+    """Ask the daemon, or read the store itself when there is no daemon. Raises StoreError when there is neither."""
+    try:
+        return call(place, "GET", path, None, **query)
+    except NoDaemon:
+        return asyncio.run(_offline(place.state_dir, offline))
+
+
+async def _offline(state_dir: Path, work: Callable[[Store], Awaitable[T]]) -> T:
+    store = await Store.open(state_dir, read_only=True)
+    try:
+        return await work(store)
+    finally:
+        await store.close()
+
+
+def _who() -> str:
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

@@ -1,0 +1,61 @@
+"""`agentd check`, `agentd init`, `agentd schema`: the configuration before it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from agentd.cli import WRONG
+from agentd.cli.options import config_option
+from agentd.cli.tables import print_json
+from agentd.config.loader import find_config, load
+from agentd.errors import InvalidConfig
+
+
+@click.command()
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@config_option
+def check(strict: bool, config_path: Path | None) -> None:
+    """Check the configuration and print every problem as FILE:LINE:COLUMN. Exits with 2 when there is an error."""
+    path = find_config(config_path)
+    try:
+        loaded = load(path)
+    except InvalidConfig as error:
+        for problem in error.problems:
+            click.echo(str(problem))
+        errors = sum(not problem.warning for problem in error.problems)
+        click.echo(f"{errors} error{'s' if errors != 1 else ''}: this configuration will not be run", err=True)
+        sys.exit(WRONG)
+    for warning in loaded.warnings:
+        click.echo(str(warning))
+    config = loaded.config
+    click.echo(f"{path}: {len(config.probes)} watches and {len(config.webhooks)} webhooks, ready to run", err=True)
+    if strict and loaded.warnings:
+        sys.exit(WRONG)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+def init(folder: Path) -> None:
+    """Write a commented starter configuration into DIR; nothing that is there is overwritten."""
+    from agentd.config.starter import write_starter
+
+    for path in write_starter(folder):
+        click.echo(f"wrote {path}")
+    click.echo(f"next: edit it, then `agentd check -c {folder}/agentd.yaml` and `agentd run -c {folder}/agentd.yaml`")
+
+
+@click.command()
+@click.option("--payload", is_flag=True, help="The schema of the messages that webhooks get, instead.")
+def schema(payload: bool) -> None:
+    """Print the JSON Schema of the configuration, for editors and other tools."""
+    if payload:
+        from agentd.deliver.payload import payload_schema
+
+        print_json(payload_schema())
+        return
+    from agentd.config.schema import config_schema
+
+    print_json(config_schema())

@@ -1,0 +1,55 @@
+"""`agentd doctor`: is the store well, and how to mend it."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from agentd.cli import FAILED
+from agentd.cli.client import find_place
+from agentd.cli.options import config_option, output_option
+from agentd.cli.tables import clean, print_json
+from agentd.memory import doctor as doctoring
+
+
+@click.group(invoke_without_command=True)
+@config_option
+@output_option
+@click.pass_context
+def doctor(context: click.Context, config_path: Path | None, output: str) -> None:
+    """Examine the store and say what to do. Exits with 1 when something is wrong."""
+    context.obj = config_path
+    if context.invoked_subcommand is not None:
+        return
+    findings = doctoring.examine(find_place(config_path).state_dir)
+    if output == "json":
+        print_json([finding._asdict() if hasattr(finding, "_asdict") else vars(finding) for finding in findings])
+    else:
+        for finding in findings:
+            mark = click.style("ok   ", fg="green") if finding.ok else click.style("WRONG", fg="red")
+            click.echo(f"{mark} {finding.what}: {clean(finding.detail)}")
+            if finding.cure:
+                click.echo(f"      {finding.cure}")
+    if not all(finding.ok for finding in findings):
+        sys.exit(FAILED)
+
+
+@doctor.command()
+@click.argument("backup", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.pass_obj
+def restore(config_path: Path | None, backup: Path) -> None:
+    """Put a backup in the place of the state file; sending waits then until `agentd doctor resume`."""
+    aside = doctoring.restore(find_place(config_path).state_dir, backup, datetime.now(UTC))
+    click.echo(f"restored {backup}; the state before is {aside}")
+    click.echo("nothing is sent until you have looked (`agentd outbox list`) and say `agentd doctor resume`")
+
+
+@doctor.command()
+@click.pass_obj
+def resume(config_path: Path | None) -> None:
+    """Send and read on after a restore."""
+    doctoring.resume(find_place(config_path).state_dir)
+    click.echo("sending goes on when the daemon starts")

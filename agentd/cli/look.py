@@ -1,0 +1,119 @@
+"""Look: `status`, `watches`, `alerts`. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentd.api.views import alert_view, in_order_of_need, is_current, moment
+from agentd.cli import FAILED, FIRING
+from agentd.cli.client import find_place, read_or_open
+from agentd.cli.options import config_option, output_option
+from agentd.cli.tables import print_facts, print_json, print_table
+from agentd.memory import alerts as alert_rows
+from agentd.memory import ledger, meta, outbox
+from agentd.memory.store import Store
+
+
+@click.command()
+@config_option
+@output_option
+def status(config_path: Path | None, output: str) -> None:
+    """Say whether the daemon runs and how it is. Exits with 1 when it does not run."""
+    place = find_place(config_path)
+    answer = read_or_open(place, "/api/v1/status", _status)
+    if output == "json":
+        print_json(answer)
+    else:
+        print_facts(_flat(answer))
+    if answer["state"] != "running":
+        sys.exit(FAILED)
+
+
+async def _status(store: Store) -> dict[str, Any]:
+    counts = await store.state.read(outbox.counts)
+    alive = await store.state.read(meta.alive_at)
+    return {
+        "state": "not running",
+        "last_alive_at": moment(alive),
+        "state_dir": str(store.path),
+        "outbox": {
+            "waiting": sum(count.waiting for count in counts.values()),
+            "dead": sum(count.dead for count in counts.values()),
+        },
+    }
+
+
+def _flat(answer: dict[str, Any]) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for key, value in answer.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {_list(each)}" for name, each in value.items()) or "none"
+        if value not in (None, ""):
+            facts[key.replace("_", " ")] = value
+    return facts
+
+
+def _list(value: Any) -> str:
+    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
+
+
+@click.command()
+@config_option
+@output_option
+def watches(config_path: Path | None, output: str) -> None:
+    """List the watches with what each last saw."""
+    place = find_place(config_path)
+
+    async def offline(store: Store) -> dict[str, Any]:
+        probes = await store.state.read(ledger.load_probes)
+        found = {alert.watch: alert for alert in await store.state.read(alert_rows.load_all) if alert.rule is None}
+        rows = []
+        for watch in place.config.probes:
+            probe, alert = probes.get(watch.name), found.get(watch.name)
+            rows.append(
+                {
+                    "name": watch.name,
+                    "kind": watch.kind,
+                    "verdict": probe.verdict if probe else None,
+                    "alert": alert.status.value if alert else "ok",
+                    "checked_at": moment(probe.last_done) if probe else None,
+                    "summary": alert.summary if alert and is_current(alert) else "",
+                }
+            )
+        return {"watches": rows}
+
+    answer = read_or_open(place, "/api/v1/watches", offline)
+    if output == "json":
+        print_json(answer)
+        return
+    rows = [row | {"verdict": "paused" if row.get("paused") else row["verdict"]} for row in answer["watches"]]
+    columns = {"name": "WATCH", "kind": "KIND", "verdict": "VERDICT", "alert": "ALERT", "checked_at": "CHECKED"}
+    print_table(rows, columns | {"summary": "WHAT"}, empty="No watches are configured.")
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, help="Resolved ones too.")
+@click.option("--exit-code", is_flag=True, help="Exit with 3 when something is firing.")
+@config_option
+@output_option
+def alerts(everything: bool, exit_code: bool, config_path: Path | None, output: str) -> None:
+    """List the alerts that are pending or firing."""
+    place = find_place(config_path)
+
+    async def offline(store: Store) -> dict[str, Any]:
+        found = in_order_of_need(await store.state.read(alert_rows.load_all))
+        return {"alerts": [alert_view(alert) for alert in found if everything or is_current(alert)]}
+
+    answer = read_or_open(place, "/api/v1/alerts", offline, all="1" if everything else None)
+    if output == "json":
+        print_json(answer)
+    else:
+        columns = {"state": "STATE", "severity": "SEVERITY", "watch": "WATCH", "rule": "RULE", "summary": "WHAT"}
+        columns |= {"reason_text": "WHY", "started_at": "SINCE"}
+        print_table(answer["alerts"], columns, empty="All is well.")
+    if exit_code and any(alert["state"] == "firing" for alert in answer["alerts"]):
+        sys.exit(FIRING)

@@ -1,0 +1,100 @@
+"""`agentd outbox`: the messages that wait, and the dead letters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentd.api.views import delivery_view
+from agentd.cli.client import call, find_place, read_or_open
+from agentd.cli.options import config_option, output_option
+from agentd.cli.tables import print_facts, print_json, print_table
+from agentd.errors import AgentdError
+from agentd.memory import outbox as rows
+from agentd.memory.store import Store
+
+
+@click.group()
+def outbox() -> None:
+    """See, resend and drop messages that webhooks have not taken."""
+
+
+@outbox.command("list")
+@click.option("--state", type=click.Choice(["waiting", "dead"]), help="Only these.")
+@click.option("--webhook", help="Only for this webhook.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")
+@config_option
+@output_option
+def list_(state: str | None, webhook: str | None, limit: int, config_path: Path | None, output: str) -> None:
+    """List the messages that wait or are dead, oldest first."""
+
+    async def offline(store: Store) -> dict[str, Any]:
+        found = await store.state.read(lambda c: rows.rows(c, state=state, webhook=webhook, limit=limit))
+        return {"deliveries": [delivery_view(row) for row in found]}
+
+    place = find_place(config_path)
+    answer = read_or_open(place, "/api/v1/outbox", offline, state=state, webhook=webhook, limit=str(limit))
+    if output == "json":
+        print_json(answer)
+        return
+    columns = {
+        "id": "ID",
+        "state": "STATE",
+        "webhook": "WEBHOOK",
+        "type": "TYPE",
+        "lane": "WATCH",
+        "created_at": "CREATED",
+    }
+    columns |= {"due_at": "NEXT TRY", "attempts": "TRIES", "last_error": "LAST ERROR"}
+    print_table(answer["deliveries"], columns, empty="The outbox is empty: every message was taken.")
+
+
+@outbox.command()
+@click.argument("identity", metavar="ID")
+@config_option
+@output_option
+def show(identity: str, config_path: Path | None, output: str) -> None:
+    """Show one message whole, with its payload."""
+
+    async def offline(store: Store) -> dict[str, Any]:
+        row = await store.state.read(lambda c: rows.get(c, identity))
+        if row is None:
+            raise AgentdError(f"no delivery {identity!r}; `agentd outbox list` shows them")
+        return delivery_view(row, whole=True)
+
+    answer = read_or_open(find_place(config_path), f"/api/v1/outbox/{identity}", offline)
+    if output == "json":
+        print_json(answer)
+        return
+    data = answer.pop("data")
+    print_facts({key.replace("_", " "): value for key, value in answer.items() if value is not None})
+    print_json(data)
+
+
+@outbox.command()
+@click.argument("identity", metavar="[ID]", required=False)
+@click.option("--all", "everything", is_flag=True, help="All dead ones that nothing newer has overtaken.")
+@click.option("--webhook", help="With --all: only for this webhook.")
+@config_option
+def retry(identity: str | None, everything: bool, webhook: str | None, config_path: Path | None) -> None:
+    """Send a message again now."""
+    if (identity is None) == (not everything):
+        raise click.UsageError("name one ID, or write --all")
+    place = find_place(config_path)
+    if identity is not None:
+        call(place, "POST", f"/api/v1/outbox/{identity}/retry")
+        click.echo(f"{identity} is sent again now")
+        return
+    answer = call(place, "POST", "/api/v1/outbox/retry", {"webhook": webhook})
+    click.echo(f"{answer['retried']} sent again, {answer['superseded']} superseded by newer ones and left")
+
+
+@outbox.command()
+@click.argument("identity", metavar="ID")
+@config_option
+def drop(identity: str, config_path: Path | None) -> None:
+    """Give a message up for good."""
+    call(find_place(config_path), "DELETE", f"/api/v1/outbox/{identity}")
+    click.echo(f"{identity} is dropped")

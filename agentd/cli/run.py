@@ -1,0 +1,54 @@
+"""`agentd run`: the daemon in the foreground, as systemd starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from pathlib import Path
+
+import click
+
+from agentd.cli.options import config_option
+from agentd.config.loader import Loaded, find_config, load
+
+
+@click.command()
+@config_option
+def run(config_path: Path | None) -> None:
+    """Run the daemon in the foreground until SIGTERM; SIGHUP reloads the configuration."""
+    path = find_config(config_path)
+    loaded = load(path)
+    sys.exit(live(path, loaded))
+
+
+def live(path: Path, loaded: Loaded) -> int:
+    """Run a daemon on the fastest loop there is; returns its exit code."""
+    from agentd.daemon.app import Daemon
+    from agentd.telemetry.logging import close_logging, open_logging
+
+    daemon = loaded.config.daemon
+    open_logging(daemon.log_level, daemon.log_format)
+    try:
+        for warning in loaded.warnings:
+            click.echo(str(warning), err=True)
+        # What was loaded stays until the end: the collector need not walk over it again and again.
+        gc.collect()
+        gc.freeze()
+
+        async def main() -> int:
+            return await Daemon(path, loaded).run()
+
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(main())
+    finally:
+        close_logging()
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    loop: type[asyncio.AbstractEventLoop] = uvloop.Loop
+    return loop

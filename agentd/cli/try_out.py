@@ -1,0 +1,147 @@
+"""
+`agentd test WATCH`: one look through a watch, and what would come of it. Nothing is sent, nothing is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentd.alert.lifecycle import step
+from agentd.cli import FAILED, FIRING
+from agentd.cli.options import config_option, output_option
+from agentd.cli.tables import clean, print_json
+from agentd.clock import SystemClock
+from agentd.condition import judge
+from agentd.config.loader import Loaded, find_config, load
+from agentd.daemon.assemble import assemble
+from agentd.deliver.payload import alert_data, alert_payload
+from agentd.errors import AgentdError
+from agentd.pacing import KeyedBuckets
+from agentd.pipeline import Watch, look
+from agentd.records import Alert, EventType, Judgement, Observation, Verdict
+from agentd.watch.heartbeat import Beats
+from agentd.watch.probe import ProbeTools
+
+_MAX_SHOWN = 400
+
+
+@click.command()
+@click.argument("watch_name", metavar="WATCH")
+@config_option
+@output_option
+def test(watch_name: str, config_path: Path | None, output: str) -> None:
+    """
+    Run one probe of WATCH now and show what was seen, each condition with its values, what that would do to the
+    alert, and the payload that would go out when it fires. Sends nothing, stores nothing.
+
+    Exits with 0 when all is well, 3 when the target fails, 1 when we could not look.
+    """
+    loaded = load(find_config(config_path))
+    watch = _open(loaded, watch_name)
+    report = asyncio.run(_try(watch))
+    if output == "json":
+        print_json(report)
+    else:
+        _print(report)
+    sys.exit({"ok": 0, "failing": FIRING, "blind": FAILED}[report["verdict"]])
+
+
+def _open(loaded: Loaded, name: str) -> Watch:
+    names = {watch.name for watch in loaded.config.watches}
+    clock = SystemClock()
+    tools = ProbeTools(clock, KeyedBuckets(loaded.config.daemon.host_rate), Beats(clock))
+    plan = assemble(loaded, tools, instance=loaded.config.daemon.instance or "test")
+    if name in plan.watches:
+        return plan.watches[name].watch
+    if name in names:
+        raise AgentdError(f"{name} cannot be tried: it is disabled, or this version does not run its source")
+    raise AgentdError(f"no watch {name!r}; the configuration has: {', '.join(sorted(names)) or 'none'}")
+
+
+async def _try(watch: Watch) -> dict[str, Any]:
+    clock = SystemClock()
+    try:
+        observation = await look(watch, clock)
+    finally:
+        await watch.probe.close()
+    judgement = judge(observation, watch.conditions)
+    now = clock.now()
+    return {
+        "watch": watch.name,
+        "kind": watch.kind,
+        "verdict": judgement.verdict.value,
+        "summary": judgement.summary,
+        "duration_ms": round(observation.duration_s * 1000, 1),
+        "error": observation.error,
+        "blind": observation.blind,
+        "observation": {key: _short(value) for key, value in observation.values.items()},
+        "conditions": _conditions(watch, observation),
+        "alert": _alert_step(watch, judgement, now),
+        "notify": list(watch.notify),
+        "payload": _payload(watch, judgement, now),
+    }
+
+
+def _conditions(watch: Watch, observation: Observation) -> list[dict[str, Any]]:
+    rows = []
+    for condition in watch.conditions:
+        _, seen = condition.explain(observation.values)
+        rows.append({"condition": condition.source, "holds": condition.holds(observation.values), "values": seen})
+    return rows
+
+
+def _alert_step(watch: Watch, judgement: Judgement, now: datetime) -> str:
+    policy = watch.policy
+    if judgement.verdict is Verdict.BLIND:
+        return "the streak stays as it is; it alerts as blind when this lasts longer than blind_after"
+    if judgement.verdict is Verdict.OK:
+        return f"none; a firing alert would resolve after {policy.recover_after} such checks in a row"
+    after = step(watch.calm, judgement, policy, now).alert
+    needed = f"{policy.needed} in a row" if policy.needed == policy.of else f"{policy.needed} of {policy.of}"
+    return f"from ok to {after.status.value} ({after.reason_text}); it fires at {needed}"
+
+
+def _payload(watch: Watch, judgement: Judgement, now: datetime) -> dict[str, Any] | None:
+    """What would go out at the check with which the alert fires; None when nothing fails."""
+    if judgement.verdict is not Verdict.FAILING:
+        return None
+    alert: Alert = watch.calm
+    for _ in range(watch.policy.needed):
+        taken = step(alert, judgement, watch.policy, now)
+        alert = taken.alert
+    assert taken.transition is not None
+    return alert_payload(EventType.FIRING, alert_data(replace(taken.transition, alert=alert)), at=now)
+
+
+def _short(value: Any) -> Any:
+    return value[:_MAX_SHOWN] + "…" if isinstance(value, str) and len(value) > _MAX_SHOWN else value
+
+
+def _print(report: dict[str, Any]) -> None:
+    colour = {"ok": "green", "failing": "red", "blind": "magenta"}[report["verdict"]]
+    verdict = click.style(report["verdict"], fg=colour, bold=True)
+    click.echo(f"{report['watch']} ({report['kind']}): {verdict} in {report['duration_ms']} ms")
+    if report["summary"]:
+        click.echo(f"  {clean(report['summary'])}")
+    if report["observation"]:
+        click.echo("\nseen")
+        for key, value in report["observation"].items():
+            click.echo(f"  {key} = {clean(value)}")
+    if report["conditions"]:
+        click.echo("\nconditions")
+        for row in report["conditions"]:
+            mark = click.style("holds", fg="green") if row["holds"] else click.style("FAILS", fg="red")
+            values = ", ".join(f"{name} = {clean(value)}" for name, value in row["values"].items())
+            click.echo(f"  {mark}  {row['condition']}{f'   ({values})' if values else ''}")
+    click.echo(f"\nalert\n  {report['alert']}")
+    click.echo(f"  tells: {', '.join(report['notify']) or 'nobody'}")
+    if report["payload"]:
+        click.echo("\npayload when it fires (not sent)")
+        print_json(report["payload"])

@@ -1,0 +1,267 @@
+"""
+What people may ask of the running daemon: the `Service` behind the HTTP routes.
+
+In: requests that were let in. Out: plain JSON values. What changes something is written to the audit trail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import apsw
+
+from agentd import __version__
+from agentd.api.app import same_token
+from agentd.api.service import Conflict, Forbidden, Json, NotFound
+from agentd.api.views import alert_view, delivery_view, in_order_of_need, is_current, moment
+from agentd.clock import iso
+from agentd.daemon.selfwatch import resident_bytes
+from agentd.errors import ConfigError
+from agentd.memory import audit, outbox, pauses, rollups, webhooks
+from agentd.pipeline import Check, Watch
+from agentd.secret import SecretMissing
+from agentd.settings import show_duration
+from agentd.watch.heartbeat import HeartbeatSettings
+
+if TYPE_CHECKING:
+    from agentd.daemon.app import Daemon
+
+STRIP_BUCKETS = 90
+_STRIP_SPAN = timedelta(minutes=STRIP_BUCKETS)
+
+
+class Control:
+    """Implements `agentd.api.service.Service` over the parts of a daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    # Reading.
+
+    async def status(self) -> Json:
+        daemon = self._daemon
+        now = daemon.clock.now()
+        verdicts: dict[str, int] = {}
+        for watch in daemon.pipeline.watches.values():
+            verdict = watch.last.judgement.verdict.value if watch.last else "waiting"
+            verdicts[verdict] = verdicts.get(verdict, 0) + 1
+        alerts: dict[str, int] = {}
+        for alert in daemon.pipeline.alerts.values():
+            if is_current(alert):
+                alerts[alert.status.value] = alerts.get(alert.status.value, 0) + 1
+        courier, scheduler = await daemon.courier.stats(), daemon.scheduler.stats()
+        off = await daemon.store.state.read(webhooks.disabled)
+        return {
+            "state": "running" if daemon.ready.is_set() else "starting",
+            "version": __version__,
+            "instance": daemon.instance,
+            "pid": os.getpid(),
+            "config": str(daemon.path),
+            "state_dir": str(daemon.state_dir),
+            "started_at": iso(daemon.started_at),
+            "uptime": show_duration(timedelta(seconds=int((now - daemon.started_at).total_seconds()))),
+            "note": daemon.note,
+            "page": daemon.page_url,
+            "watches": {"total": len(daemon.plan.watches), "paused": len(daemon.paused), **verdicts},
+            "alerts": alerts,
+            "outbox": {
+                "waiting": sum(courier.waiting.values()),
+                "dead": sum(courier.dead.values()),
+                "held": daemon.held,
+                "disabled_webhooks": sorted(off),
+            },
+            "checks": {
+                "done": daemon.pipeline.checks,
+                "lag_p50_ms": round(scheduler.lag_p50_s * 1000, 3),
+                "lag_p99_ms": round(scheduler.lag_p99_s * 1000, 3),
+                "overlaps": scheduler.overlaps,
+            },
+            "store": {"full": daemon.store.full, "trouble": daemon.store.trouble},
+            "memory_mib": round(resident_bytes() / 2**20, 1),
+        }
+
+    async def watches(self) -> list[Json]:
+        return [self._watch_view(watch) for watch in self._daemon.pipeline.watches.values()]
+
+    def _watch_view(self, watch: Watch) -> Json:
+        daemon, last = self._daemon, watch.last
+        alert = daemon.pipeline.alerts.get(watch.calm.fingerprint, watch.calm)
+        paused = daemon.paused.get(watch.name)
+        return {
+            "name": watch.name,
+            "kind": watch.kind,
+            "verdict": last.judgement.verdict.value if last else None,
+            "summary": last.judgement.summary if last else "",
+            "alert": alert.status.value,
+            "severity": watch.policy.severity.value,
+            "labels": dict(watch.policy.labels),
+            "latency_ms": last.observation.values.get("latency_ms") if last else None,
+            "checked_at": moment(last.at) if last else None,
+            "next_at": moment(daemon.scheduler.next_run(watch.name)),
+            "paused": paused is not None,
+            "paused_until": moment(paused.until) if paused else None,
+            "notify": list(watch.notify),
+        }
+
+    async def alerts(self, *, everything: bool) -> list[Json]:
+        alerts = in_order_of_need(list(self._daemon.pipeline.alerts.values()))
+        return [alert_view(alert) for alert in alerts if everything or is_current(alert)]
+
+    async def overview(self) -> Json:
+        now = self._daemon.clock.now()
+        views = await self.watches()
+        for view in views:
+            bars = partial(rollups.strip, watch=view["name"], now=now, buckets=STRIP_BUCKETS, span=_STRIP_SPAN)
+            strip = await self._daemon.store.history.read(bars)
+            view["strip"] = [_bar(bar) for bar in strip]
+        return {"status": await self.status(), "watches": views, "alerts": await self.alerts(everything=False)}
+
+    async def outbox(self, *, state: str | None, webhook: str | None, limit: int) -> Json:
+        rows = await self._daemon.store.state.read(
+            lambda connection: outbox.rows(connection, state=state, webhook=webhook, limit=limit)
+        )
+        return {"deliveries": [delivery_view(row) for row in rows]}
+
+    async def delivery(self, identity: str) -> Json:
+        row = await self._daemon.store.state.read(lambda connection: outbox.get(connection, identity))
+        if row is None:
+            raise NotFound(f"no delivery {identity!r}; `agentd outbox list` shows them")
+        return delivery_view(row, whole=True)
+
+    # Acting.
+
+    async def check_now(self, watch: str) -> Json:
+        planned = self._planned(watch)
+        await asyncio.wait([self._daemon.scheduler.run_now(watch)])
+        last = planned.last
+        return {"watch": self._watch_view(planned), "check": check_view(last) if last else None}
+
+    async def pause(self, watch: str, *, by: str, for_s: float | None, reason: str) -> Json:
+        planned, daemon = self._planned(watch), self._daemon
+        now = daemon.clock.now()
+        until = now + timedelta(seconds=for_s) if for_s is not None else None
+        pause = pauses.Pause(watch=watch, by=by, at=now, until=until, reason=reason)
+
+        def change(connection: apsw.Connection) -> None:
+            pauses.save(connection, pause)
+            audit.append(connection, by, "pause", watch, reason, now)
+
+        await daemon.store.state.write(change)
+        daemon.paused[watch] = pause
+        daemon.scheduler.pause(watch)
+        return self._watch_view(planned)
+
+    async def resume(self, watch: str, *, by: str) -> Json:
+        planned, daemon = self._planned(watch), self._daemon
+        if watch not in daemon.paused:
+            raise Conflict(f"{watch} is not paused")
+        await daemon.end_pause(watch, by=by)
+        return self._watch_view(planned)
+
+    async def retry(self, identity: str | None, *, webhook: str | None, by: str) -> Json:
+        now = self._daemon.clock.now()
+
+        def change(connection: apsw.Connection) -> Json:
+            audit.append(connection, by, "retry", identity or webhook or "*", "", now)
+            if identity is None:
+                return outbox.retry_dead(connection, now, webhook=webhook)._asdict()
+            return {"retried": int(outbox.retry(connection, identity, now))}
+
+        done = await self._daemon.store.state.write(change)
+        if identity is not None and not done["retried"]:
+            raise NotFound(f"no delivery {identity!r} that waits or is dead; `agentd outbox list` shows them")
+        self._daemon.courier.wake()
+        return done
+
+    async def drop(self, identity: str, *, by: str) -> Json:
+        now = self._daemon.clock.now()
+
+        def change(connection: apsw.Connection) -> bool:
+            audit.append(connection, by, "drop", identity, "", now)
+            return bool(outbox.drop(connection, identity))
+
+        if not await self._daemon.store.state.write(change):
+            raise NotFound(f"no delivery {identity!r} that could be dropped; `agentd outbox list` shows them")
+        self._daemon.courier.wake()
+        return {"dropped": 1}
+
+    async def test_webhook(self, webhook: str, *, by: str) -> Json:
+        self._known_webhook(webhook)
+        outcome = await self._daemon.courier.send_test(webhook)
+        return {
+            "webhook": webhook,
+            "ok": outcome.ok,
+            "status": outcome.status,
+            "error": outcome.error,
+            "latency_ms": round(outcome.latency_s * 1000, 1),
+            "answer": outcome.answer,
+        }
+
+    async def enable_webhook(self, webhook: str, *, by: str) -> Json:
+        self._known_webhook(webhook)
+        now = self._daemon.clock.now()
+        was_disabled = await self._daemon.courier.enable(webhook)
+        await self._daemon.store.state.write(
+            lambda connection: audit.append(connection, by, "enable", webhook, "", now)
+        )
+        return {"webhook": webhook, "enabled": True, "was_disabled": was_disabled}
+
+    async def beat(self, watch: str, *, token: str | None, ok: bool, message: str, trusted: bool) -> Json:
+        daemon = self._daemon
+        planned = daemon.plan.watches.get(watch)
+        settings = planned.source if planned else None
+        if planned is None or not isinstance(settings, HeartbeatSettings):
+            raise NotFound(f"no heartbeat watch {watch!r}")
+        if not trusted:
+            if settings.token is None:
+                raise Forbidden(
+                    f"{watch} has no token: report over the unix socket, or give it one in the configuration"
+                )
+            try:
+                expected = settings.token.expand()
+            except SecretMissing as error:
+                raise ConfigError(f"the token of {watch} cannot be read: {error}") from error
+            if not same_token(token, expected):
+                raise Forbidden("the token is not the one that this heartbeat expects")
+        daemon.beats.beat(watch, daemon.clock.now(), ok, message)
+        await daemon.save_beats()
+        daemon.scheduler.run_now(watch)
+        return {"watch": watch, "received_at": iso(daemon.clock.now())}
+
+    async def reload(self, *, by: str) -> Json:
+        why = await self._daemon.reload()
+        if why is not None:
+            raise ConfigError(f"the new configuration is refused, the old one runs on: {why}")
+        return {"reloaded": True, "note": self._daemon.note}
+
+    def _planned(self, name: str) -> Watch:
+        watch = self._daemon.pipeline.watches.get(name)
+        if watch is None:
+            raise NotFound(f"no watch {name!r}; `agentd watches` shows them")
+        return watch
+
+    def _known_webhook(self, name: str) -> None:
+        if name not in self._daemon.plan.webhooks:
+            known = ", ".join(sorted(self._daemon.plan.webhooks)) or "none"
+            raise NotFound(f"no webhook {name!r}; known: {known}")
+
+
+def _bar(bar: rollups.Bar | None) -> str | None:
+    if bar is None:
+        return None
+    return "failing" if bar.failing else "blind" if bar.blind else "ok"
+
+
+def check_view(check: Check) -> Json:
+    """One check, for people: what was seen and what was made of it."""
+    return {
+        "at": iso(check.at),
+        "verdict": check.judgement.verdict.value,
+        "summary": check.judgement.summary,
+        "duration_ms": round(check.observation.duration_s * 1000, 3),
+        "alert": check.step.alert.status.value,
+    }

@@ -1,0 +1,90 @@
+"""
+The daemon's eye on itself: memory, store, and the stamp that says "I was alive then".
+
+In: what the process and the store say every `SWEEP_S`. Out: alerts of the watch `agentd`, a request to restart
+when memory stays above its limit, the `alive_at` stamp by which the next start knows how long we were away.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from agentd.clock import Clock
+from agentd.records import Severity
+from agentd.settings import show_duration
+
+log = logging.getLogger("agentd.selfwatch")
+
+SWEEP_S = 15.0
+MEMORY_PATIENCE = timedelta(minutes=5)
+
+
+def resident_bytes() -> int:
+    """RSS of this process; 0 where /proc is not there."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * 4096
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+@dataclass(slots=True)
+class MemoryLimit:
+    """Says when the limit has been exceeded for too long. limit: bytes, 0 for none."""
+
+    limit: int
+    above_since_s: float | None = None
+
+    def exceeded(self, resident: int, now_s: float) -> bool:
+        """now_s: monotonic."""
+        if not self.limit or resident <= self.limit:
+            self.above_since_s = None
+            return False
+        if self.above_since_s is None:
+            self.above_since_s = now_s
+        return now_s - self.above_since_s >= MEMORY_PATIENCE.total_seconds()
+
+
+class SelfWatch:
+    """
+    report: advances one of our own alerts (`Pipeline.report_self`). full: whether the disk holds no more.
+    restart: asks the daemon to drain, save and exit for a clean start. stamp: stores that we are alive.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        memory_limit: int,
+        full: Callable[[], bool],
+        report: Callable[[str, str | None, Severity], Awaitable[None]],
+        stamp: Callable[[], Awaitable[None]],
+        restart: Callable[[str], None],
+        resident: Callable[[], int] = resident_bytes,
+    ) -> None:
+        self._clock = clock
+        self.memory = MemoryLimit(memory_limit)
+        self._full = full
+        self._report = report
+        self._stamp = stamp
+        self._restart = restart
+        self._resident = resident
+
+    async def sweep(self) -> None:
+        full = "the disk is full: history is not kept, alerts live on the ballast" if self._full() else None
+        await self._report("disk_full", full, Severity.CRITICAL)
+        resident = self._resident()
+        if self.memory.exceeded(resident, self._clock.monotonic()):
+            text = (
+                f"{resident // 2**20} MiB in use, more than memory_limit ({self.memory.limit // 2**20} MiB) "
+                f"for {show_duration(MEMORY_PATIENCE)}"
+            )
+            log.error("memory_limit", extra={"resident_bytes": resident, "limit_bytes": self.memory.limit})
+            await self._report("memory", text, Severity.WARNING)
+            self._restart(text)
+        elif self.memory.above_since_s is None:
+            await self._report("memory", None, Severity.WARNING)
+        await self._stamp()
