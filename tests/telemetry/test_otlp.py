@@ -169,6 +169,20 @@ def test_a_dead_or_hanging_collector_costs_only_the_oldest_traces(port: str, req
     assert queue.dropped == 1000
 
 
+def test_a_full_queue_gives_up_the_oldest(make_collector: Callable[..., Collector]) -> None:
+    """After an outage the latest runs are the ones people look for."""
+    collector = make_collector()
+    queue = OtlpQueue(collector.url, max_spans=10, linger_s=3600)
+    tracer = tracing(queue).tracer
+
+    for number in range(25):
+        tracer.start_span(f"check-{number}").end()
+    queue.close(timeout_s=20)
+
+    assert collector.names() == [f"check-{number}" for number in range(15, 25)]
+    assert (queue.exported, queue.dropped) == (10, 15)
+
+
 def test_an_outage_is_logged_in_a_few_words(dead_port: int, caplog: pytest.LogCaptureFixture) -> None:
     """A collector that is down for a night must not fill the log, nor may its URL's password stand there."""
     with caplog.at_level(logging.DEBUG):
