@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import apsw
@@ -17,7 +17,7 @@ import apsw
 from agentd.errors import StoreError, StoreFull
 
 _STEP_PAGES = 128
-_STAMP = re.compile(r"-\d{8}T\d{6}(-\d+)?\.db$")
+_STAMP = re.compile(r"-(\d{8}T\d{6})(-\d+)?\.db$")
 
 
 def listed(folder: Path, name: str) -> list[Path]:
@@ -25,6 +25,13 @@ def listed(folder: Path, name: str) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.glob(f"{name}-*.db") if _STAMP.search(path.name))
+
+
+def made_at(path: Path) -> datetime:
+    """When a backup was made, by its name; UTC."""
+    match = _STAMP.search(path.name)
+    assert match is not None, path
+    return datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
 
 
 def check(path: Path) -> str | None:

@@ -10,6 +10,7 @@ rolled back), so it must do nothing but use the connection it is given.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import queue
@@ -27,6 +28,7 @@ from agentd.clock import Clock, SystemClock
 from agentd.errors import StoreError, StoreFull
 from agentd.memory import backup, files
 from agentd.memory.migrate import Migration, migrate, refuse_newer, steps
+from agentd.memory.room import free_bytes
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ MAX_BATCH = 512
 MAX_BATCH_S = 0.02
 MAX_POSTS = 1000
 READERS = 2
+_TIGHT_WAL_PAGES = 32
+_NO_ROOM_BYTES = 64 * 1024
 _GENERAL = (apsw.FullError, apsw.IOError, apsw.NoMemError, *files.DAMAGE)
 
 
@@ -178,6 +182,10 @@ class Database:
         """Run `work` on the writer outside of any transaction: checkpoints and the like. Must be short."""
         result: T = await self._submit(work, alone=True)
         return result
+
+    async def loosen(self) -> None:
+        """The disk has room again: the WAL may be as long as it is best for speed."""
+        await self.alone(lambda c: c.wal_autocheckpoint(files.WAL_PAGES))
 
     def post(self, change: Callable[[apsw.Connection], Any]) -> bool:
         """
@@ -374,6 +382,7 @@ class Database:
         may_make_room = self._is_full(error)
         if may_make_room:
             self._hooks.filled()
+            self._reuse_wal()
         if isinstance(error, apsw.BusyError) or not self._repaired(error):
             for job in jobs:
                 job.error = self._explain(error)
@@ -383,9 +392,19 @@ class Database:
             if failure is not None and may_make_room and self._is_full(failure):
                 may_make_room = False
                 if self._hooks.make_room():
+                    self._reuse_wal()
                     failure = self._single(job)
             if failure is not None:
                 job.error = self._explain(failure)
+
+    def _reuse_wal(self) -> None:
+        """
+        Write the WAL back, so that it begins again at its start instead of growing, and keep it short from now on:
+        a WAL that took the last byte leaves none for the file it is to be written back into.
+        """
+        with contextlib.suppress(apsw.Error):
+            self._connection.wal_autocheckpoint(_TIGHT_WAL_PAGES)
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _repaired(self, error: Exception) -> bool:
         """False when the file is damaged and cannot be begun anew."""
@@ -482,8 +501,11 @@ class Database:
     def _is_full(self, error: Exception) -> bool:
         if isinstance(error, apsw.FullError):
             return True
-        disk = isinstance(error, apsw.IOError | apsw.CantOpenError) and self._writer is not None
-        return disk and self._connection.system_errno in (errno.ENOSPC, errno.EDQUOT)
+        if not isinstance(error, apsw.IOError | apsw.CantOpenError):
+            return False
+        # The shared memory beside the WAL cannot grow either on a full disk, but SQLite calls that an I/O error.
+        code = self._writer.system_errno if self._writer is not None else 0
+        return code in (errno.ENOSPC, errno.EDQUOT) or free_bytes(self.path.parent) < _NO_ROOM_BYTES
 
     def _explain(self, error: Exception) -> Exception:
         if isinstance(error, StopIteration):  # a future refuses to carry it

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_MS = 5000
 KEEP_DAMAGED = 2
+WAL_PAGES = 500
 _QUICK_CHECK_BYTES = 32 * 1024 * 1024
 _SUFFIXES = ("", "-wal", "-shm")
 DAMAGE = (apsw.CorruptError, apsw.NotADBError)
@@ -43,7 +44,7 @@ def open_writer(path: Path, *, durable: bool) -> apsw.Connection:
         connection.pragma("foreign_keys", True)
         connection.pragma("cache_size", -1024)
         connection.pragma("journal_size_limit", 4 * 1024 * 1024)
-        connection.wal_autocheckpoint(500)
+        connection.wal_autocheckpoint(WAL_PAGES)
     except BaseException:
         connection.close()
         raise
