@@ -23,7 +23,7 @@ ROLL_UP_S = 10.0
 MAX_WAITING = 20_000
 MAX_TRACES = 1000
 _BATCH = 2000
-_ROLL_UPS = 20
+_ROLL_UPS = 8
 
 Trace = Sequence[Mapping[str, Any]]
 

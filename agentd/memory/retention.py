@@ -86,7 +86,7 @@ def state_steps(keep: Retention, now: datetime) -> Iterator[Step]:
 
 def history_steps(keep: Retention, now: datetime, room: int) -> Iterator[Step]:
     """room: bytes that history may take. Repeat each step until it says less than STEP_ROWS."""
-    yield lambda c: rollups.roll_up(c, STEP_ROWS)
+    yield rollups.roll_up
     yield lambda c: _trim_results(c, now - keep.results, now)
     # Minutes for the last weeks, hours and days for as long as roll-ups are kept at all.
     yield lambda c: rollups.trim(c, rollups.LEVELS[0], now - max(keep.results, keep.rollups / 20), STEP_ROWS)

@@ -23,12 +23,22 @@ from agentd.memory.columns import first
 
 LEVELS = (60, 3600, 86400)
 MAX_POINTS = 2000
+STEP_ROWS = 2500
 _GROWTH = math.log(1.25)
 _CLASSES = 120  # up to 1.25 ** 120 µs, more than three days
 
-_NEXT = """
-    SELECT number, watch, at, verdict, latency_us FROM results
-    WHERE number > (SELECT number FROM rolled) ORDER BY number LIMIT ?"""
+_SPAN = """
+    SELECT (SELECT number FROM rolled), max(number), count(*) FROM
+        (SELECT number FROM results WHERE number > (SELECT number FROM rolled) ORDER BY number LIMIT ?)"""
+# SQLite groups, outside of the interpreter's lock; only the groups come up here.
+_GROUPS = f"""
+    SELECT watch, at / 60000000, class, count(*), sum(verdict = 1), sum(verdict = 2), count(latency_us),
+           coalesce(sum(latency_us), 0), min(latency_us), max(latency_us)
+    FROM (SELECT watch, at, verdict, latency_us,
+                 CASE WHEN latency_us > 1 THEN min({_CLASSES}, CAST(ln(latency_us) / {_GROWTH!r} AS INTEGER))
+                      WHEN latency_us IS NOT NULL THEN 0 END AS class
+          FROM results WHERE number > ? AND number <= ?)
+    GROUP BY 1, 2, 3"""
 _REACHED = "UPDATE rolled SET number = ?"
 _COLUMNS = "count, failing, blind, timed, sum_us, min_us, max_us, histogram"
 _GET = f"SELECT {_COLUMNS} FROM rollups WHERE level = ? AND watch = ? AND at = ?"
@@ -62,19 +72,6 @@ class Summary:
     max_us: int | None = None
     histogram: dict[int, int] = field(default_factory=dict)
 
-    def add(self, verdict: int, latency_us: int | None) -> None:
-        """Take in one result; verdict: 0 ok, 1 failing, 2 blind."""
-        self.count += 1
-        self.failing += verdict == 1
-        self.blind += verdict == 2
-        if latency_us is not None:
-            self.timed += 1
-            self.sum_us += latency_us
-            self.min_us = latency_us if self.min_us is None else min(self.min_us, latency_us)
-            self.max_us = latency_us if self.max_us is None else max(self.max_us, latency_us)
-            place = _class(latency_us)
-            self.histogram[place] = self.histogram.get(place, 0) + 1
-
     def merge(self, other: Summary) -> None:
         """Take in what another summary counted."""
         self.count += other.count
@@ -82,8 +79,10 @@ class Summary:
         self.blind += other.blind
         self.timed += other.timed
         self.sum_us += other.sum_us
-        self.min_us = min((v for v in (self.min_us, other.min_us) if v is not None), default=None)
-        self.max_us = max((v for v in (self.max_us, other.max_us) if v is not None), default=None)
+        if other.min_us is not None and (self.min_us is None or other.min_us < self.min_us):
+            self.min_us = other.min_us
+        if other.max_us is not None and (self.max_us is None or other.max_us > self.max_us):
+            self.max_us = other.max_us
         for place, count in other.histogram.items():
             self.histogram[place] = self.histogram.get(place, 0) + count
 
@@ -131,17 +130,21 @@ class Bar:
     blind: int
 
 
-def roll_up(c: apsw.Connection, limit: int = 1000) -> int:
+def roll_up(c: apsw.Connection, limit: int = STEP_ROWS) -> int:
     """Take up to `limit` further results into the roll-ups; returns how many there were."""
-    found: list[Any] = c.execute(_NEXT, (limit,)).fetchall()
-    if not found:
+    span = first(c.execute(_SPAN, (limit,)))
+    assert span is not None
+    done, reached, count = span
+    if not count:
         return 0
     summaries: dict[tuple[str, int], Summary] = {}
-    for _, watch, at, verdict, latency_us in found:
-        key = (watch, at // 60_000_000)
-        if (summary := summaries.get(key)) is None:
-            summary = summaries[key] = Summary()
-        summary.add(verdict, latency_us)
+    groups: list[Any] = c.execute(_GROUPS, (done, reached)).fetchall()
+    for watch, minute, place, *numbers in groups:
+        summary = Summary(*numbers)
+        if place is not None:
+            summary.histogram[place] = summary.timed
+        if (known := summaries.setdefault((watch, minute), summary)) is not summary:
+            known.merge(summary)
     levels: dict[tuple[int, str, int], Summary] = {}
     for (watch, minute), summary in summaries.items():
         for level in LEVELS:
@@ -152,8 +155,8 @@ def roll_up(c: apsw.Connection, limit: int = 1000) -> int:
         if row:
             summary.merge(_summary(row))
         c.execute(_PUT, (*key3, *_values(summary)))
-    c.execute(_REACHED, (found[-1][0],))
-    return len(found)
+    c.execute(_REACHED, (reached,))
+    return int(count)
 
 
 def series(c: apsw.Connection, watch: str, since: datetime, until: datetime, step: timedelta) -> list[Point]:
@@ -195,10 +198,6 @@ def trim(c: apsw.Connection, level: int, before: datetime, limit: int = 500) -> 
     """Delete up to `limit` of the oldest rows of a level that begin before `before`; returns how many went."""
     c.execute(_TRIM, (level, to_us(before), limit))
     return c.changes()
-
-
-def _class(latency_us: int) -> int:
-    return min(_CLASSES, int(math.log(latency_us) / _GROWTH)) if latency_us > 1 else 0
 
 
 def _values(summary: Summary) -> tuple[int | str | None, ...]:
