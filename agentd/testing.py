@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _POLL_S = 0.001
+_MICROSECOND_S = 1e-6
 _QUIET_POLLS = 3
 _BUSY_POLLS = 5000
 
@@ -102,8 +103,8 @@ def _microseconds(by: timedelta | float) -> int:
 
 
 def _ceil_us(seconds: float) -> int:
-    # A microsecond's thousandth is what a float may be off; rounding that up would come a microsecond late.
-    return math.ceil(seconds * 1e6 - 1e-3)
+    # A hundredth is more than a float of seconds is off after a century; rounding that up would be a microsecond late.
+    return math.ceil(seconds * 1e6 - 1e-2)
 
 
 class _Selector(selectors.DefaultSelector):
@@ -115,7 +116,7 @@ class _Selector(selectors.DefaultSelector):
         loop = self.loop
         if loop is None:
             return super().select(timeout)
-        if timeout == 0:
+        if timeout is not None and timeout < _MICROSECOND_S:
             loop.quiet_polls = 0
             return super().select(0)
         if loop.ended:
@@ -148,6 +149,9 @@ class _FakeTimeLoop(asyncio.SelectorEventLoop):
         self.quiet_polls = 0
         self.ended = False
         self._threads = 0
+        # The loop's own tolerance, a nanosecond, is less than a float's error after a year of fake time: a timer would
+        # be due and yet not fire, for ever.
+        self._clock_resolution = _MICROSECOND_S
         self._bystanders = threading.active_count()
 
     def time(self) -> float:

@@ -224,6 +224,28 @@ def test_the_two_clocks_do_not_drift_apart_in_a_year() -> None:
     assert clock.monotonic() == 1000 + 365 * 86400
 
 
+def test_odd_fractions_fire_after_years_too() -> None:
+    """A float of seconds loses its nanoseconds after a year; a timer must still be found due."""
+    clock = FakeClock()
+
+    async def story() -> int:
+        laps = 0
+
+        async def pulse() -> None:
+            nonlocal laps
+            while True:
+                await asyncio.sleep(100 / 3)
+                laps += 1
+
+        await clock.advance(timedelta(days=3650))
+        task = asyncio.create_task(pulse())
+        await clock.advance(timedelta(hours=10, seconds=1))
+        task.cancel()
+        return laps
+
+    assert clock.run(story()) == 1080
+
+
 def test_a_jump_moves_the_wall_alone() -> None:
     """NTP and operators set the wall clock; timers do not see it."""
     clock = FakeClock()
