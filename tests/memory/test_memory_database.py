@@ -389,3 +389,13 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         c.close()
 
         assert {line.decode().strip() for line in told if line.endswith(b"\n")} <= kept
+
+
+async def test_state_is_synced_at_every_commit_and_history_is_not(tmp_path: Path) -> None:
+    """kill -9 loses nothing either way, a power cut does: alert state waits for the disk, history need not."""
+    state_db, history_db = await state(tmp_path), await history(tmp_path)
+
+    assert await state_db.alone(lambda c: c.pragma("synchronous")) == 2
+    assert await history_db.alone(lambda c: c.pragma("synchronous")) == 1
+    await state_db.close()
+    await history_db.close()
