@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,20 @@ from agentd.errors import AgentdError
 _REFERENCE = re.compile(r"\$\{([a-z]+):([^}]*)\}")
 _SOURCES = ("env", "file", "credential")
 _MAX_SECRET_BYTES = 64 * 1024
+
+
+_environment: Mapping[str, str] = os.environ
+_on_read: Callable[[str], None] | None = None
+
+
+def read_secrets_from(environment: Mapping[str, str], on_read: Callable[[str], None] | None = None) -> None:
+    """
+    Say, once for the process, where `${env:…}` and the credentials' folder are looked up when nobody says otherwise.
+
+    on_read: is told every value that was read, so that logs can be kept clean of it.
+    """
+    global _environment, _on_read
+    _environment, _on_read = environment, on_read
 
 
 class SecretMissing(AgentdError):
@@ -64,9 +78,9 @@ class SecretText:
         return not self.references
 
     def expand(self, environment: Mapping[str, str] | None = None) -> str:
-        """The value now. environment: default `os.environ`. Raises SecretMissing."""
-        values = os.environ if environment is None else environment
-        return "".join(part if isinstance(part, str) else _read(*part, values) for part in self._parts)
+        """The value now. environment: default that of `read_secrets_from`. Raises SecretMissing."""
+        values = _environment if environment is None else environment
+        return "".join(part if isinstance(part, str) else _value(*part, values) for part in self._parts)
 
     def __str__(self) -> str:
         return self.text
@@ -79,6 +93,13 @@ class SecretText:
 
     def __hash__(self) -> int:
         return hash(self.text)
+
+
+def _value(source: str, name: str, environment: Mapping[str, str]) -> str:
+    value = _read(source, name, environment)
+    if _on_read is not None:
+        _on_read(value)
+    return value
 
 
 def _read(source: str, name: str, environment: Mapping[str, str]) -> str:

@@ -26,6 +26,7 @@ from agentd.errors import AgentdError
 from agentd.pacing import KeyedBuckets
 from agentd.pipeline import Watch, look
 from agentd.records import Alert, EventType, Judgement, Observation, Verdict
+from agentd.secret import read_secrets_from
 from agentd.watch.heartbeat import Beats
 from agentd.watch.probe import ProbeTools
 
@@ -44,6 +45,7 @@ def test(watch_name: str, config_path: Path | None, output: str) -> None:
     Exits with 0 when all is well, 3 when the target fails, 1 when we could not look.
     """
     loaded = load(find_config(config_path))
+    read_secrets_from(loaded.environment)
     watch = _open(loaded, watch_name)
     report = asyncio.run(_try(watch))
     if output == "json":

@@ -27,7 +27,7 @@ from agentd.clock import Clock, SystemClock, iso
 from agentd.config.loader import Loaded, load
 from agentd.daemon.assemble import Plan, Planned, assemble, self_policy
 from agentd.daemon.control import Control
-from agentd.daemon.notify import ServiceManager, listen_fds
+from agentd.daemon.notify import ServiceManager, listen_fds, strip_environment
 from agentd.daemon.selfwatch import SWEEP_S, SelfWatch
 from agentd.daemon.watchdog import Watchdog
 from agentd.deliver.courier import Courier
@@ -43,7 +43,9 @@ from agentd.pipeline import REMINDER_SWEEP_S, Pipeline
 from agentd.records import AlertStatus, Transition
 from agentd.schedule.ledger import LastRun, Ledger
 from agentd.schedule.scheduler import Due, Scheduler
+from agentd.secret import read_secrets_from
 from agentd.telemetry.embedded import EmbeddedSpans
+from agentd.telemetry.redact import register_secret
 from agentd.telemetry.traces import open_traces
 from agentd.watch.heartbeat import Beat, Beats
 from agentd.watch.probe import ProbeTools
@@ -150,6 +152,7 @@ class Daemon:
         await self._swap(await asyncio.to_thread(assemble, self._loaded, self.tools, instance=self.instance))
         self.control = Control(self)
         self.servers = self._open_api()
+        strip_environment()  # or the commands that we watch could speak to systemd in our name
         self.selfwatch = SelfWatch(
             self.clock,
             memory_limit=self.config.daemon.memory_limit,
@@ -350,7 +353,7 @@ class Daemon:
 
     async def _reload(self) -> str | None:
         try:
-            loaded = await asyncio.to_thread(load, self.path)
+            loaded = await asyncio.to_thread(load, self.path)  # the process's environment, and .env as it is now
             plan = await asyncio.to_thread(assemble, loaded, self.tools, instance=self.instance)
         except InvalidConfig as error:
             problems = [problem for problem in error.problems if not problem.warning]
@@ -361,6 +364,7 @@ class Daemon:
             return self._refused(str(error))
         later = [key for key in _AT_START_ONLY if getattr(loaded.config, key) != getattr(self.plan.config, key)]
         self._loaded = loaded
+        read_secrets_from(loaded.environment, register_secret)
         await self._swap(plan)
         self.note = f"restart to apply changes of {', '.join(later)}" if later else ""
         log.info("reloaded", extra={"watches": len(plan.watches), "restart_for": ", ".join(later)})

@@ -41,11 +41,11 @@ def register_secret(value: str) -> None:
     At most 2,000 are kept, the oldest go first. Line by line for a secret of many lines, such as a key file.
     """
     global _known_pattern
-    for part in {value.strip(), *value.split("\n")}:
-        part = part.strip()
-        if len(part) >= _SHORTEST_SECRET:
-            _known[part] = None
-            _known.move_to_end(part)
+    parts = {part.strip() for part in (value, *value.split("\n"))}
+    fresh = [part for part in parts if len(part) >= _SHORTEST_SECRET and part not in _known]
+    if not fresh:
+        return
+    _known.update(dict.fromkeys(fresh))
     while len(_known) > _MOST_SECRETS:
         _known.popitem(last=False)
     longest_first = sorted(_known, key=len, reverse=True)
