@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from agentd.cli.options import config_option, output_option
 from agentd.cli.tables import clean, print_json
 from agentd.memory import doctor as doctoring
 
+_MARKS = {
+    "ok": click.style("ok     ", fg="green"),
+    "warning": click.style("warning", fg="yellow"),
+    "error": click.style("ERROR  ", fg="red"),
+}
+
 
 @click.group(invoke_without_command=True)
 @config_option
@@ -24,16 +31,15 @@ def doctor(context: click.Context, config_path: Path | None, output: str) -> Non
     context.obj = config_path
     if context.invoked_subcommand is not None:
         return
-    findings = doctoring.examine(find_place(config_path).state_dir)
+    findings = doctoring.examine(find_place(config_path).state_dir, datetime.now(UTC))
     if output == "json":
-        print_json([finding._asdict() if hasattr(finding, "_asdict") else vars(finding) for finding in findings])
+        print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            mark = click.style("ok   ", fg="green") if finding.ok else click.style("WRONG", fg="red")
-            click.echo(f"{mark} {finding.what}: {clean(finding.detail)}")
+            click.echo(f"{_MARKS[finding.level]} {finding.what}: {clean(finding.text)}")
             if finding.cure:
-                click.echo(f"      {finding.cure}")
-    if not all(finding.ok for finding in findings):
+                click.echo(f"        {finding.cure}")
+    if any(finding.level == "error" for finding in findings):
         sys.exit(FAILED)
 
 

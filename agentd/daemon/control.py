@@ -163,19 +163,30 @@ class Control:
         return self._watch_view(planned)
 
     async def retry(self, identity: str | None, *, webhook: str | None, by: str) -> Json:
-        now = self._daemon.clock.now()
-
-        def change(connection: apsw.Connection) -> Json:
-            audit.append(connection, by, "retry", identity or webhook or "*", "", now)
-            if identity is None:
-                return outbox.retry_dead(connection, now, webhook=webhook)._asdict()
-            return {"retried": int(outbox.retry(connection, identity, now))}
-
-        done = await self._daemon.store.state.write(change)
-        if identity is not None and not done["retried"]:
-            raise NotFound(f"no delivery {identity!r} that waits or is dead; `agentd outbox list` shows them")
+        now, state = self._daemon.clock.now(), self._daemon.store.state
+        await state.write(lambda connection: audit.append(connection, by, "retry", identity or webhook or "*", "", now))
+        if identity is None:
+            done = await self._retry_dead(webhook)
+        else:
+            outcome = await state.write(lambda connection: outbox.retry(connection, identity, now))
+            if outcome == "missing":
+                raise NotFound(f"no delivery {identity!r} that waits or is dead; `agentd outbox list` shows them")
+            if outcome == "superseded":
+                raise Conflict(f"{identity} is overtaken: the receiver has had something newer about this alert")
+            if outcome == "claimed":
+                raise Conflict(f"{identity} is being sent at this moment")
+            done = {"retried": 1}
         self._daemon.courier.wake()
         return done
+
+    async def _retry_dead(self, webhook: str | None) -> Json:
+        """All of them, some hundred a transaction, so that alerts get their turn between."""
+        now, retried = self._daemon.clock.now(), 0
+        while True:
+            step = await self._daemon.store.state.write(lambda c: outbox.retry_dead(c, now, webhook))
+            retried += step.retried
+            if not step.left or not step.retried:
+                return {"retried": retried, "superseded": step.superseded}
 
     async def drop(self, identity: str, *, by: str) -> Json:
         now = self._daemon.clock.now()
