@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from agentd.errors import StoreError
+from agentd.memory.ledger import ProbeRow
 from agentd.records import Verdict
 
 log = logging.getLogger("agentd.schedule")
@@ -23,19 +23,8 @@ log = logging.getLogger("agentd.schedule")
 FLUSH_EVERY_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class LastRun:
-    """
-    One watch's row. last_due: for which moment it last began. last_done: when a run last ended.
-
-    verdict: of that run; None for jobs that have none.
-    """
-
-    watch: str
-    last_due: datetime | None = None
-    last_done: datetime | None = None
-    verdict: Verdict | None = None
-
+LastRun = ProbeRow
+"""One watch's row, as the store keeps it."""
 
 Save = Callable[[Sequence[LastRun]], Awaitable[object]]
 """Writes the rows in one transaction; raises StoreError when the store cannot take them now."""
