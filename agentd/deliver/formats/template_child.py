@@ -31,6 +31,7 @@ def main() -> None:
 
     environment = Environment(undefined=StrictUndefined, autoescape=False, cache_size=0)
     environment.globals.pop("lipsum", None)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "default": name_what_is_missing}
     compiled: dict[str, Any] = {}
     for line in sys.stdin.buffer:
         request = json.loads(line)
@@ -58,6 +59,12 @@ def write(template: Any, data: dict[str, Any], most: int) -> str:
             raise ValueError(f"it writes more than {most} characters")
         parts.append(part)
     return "".join(parts)
+
+
+def name_what_is_missing(value: Any) -> Any:
+    """What `tojson` cannot write is mostly something undefined, which says its name when it is read as text."""
+    str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def where(error: BaseException) -> str:
