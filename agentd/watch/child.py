@@ -19,11 +19,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO
 
 from agentd.errors import AgentdError
+from agentd.watch.threads import DaemonThreads
 
 TERM_GRACE_S = 2.0
 _KILL_WAIT_S = 1.0
@@ -36,7 +36,7 @@ _READ_BYTES = 65536
 _DISCARD_PAUSE_S = 0.005
 
 # Starting waits until the child has called exec, which may hang on a dead network file system; not in our loop.
-_starters = ThreadPoolExecutor(max_workers=4, thread_name_prefix="start-child")
+_starters = DaemonThreads(4, "start-child")
 
 # Killed, but held by the kernel (a dead disk): to be reaped when it lets go.
 _stuck: list[subprocess.Popen[bytes]] = []
