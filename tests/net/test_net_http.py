@@ -6,6 +6,7 @@ import asyncio
 import gc
 import gzip
 import socket
+import tracemalloc
 import zlib
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -346,11 +347,17 @@ def test_a_packed_body_is_unpacked(encoding: str, pack: Callable[[bytes], bytes]
 
 def test_a_bomb_is_unpacked_no_further_than_max_body() -> None:
     """A megabyte of gzip makes a gigabyte of zeros."""
-    bomb = gzip.compress(b"\0" * 50_000_000)
+    bomb = response_with(gzip.compress(b"\0" * 50_000_000), "gzip")
 
-    body, truncated = decoded(response_with(bomb, "gzip"), 100_000)
+    tracemalloc.start()
+    try:
+        body, truncated = decoded(bomb, 100_000)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
 
     assert (len(body), truncated) == (100_000, True)
+    assert peak_bytes < 1_000_000
 
 
 def test_a_body_that_is_not_packed_as_it_says_is_a_failure() -> None:
