@@ -5,8 +5,10 @@ from __future__ import annotations
 from agentd.watch.command import COMMAND
 from agentd.watch.dns import DNS
 from agentd.watch.heartbeat import HEARTBEAT
+from agentd.watch.host import HOST
 from agentd.watch.http import HTTP
 from agentd.watch.probe import Kind
+from agentd.watch.systemd import SYSTEMD
 from agentd.watch.tcp import TCP
 from agentd.watch.tls import TLS
 
@@ -16,6 +18,8 @@ _ALL: tuple[Kind, ...] = (
     TLS,
     DNS,
     COMMAND,
+    SYSTEMD,
+    HOST,
     HEARTBEAT,
 )
 
