@@ -117,7 +117,7 @@ class Sender:
         httpx = import_httpx()
         try:
             url = httpx.URL(address)
-            host, scheme = url.host, url.scheme
+            host, scheme = url.raw_host.decode("ascii"), url.scheme  # of an international name the ASCII form
             port = url.port or {"https": 443, "http": 80}[scheme]
             if not host:
                 raise ValueError
