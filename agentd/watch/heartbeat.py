@@ -117,7 +117,7 @@ class Beats:
         return self._beats[watch]
 
     def silence(self, watch: str, every: timedelta, grace: timedelta) -> timedelta:
-        """How long the beat has been awaited, as `overdue` compares it; pardons what our downtime may have eaten."""
+        """How long the next beat has been awaited; pardons one that our downtime may have eaten."""
         beat = self.expect(watch)
         since = beat.since or beat.at
         if self.down is not None and is_pardoned(since, every, grace, self.down, beat.pardons):
