@@ -139,22 +139,22 @@ def main() -> None:
     try:
         assert server.stdout is not None
         port = int(server.stdout.readline())
-        clients = {
-            "raw asyncio streams": (_raw(port), GETS),
-            "probe transport": (_ours(port), GETS),
-            "http probe, whole look": (_probe(port), GETS),
-            "httpx.AsyncClient": (_httpx(port), GETS // 4),
-        }
         print(f"{'CPU µs per GET':26}{'asyncio':>10}{'uvloop':>10}")
-        rows: dict[str, list[float]] = {name: [] for name in clients}
+        rows: dict[str, list[float]] = {}
         for factory in (asyncio.new_event_loop, uvloop.new_event_loop):
+            clients = {
+                "raw asyncio streams": (_raw(port), GETS),
+                "probe transport": (_ours(port), GETS),
+                "http probe, whole look": (_probe(port), GETS),
+                "httpx.AsyncClient": (_httpx(port), GETS // 4),
+            }
             measured: dict[str, list[float]] = {name: [] for name in clients}
             with asyncio.Runner(loop_factory=factory) as runner:
                 for _ in range(ROUNDS):
                     for name, (get, gets) in clients.items():
                         measured[name].append(runner.run(_measure(get, gets)))
             for name, values in measured.items():
-                rows[name].append(statistics.median(values))
+                rows.setdefault(name, []).append(statistics.median(values))
         for name, (plain, fast) in rows.items():
             print(f"{name:26}{plain:10.0f}{fast:10.0f}")
     finally:

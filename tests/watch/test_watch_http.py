@@ -110,10 +110,10 @@ def test_a_refused_connection_is_an_error(run: Run) -> None:
 def test_silence_is_an_error_that_says_where_it_was_met(run: Run) -> None:
     async def story() -> Observation:
         async with serving(answering(b"", keep_open=True)) as served:
-            return await look(served.url, timeout_s=0.05)
+            return await look(served.url, timeout_s=0.3)
 
     observation = run(story())
-    assert observation.error == "no answer within 0.05 s, waiting for the first byte"
+    assert observation.error == "no answer within 0.3 s, waiting for the first byte"
     assert observation.blind is None
 
 

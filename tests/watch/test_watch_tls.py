@@ -102,9 +102,9 @@ def test_refusal_and_silence_are_errors(run: Run) -> None:
 
     async def story() -> Observation:
         async with serving(listen) as served:
-            return await look(served.port, timeout_s=0.05)
+            return await look(served.port, timeout_s=0.3)
 
-    assert run(story()).error == "no answer within 0.05 s, in the TLS handshake"
+    assert run(story()).error == "no answer within 0.3 s, in the TLS handshake"
 
 
 # STARTTLS. The fakes speak the protocol's lines, then hand the connection to TLS.
@@ -191,8 +191,8 @@ def test_a_server_that_will_not_is_an_error(
 
 
 def test_a_silent_dialogue_says_where_it_stopped(run: Run) -> None:
-    assert after(run, listen, starttls="smtp", timeout_s=0.05).error == (
-        "no answer within 0.05 s, in the smtp dialogue before TLS"
+    assert after(run, listen, starttls="smtp", timeout_s=0.3).error == (
+        "no answer within 0.3 s, in the smtp dialogue before TLS"
     )
 
 
