@@ -131,7 +131,8 @@ class HttpSettings(Settings):
     @field_validator("json_body")
     @classmethod
     def _check_json(cls, value: Any) -> Any:
-        return with_secrets(value)
+        with_secrets(value)  # complains of unknown sources; the value itself stays as written
+        return value
 
     @field_validator("http_version")
     @classmethod
@@ -183,7 +184,7 @@ class HttpProbe:
             basic=None if auth is None or auth.basic is None else (auth.basic.user, auth.basic.password),
             bearer=None if auth is None else auth.bearer,
             body=settings.body,
-            json_body=settings.json_body,
+            json_body=with_secrets(settings.json_body),
             keep_alive=settings.keep_alive,
         )
         self._endpoint = self._endpoint_of(self._request.address, first=True)

@@ -517,6 +517,18 @@ def test_wrong_settings_are_refused_with_a_cure(settings: dict[str, Any], compla
         HTTP.settings.model_validate(settings)
 
 
+def test_settings_are_written_back_as_they_were_read() -> None:
+    """Whoever shows the configuration must see names of secrets, and the key that the file has."""
+    given = {"url": "http://x/?t=${env:A}", "method": "POST", "json": {"a": ["${env:B}", 1]}, "http_version": 1.1}
+    settings = HTTP.settings.model_validate(given)
+
+    shown = json.loads(settings.model_dump_json(by_alias=True, exclude_unset=True))
+    assert shown == {**given, "http_version": "1.1"}
+    assert "json" in HTTP.settings.model_json_schema()["properties"]
+    with pytest.raises(ValidationError, match="unknown secret source"):
+        HTTP.settings.model_validate({**given, "json": {"a": "${nv:B}"}})
+
+
 def test_an_international_host_is_asked_for_in_ascii(run: Run) -> None:
     made = probe("http://käse.example/ü?x=ä")
 
