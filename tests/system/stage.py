@@ -1,0 +1,512 @@
+"""
+A stage for tests of the whole: real daemons as child processes, and what stands around them.
+
+    async with Stage(tmp_path) as stage:
+        shop = await stage.target()
+        stage.configure([{"name": "shop", "http": {"url": shop.url}}])
+        daemon = await stage.start()
+        shop.status = 503
+        firing = await stage.hook.message("alert.firing")
+
+Everything is seen from outside: what the webhook got, what the command line says, log lines, the words to the service
+manager. Nothing sleeps: whatever happens is `News`, and waiting is for news, with a deadline. Whatever was started is
+ended, with all its children, when the stage is left, and by the kernel should the tests themselves die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+import yaml
+from receiver import Receiver, Request
+
+T = TypeVar("T")
+
+WITHIN_S = 20.0
+_TIED = ("setpriv", "--pdeathsig", "KILL")
+
+
+class News:
+    """Something happened; whoever waits looks whether it is what he waits for."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+        self.explain: Callable[[], str] = lambda: ""
+
+    def tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def until(self, look: Callable[[], T], what: str, within_s: float = WITHIN_S) -> T:
+        """The first true thing that `look` gives, looked for at once and at every piece of news."""
+        try:
+            async with asyncio.timeout(within_s):
+                while not (found := look()):
+                    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._waiting.append(future)
+                    await future
+                return found
+        except TimeoutError:
+            pass
+        pytest.fail(f"{what}: not within {within_s} s\n{self.explain()}")
+
+
+class Hook(Receiver):
+    """
+    The webhook receiver, with news of what it gets.
+
+    secret: what its messages are signed with. hold: while set, requests arrive but are not answered.
+    """
+
+    def __init__(self, news: News, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.news = news
+        self.secret = "whsec_" + base64.b64encode(os.urandom(24)).decode()
+        self._hold = False
+
+    @property
+    def hold(self) -> bool:
+        return self._hold
+
+    @hold.setter
+    def hold(self, hold: bool) -> None:
+        self._hold = hold
+        self.news.tell()
+
+    async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        self.news.tell()
+        await self.news.until(lambda: not self.hold, "the receiver goes on", within_s=120)
+        try:
+            return await super()._answer(request, writer)
+        finally:
+            self.news.tell()
+
+    def messages(self, kind: str | None = None, *, watch: str | None = None) -> list[dict[str, Any]]:
+        """What was taken, in order, verified by the library of Standard Webhooks."""
+        bodies = [self.verify(request, self.secret) for request in self.taken]
+        return [
+            body
+            for body in bodies
+            if (kind is None or body["type"] == kind) and (watch is None or body["data"].get("watch") == watch)
+        ]
+
+    async def message(
+        self, kind: str, *, watch: str | None = None, nth: int = 1, within_s: float = WITHIN_S
+    ) -> dict[str, Any]:
+        """The nth message of that kind, as soon as it has come."""
+        what = f"{self.name} gets {kind} number {nth}" + (f" of {watch}" if watch else "")
+        found = await self.news.until(lambda: self.messages(kind, watch=watch)[nth - 1 :], what, within_s)
+        return found[0]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One request to a target. at: monotonic seconds. answered: the status it got, None when cut off."""
+
+    path: str
+    at: float
+    answered: int | None
+
+
+class Target:
+    """
+    A small web service that is watched.
+
+    status: what it answers; 0 cuts the connection. hits: what it answered, in order. arrived: requests that came in.
+    allowed: so many of these are answered; further ones wait until it is raised.
+    """
+
+    def __init__(self, news: News) -> None:
+        self.status = 200
+        self.answer: Callable[[str], int] = lambda path: self.status
+        self.hits: list[Hit] = []
+        self.arrived = 0
+        self._allowed = float("inf")
+        self.most_at_once = 0
+        self.port = 0
+        self._at_once: Counter[str] = Counter()
+        self._news = news
+        self._server: asyncio.Server | None = None
+        self._talks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    @property
+    def allowed(self) -> float:
+        return self._allowed
+
+    @allowed.setter
+    def allowed(self, allowed: float) -> None:
+        self._allowed = allowed
+        self._news.tell()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._talk, "127.0.0.1", self.port, backlog=1000)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for talk in list(self._talks):
+            talk.cancel()
+        await asyncio.gather(*self._talks, return_exceptions=True)
+
+    async def reaches(self, count: int, within_s: float = WITHIN_S) -> None:
+        """Wait until so many requests were answered."""
+        await self._news.until(lambda: len(self.hits) >= count, f"the target answers {count} requests", within_s)
+
+    async def looked_at(self, times: int = 2) -> None:
+        """Wait for so many requests more."""
+        await self.reaches(len(self.hits) + times)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._talks.add(task)
+        path = ""
+        try:
+            with contextlib.suppress(OSError, EOFError):
+                head = await reader.readuntil(b"\r\n\r\n")
+                path = head.split(b" ", 2)[1].decode()
+                self._at_once[path] += 1
+                self.most_at_once = max(self.most_at_once, self._at_once[path])
+                self.arrived += 1
+                number = self.arrived
+                self._news.tell()
+                if number > self.allowed:
+                    await self._news.until(lambda: number <= self.allowed, "the target goes on", within_s=120)
+                await self._say(path, writer)
+        except asyncio.CancelledError:
+            pass  # the end of the stage
+        finally:
+            self._at_once[path] -= 1
+            self._talks.discard(task)
+            writer.transport.abort() if not writer.is_closing() else None
+
+    async def _say(self, path: str, writer: asyncio.StreamWriter) -> None:
+        # Chosen, counted and sent in one go: a change of mind falls between two requests, never into one.
+        status = self.answer(path)
+        self.hits.append(Hit(path, time.monotonic(), status or None))
+        if status:
+            writer.write(f"HTTP/1.1 {status} Status\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok".encode())
+            writer.close()
+            await writer.wait_closed()
+        else:
+            writer.transport.abort()
+        self._news.tell()
+
+
+class Daemon:
+    """
+    One `agentd run`.
+
+    lines: what it wrote, whole; events: of these, the log records. notes: datagrams to the service manager, parsed.
+    """
+
+    def __init__(self, news: News) -> None:
+        self.lines: list[str] = []
+        self.events: list[dict[str, Any]] = []
+        self.notes: list[dict[str, str]] = []
+        self.news = news
+        self._address = f"agentd-test-{uuid.uuid4().hex}"
+        self._ears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ears.setblocking(False)
+        self._ears.bind("\0" + self._address)
+        self._reading: list[asyncio.Task[None]] = []
+        self.process: asyncio.subprocess.Process
+
+    async def spawn(self, argv: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+        asyncio.get_running_loop().add_reader(self._ears, self._hear)
+        self.process = await asyncio.create_subprocess_exec(
+            *_TIED,
+            *argv,
+            cwd=folder,
+            env={**environment, "NOTIFY_SOCKET": f"@{self._address}"},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            limit=2**20,
+        )
+        self._reading = [asyncio.create_task(self._read()), asyncio.create_task(self._wait())]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process.returncode is None
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def ready(self, within_s: float = WITHIN_S) -> None:
+        await self.noted("READY", within_s=within_s)
+
+    async def noted(self, key: str, *, after: int = 0, within_s: float = WITHIN_S) -> dict[str, str]:
+        """The first datagram with that key, of those after the first `after`."""
+
+        def look() -> dict[str, str] | None:
+            self._alive_or_fail(f"waiting for {key}=")
+            return next((note for note in self.notes[after:] if key in note), None)
+
+        found = await self.news.until(look, f"the service manager hears {key}=", within_s)
+        assert found is not None
+        return found
+
+    async def logged(self, event: str, *, nth: int = 1, within_s: float = WITHIN_S, **fields: Any) -> dict[str, Any]:
+        """The nth log record of that event with those fields."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.logs(event, **fields)
+            if len(found) < nth:
+                self._alive_or_fail(f"waiting for the log to say {event}")
+                return None
+            return found[nth - 1]
+
+        found = await self.news.until(look, f"the log says {event} {fields or ''}", within_s)
+        assert found is not None
+        return found
+
+    def logs(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        return [
+            each
+            for each in self.events
+            if each["event"] == event and all(each.get(key) == value for key, value in fields.items())
+        ]
+
+    async def ended(self, within_s: float = WITHIN_S) -> int:
+        """Wait for its end, and for all that it wrote; returns the exit code, negative for a signal."""
+        async with asyncio.timeout(within_s):
+            await asyncio.gather(*self._reading)
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+    async def stop(self, within_s: float = WITHIN_S) -> int:
+        """SIGTERM, and wait; returns the exit code."""
+        self.signal(signal.SIGTERM)
+        return await self.ended(within_s)
+
+    async def kill(self) -> None:
+        """kill -9, and wait."""
+        if self.alive:
+            self.signal(signal.SIGKILL)
+        await self.ended()
+
+    def resident_bytes(self) -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) * 1024
+
+    async def close(self) -> None:
+        """End it and whatever it has started, however it is."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        await asyncio.gather(*self._reading, return_exceptions=True)
+        asyncio.get_running_loop().remove_reader(self._ears)
+        self._ears.close()
+
+    def _alive_or_fail(self, what: str) -> None:
+        if not self.alive:
+            pytest.fail(f"{what}: agentd has ended with {self.process.returncode}\n{self.tail()}")
+
+    def tail(self) -> str:
+        return "\n".join(self.lines[-40:])
+
+    def _hear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                note = self._ears.recv(65536).decode()
+                self.notes.append(dict(line.split("=", 1) for line in note.splitlines()))
+        self.news.tell()
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        async for raw in self.process.stdout:
+            line = raw.decode().rstrip("\n")
+            self.lines.append(line)
+            with contextlib.suppress(ValueError):
+                record = json.loads(line)
+                if isinstance(record, dict) and "event" in record:
+                    self.events.append(record)
+            self.news.tell()
+
+    async def _wait(self) -> None:
+        await self.process.wait()
+        self.news.tell()
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Stage:
+    """
+    hook: a receiver, configured as the webhook `hook`. environment: of every process started here.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "agentd.yaml"
+        self.state_dir = folder / "state"
+        self.news = News()
+        self.news.explain = self._explain
+        self.hook = Hook(self.news, "hook")
+        self.hooks = {"hook": self.hook}
+        self.daemons: list[Daemon] = []
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            "HOOK_SECRET": self.hook.secret,
+        }
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Stage:
+        await self._stack.enter_async_context(self.hook)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for daemon in self.daemons:
+            await daemon.close()
+        await self._stack.aclose()
+        if kind is None:
+            for daemon in self.daemons:
+                # Whatever a test is about: nothing that happens out there is worth a traceback.
+                assert not any("Traceback" in line for line in daemon.lines), daemon.tail()
+
+    async def add_hook(self, name: str) -> Hook:
+        """One more receiver, to be configured as the webhook of that name."""
+        hook = Hook(self.news, name)
+        await self._stack.enter_async_context(hook)
+        self.hooks[name] = hook
+        self.environment[f"{name.upper()}_SECRET"] = hook.secret
+        return hook
+
+    async def target(self) -> Target:
+        target = Target(self.news)
+        await target.start()
+        self._stack.push_async_callback(target.stop)
+        return target
+
+    def configure(self, watches: Sequence[Mapping[str, Any]], **sections: Mapping[str, Any]) -> None:
+        """Write the configuration; `sections` are laid over what a short test wants."""
+        webhooks = {
+            name: {"url": hook.url, "secret": f"${{env:{name.upper()}_SECRET}}"} for name, hook in self.hooks.items()
+        }
+        config: dict[str, Any] = {
+            "daemon": {
+                "state_dir": str(self.state_dir),
+                "log_format": "json",
+                "instance": "box",
+                "drain_timeout": "10s",
+                "host_rate": "10000/s",
+            },
+            "api": {"listen": [f"unix:{self.folder}/api.sock"]},
+            "webhooks": webhooks,
+            "alerting": {"notify": ["hook"]},
+            "defaults": {"every": "200ms", "fail_after": 3, "recover_after": 2},
+        }
+        for section, values in sections.items():
+            config[section] = {**config.get(section, {}), **values}
+        config["watches"] = list(watches)
+        self.path.write_text(yaml.safe_dump(config, sort_keys=False))
+
+    async def spawn(self, **environment: str) -> Daemon:
+        """Start `agentd run` and wait for nothing."""
+        daemon = Daemon(self.news)
+        argv = [sys.executable, "-m", "agentd", "run", "-c", str(self.path)]
+        await daemon.spawn(argv, {**self.environment, **environment}, self.folder)
+        self.daemons.append(daemon)
+        return daemon
+
+    async def start(self, **environment: str) -> Daemon:
+        """Start `agentd run` and wait until it is ready."""
+        daemon = await self.spawn(**environment)
+        await daemon.ready()
+        return daemon
+
+    async def cli(self, *arguments: str) -> Said:
+        """Run an `agentd` command to its end."""
+        process = await asyncio.create_subprocess_exec(
+            *_TIED,
+            sys.executable,
+            "-m",
+            "agentd",
+            *arguments,
+            "-c",
+            str(self.path),
+            cwd=self.folder,
+            env=self.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                out, err = await process.communicate()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode is not None
+        said = Said(process.returncode, out.decode(), err.decode())
+        assert "Traceback" not in said.err, said.err
+        return said
+
+    async def alerts(self) -> list[dict[str, Any]]:
+        """Of every alert there is, what `agentd alerts` says."""
+        found: list[dict[str, Any]] = (await self.cli("alerts", "--all", "--output", "json")).json["alerts"]
+        return found
+
+    async def outbox(self, *arguments: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self.cli("outbox", "list", "--output", "json", *arguments)).json[
+            "deliveries"
+        ]
+        return found
+
+    async def api(self, method: str, path: str) -> httpx.Response:
+        """Ask over the unix socket, as the command line does."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.folder / "api.sock"))
+        async with httpx.AsyncClient(transport=transport, timeout=WITHIN_S) as client:
+            return await client.request(method, f"http://agentd{path}")
+
+    def _explain(self) -> str:
+        hooks = [
+            f"{name}: {len(hook.requests)} requests, taken {[json.loads(each.body)['type'] for each in hook.taken]}"
+            for name, hook in self.hooks.items()
+        ]
+        return "\n".join([*hooks, *(daemon.tail() for daemon in self.daemons[-1:])])
