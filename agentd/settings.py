@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
 _SIZE_UNITS = {
     "B": 1,
     "KB": 10**3,
@@ -27,8 +27,8 @@ _SIZE_UNITS = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|KiB|MiB|GiB|TiB)")
-_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h|d)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|KiB|MiB|GiB|TiB)", re.ASCII)
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h|d)", re.ASCII)
 
 
 class Settings(BaseModel):
@@ -76,10 +76,13 @@ def show_duration(duration: timedelta) -> str:
 
 def parse_size(value: Any) -> int:
     """Read `64KiB`, `512MiB`, `1GiB` (or decimal KB, MB, GB) into bytes."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
         return value
     if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
-        return int(float(match[1]) * _SIZE_UNITS[match[2]])
+        size = float(match[1]) * _SIZE_UNITS[match[2]]
+        if size >= 2**63:
+            raise ValueError(f"{value[:40]!r} is more than any machine has")
+        return int(size)
     raise ValueError(f'cannot read size {value!r}; write a number and a unit, e.g. "64KiB", "512MiB" or "1GiB"')
 
 
@@ -99,7 +102,7 @@ def parse_rate(value: Any) -> RateLimit:
     """Read `1/s`, `10/m`, `80000/m`."""
     if isinstance(value, RateLimit):
         return value
-    if isinstance(value, str) and (match := _RATE.fullmatch(value.replace(" ", ""))) and float(match[1]) > 0:
+    if isinstance(value, str) and (match := _RATE.fullmatch(value.replace(" ", ""))) and 0 < float(match[1]) <= 1e9:
         return RateLimit(float(match[1]), float(_DURATION_UNITS[match[2]]))
     raise ValueError(f'cannot read rate {value!r}; write a count and a unit of time, e.g. "1/s" or "10/m"')
 
