@@ -1,0 +1,150 @@
+"""
+Models, agents and their limits: `models`, `embeddings`, `agent` and `budgets` of the configuration file.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from agentd.config.values import Name, Url
+from agentd.secret import Secret
+from agentd.settings import Duration, PositiveDuration, Rate, Settings
+
+Provider = Literal[
+    "anthropic",
+    "openai",
+    "azure",
+    "gemini",
+    "bedrock",
+    "qwen",
+    "kimi",
+    "zhipu",
+    "ark",
+    "deepseek",
+    "openai-compatible",
+]
+
+
+class ModelRate(Settings):
+    """What the provider allows."""
+
+    requests: Rate | None = Field(default=None, description="Calls, such as 50/m")
+    tokens: Rate | None = Field(default=None, description="Tokens, such as 80000/m")
+
+
+class Price(Settings):
+    """USD per million tokens, where the built-in table does not know the model."""
+
+    input: float = Field(ge=0, allow_inf_nan=False, description="Tokens read")
+    output: float = Field(ge=0, allow_inf_nan=False, description="Tokens written")
+    cached_input: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="Tokens read from the cache"
+    )
+
+
+class ModelSettings(Settings):
+    """One language model."""
+
+    provider: Provider = Field(description="Whose API is spoken")
+    model: str = Field(min_length=1, description="Name of the model at the provider")
+    api_key: Secret | None = Field(default=None, description="Key to the provider")
+    base_url: Url | None = Field(default=None, description="Address of the API; default: the provider's own")
+    max_tokens: int = Field(default=4000, ge=1, description="Most tokens of one answer")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="How freely it words its answer")
+    rate: ModelRate = Field(default=ModelRate(), description="What the provider allows")
+    fallback: tuple[str, ...] = Field(
+        default=(), description="Models to ask instead when this one is down or overloaded"
+    )
+    protocol: Literal["native", "json"] | None = Field(
+        default=None,
+        description="How it calls tools: native, or json (actions as plain text); default: what the model can",
+    )
+    price: Price | None = Field(default=None, description="USD per million tokens, where it is not known")
+
+
+class EmbeddingsSettings(Settings):
+    """An endpoint that turns text into vectors, for recall by meaning."""
+
+    base_url: Url = Field(description="Address of an OpenAI-compatible API")
+    model: str = Field(min_length=1, description="Name of the model there")
+    api_key: Secret | None = Field(default=None, description="Key to the endpoint")
+
+
+class AgentFiles(Settings):
+    """Files that tools may read."""
+
+    allow: tuple[str, ...] = Field(default=(), description="Folders; nothing outside of them is opened")
+    write: bool = Field(default=False, description="Whether tools may write there")
+
+
+class AgentCommands(Settings):
+    """Commands that tools may run; never through a shell."""
+
+    allow: tuple[tuple[str, ...], ...] = Field(
+        default=(), description='Patterns of argv; "*" stands for one word that does not begin with -'
+    )
+    forbid: tuple[str, ...] = Field(default=(), description="Beginnings that are refused whatever `allow` says")
+
+
+class AgentHttp(Settings):
+    """Hosts that tools may ask."""
+
+    allow: tuple[str, ...] = Field(default=(), description="Hosts, such as *.example.com")
+    private_networks: bool = Field(default=False, description="Whether addresses of private networks may be reached")
+
+
+class McpServer(Settings):
+    """An MCP server whose tools agents may use; a command to start, or an address."""
+
+    command: tuple[str, ...] | None = Field(default=None, min_length=1, description="argv of a server on stdio")
+    url: Url | None = Field(default=None, description="Address of a server over streamable HTTP")
+    tools: tuple[str, ...] = Field(default=(), description="Those of its tools that may be used")
+
+
+class AgentSettings(Settings):
+    """What agents may do, at most; a watch or a request can only narrow it."""
+
+    max_steps: int = Field(default=20, ge=1, le=1000, description="Steps of one run, at most")
+    retries: int = Field(default=3, ge=0, le=100, description="How often a failed task is tried again")
+    retry_delay: Duration = Field(default=timedelta(seconds=1), description="Time before it is tried again")
+    max_parallel: int = Field(default=8, ge=1, le=1000, description="Tasks of one run that run at once")
+    tool_timeout: PositiveDuration = Field(default=timedelta(seconds=10), description="Time given to one tool")
+    tools: tuple[str, ...] = Field(default=(), description="Tools that may be used")
+    files: AgentFiles = Field(default=AgentFiles(), description="Files that tools may read")
+    commands: AgentCommands = Field(default=AgentCommands(), description="Commands that tools may run")
+    http: AgentHttp = Field(default=AgentHttp(), description="Hosts that tools may ask")
+    mcp: dict[Name, McpServer] = Field(default={}, description="MCP servers by name")
+    prompts: Path | None = Field(default=None, description="Folder of prompt templates: global, project and scenario")
+
+
+class Budget(Settings):
+    """What may be spent; the first limit that is reached ends it."""
+
+    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="US dollars")
+    tokens: int | None = Field(default=None, ge=0, description="Tokens, read and written")
+    time: PositiveDuration | None = Field(default=None, description="Wall time")
+
+
+class BudgetSettings(Settings):
+    """Checked before a call is made."""
+
+    run: Budget = Field(default=Budget(), description="One run")
+    watch_per_day: Budget = Field(default=Budget(), description="All runs of one watch in a day (UTC)")
+    daemon_per_day: Budget = Field(default=Budget(), description="All runs of a day (UTC)")
+
+
+class Investigation(Settings):
+    """What an agent is asked when the watch's alert fires."""
+
+    goal: str = Field(min_length=1, description="What to find out")
+    model: str | None = Field(default=None, description="Which of `models`; default: the one called default")
+    wait: Duration = Field(
+        default=timedelta(0),
+        description="How long the message waits for the finding; 0s: the finding follows as an update",
+    )
+    tools: tuple[str, ...] | None = Field(default=None, description="Tools it may use; at most those of `agent`")
+    budget: Budget | None = Field(default=None, description="What it may spend")

@@ -1,0 +1,269 @@
+"""
+What single keys cannot know: that names point at something, that a watch has one source and one schedule, that
+conditions compile, that nothing listens to strangers without a key.
+
+In: raw data as it was read, whether or not the models took it, so that one mistake does not hide another.
+Out: problems with places, and the compiled conditions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from agentd.condition import Condition, compile_condition
+from agentd.config.alerting import ALERT_VARIABLES
+from agentd.config.complaints import Locate, did_you_mean, show
+from agentd.config.document import KeyPath, dotted
+from agentd.config.values import parse_listen
+from agentd.config.watches import OTHER_SOURCES
+from agentd.cron import parse_cron
+from agentd.errors import ConfigError, Problem
+from agentd.watch.probe import Kind
+
+
+@dataclass(slots=True)
+class Entry:
+    """One watch or webhook as written: raw is its mapping, path where it stands in its file, whole with defaults."""
+
+    name: str
+    raw: dict[str, Any]
+    path: KeyPath
+    locate: Locate
+    whole: dict[str, Any] = field(default_factory=dict)
+
+    def problem(self, path: KeyPath, what: str, cure: str = "", *, key: bool = False, warning: bool = False) -> Problem:
+        return problem(self.locate, (*self.path, *path), what, cure, key=key, warning=warning)
+
+
+@dataclass(slots=True)
+class Names:
+    """What may be pointed at, whether or not it is valid itself."""
+
+    webhooks: Collection[str]
+    watches: Mapping[str, Collection[str]]
+    models: Collection[str]
+    hooks: Collection[str]
+
+
+def problem(
+    locate: Locate, path: KeyPath, what: str, cure: str = "", *, key: bool = False, warning: bool = False
+) -> Problem:
+    place = locate(path, key)
+    return Problem(place.file, place.line, place.column, dotted(path) or "file", what, cure, warning)
+
+
+class Compiler:
+    """Compiles conditions, each text once for each set of variables."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Condition | ConfigError] = {}
+
+    def condition(self, text: str, kind: str, variables: Collection[str]) -> Condition:
+        """kind names the variables. Raises ConfigError."""
+        known = self._known.get((kind, text))
+        if known is None:
+            try:
+                known = compile_condition(text, variables)
+            except ConfigError as error:
+                known = error
+            self._known[kind, text] = known
+        if isinstance(known, ConfigError):
+            raise known
+        return known
+
+
+def check_source(watch: Entry, kinds: Mapping[str, Kind]) -> Iterator[Problem]:
+    """Exactly one source; at most one schedule; none where beats set the pace."""
+    sources = [name for name in (*kinds, *OTHER_SOURCES) if name in watch.raw]
+    if not sources and not any(difflib.get_close_matches(key, kinds, n=1) for key in watch.raw):
+        yield watch.problem((), "has no source", f"add one of {', '.join((*kinds, *OTHER_SOURCES))}")
+    if len(sources) > 1:
+        extra = " and ".join(f"`{name}`" for name in sources)
+        yield watch.problem((sources[1],), f"has {len(sources)} sources: {extra}", "make a watch of each", key=True)
+    schedules = [key for key in ("every", "cron") if watch.raw.get(key) is not None]
+    if "heartbeat" in sources:
+        for key in (*schedules, *(["on"] if watch.raw.get("on") else [])):
+            yield watch.problem((key,), "a heartbeat keeps no schedule of ours", f"remove `{key}`", key=True)
+    elif len(schedules) > 1:
+        yield watch.problem(("cron",), "has both `every` and `cron`", "remove one of them", key=True)
+    if sources == ["goal"] and not schedules and not watch.raw.get("on"):
+        yield watch.problem(("goal",), "nothing ever starts this goal", "add `every`, `cron` or `on`", key=True)
+    if ("log" in sources or "journal" in sources) and not watch.raw.get("rules"):
+        yield watch.problem((), "has no rules, so no line of it matters", "add `rules`", warning=True)
+
+
+def check_schedule(entry: Entry, cron: Any, timezone: Any) -> Iterator[Problem]:
+    """The cron line and the zone can be read."""
+    zone = timezone if isinstance(timezone, str) else "UTC"
+    if not is_zone(zone):
+        if "timezone" in entry.raw:
+            yield entry.problem(
+                ("timezone",), f"{show(zone)} is no time zone", 'write an IANA name such as "Europe/Berlin" or "UTC"'
+            )
+        zone = "UTC"
+    if isinstance(cron, str):
+        try:
+            parse_cron(cron, zone)
+        except ConfigError as error:
+            yield entry.problem(("cron",), *_split(error))
+
+
+def is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError, KeyError):  # a folder, a path out of the database, an unknown name
+        return False
+    return True
+
+
+def check_conditions(
+    watch: Entry, kinds: Mapping[str, Kind], compiler: Compiler, conditions: list[Condition]
+) -> Iterator[Problem]:
+    """Compile what a probe must show into `conditions`; report what does not compile."""
+    kind = next((kinds[name] for name in kinds if name in watch.raw), None)
+    texts = watch.whole.get("expect")
+    if kind is None or not isinstance(texts, list | tuple):
+        return
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            continue
+        try:
+            conditions.append(compiler.condition(text, kind.name, kind.variables))
+        except ConfigError as error:
+            yield watch.problem(("expect", index), *_split(error))
+
+
+def check_references(watch: Entry, names: Names) -> Iterator[Problem]:
+    """Webhooks, watches, models and hooks that a watch names are there."""
+    yield from check_named(watch, ("notify",), watch.raw.get("notify"), "webhook", names.webhooks)
+    yield from _check_escalations(watch, ("escalate",), watch.raw.get("escalate"), names)
+    yield from check_named(watch, ("depends_on",), watch.raw.get("depends_on"), "watch", names.watches)
+    yield from check_named(watch, ("model",), watch.raw.get("model"), "model", names.models)
+    if isinstance(asked := watch.raw.get("investigate"), dict):
+        yield from check_named(watch, ("investigate", "model"), asked.get("model"), "model", names.models)
+    events = watch.raw.get("on")
+    for index, event in enumerate(events if isinstance(events, list) else ()):
+        if not isinstance(event, str):
+            continue
+        sort, _, name = event.partition(":")
+        path = ("on", index)
+        if sort == "alert":
+            yield from check_named(watch, path, name, "watch", names.watches)
+        elif sort == "hook":
+            yield from check_named(watch, path, name, "hook", names.hooks)
+        elif sort == "log" and "/" in name:
+            other, _, rule = name.partition("/")
+            yield from check_named(watch, path, other, "watch", names.watches)
+            if other in names.watches:
+                yield from check_named(watch, path, rule, "rule", names.watches[other])
+
+
+def check_named(entry: Entry, path: KeyPath, named: Any, sort: str, known: Collection[str]) -> Iterator[Problem]:
+    """`named`, a name or a list of names, all stand in `known`."""
+    if isinstance(named, list):
+        for index, name in enumerate(named):
+            if isinstance(name, str):
+                yield from check_named(entry, (*path, index), name, sort, known)
+    elif isinstance(named, str) and named not in known:
+        yield entry.problem(path, f"there is no {sort} {show(named)}", did_you_mean(named, known))
+
+
+def _check_escalations(entry: Entry, path: KeyPath, raw: Any, names: Names) -> Iterator[Problem]:
+    for index, each in enumerate(raw if isinstance(raw, list) else ()):
+        if isinstance(each, dict):
+            yield from check_named(entry, (*path, index, "notify"), each.get("notify"), "webhook", names.webhooks)
+
+
+def check_cycles(watches: Mapping[str, Entry]) -> Iterator[Problem]:
+    """No watch depends on itself, over however many others."""
+    done: set[str] = set()
+    for start in watches:
+        trail: list[str] = []
+        stack: list[tuple[str, Iterator[Any]]] = []
+        if start in done or not watches[start].raw.get("depends_on"):
+            continue
+        trail.append(start)
+        stack.append((start, _parents(watches[start])))
+        while stack:
+            name, parents = stack[-1]
+            parent = next(parents, None)
+            if parent is None:
+                stack.pop()
+                trail.pop()
+                done.add(name)
+            elif parent in trail:
+                circle = " → ".join((*trail[trail.index(parent) :], parent))
+                yield watches[name].problem(("depends_on",), f"depends on itself: {circle}", "break the circle")
+            elif parent in watches and parent not in done:
+                trail.append(parent)
+                stack.append((parent, _parents(watches[parent])))
+
+
+def _parents(watch: Entry) -> Iterator[str]:
+    parents = watch.raw.get("depends_on")
+    return (each for each in parents if isinstance(each, str)) if isinstance(parents, list) else iter(())
+
+
+def check_root(root: Entry, names: Names, compiler: Compiler) -> Iterator[Problem]:
+    """What stands outside of watches and webhooks."""
+    yield from _check_api(root)
+    models = root.raw.get("models")
+    for name, model in models.items() if isinstance(models, dict) else ():
+        if isinstance(model, dict):
+            others = [each for each in names.models if each != name]
+            yield from check_named(root, ("models", name, "fallback"), model.get("fallback"), "other model", others)
+    alerting = root.raw.get("alerting")
+    if not isinstance(alerting, dict):
+        return
+    yield from check_named(root, ("alerting", "notify"), alerting.get("notify"), "webhook", names.webhooks)
+    yield from _check_escalations(root, ("alerting", "escalate"), alerting.get("escalate"), names)
+    for key, conditions in (("routes", ("when",)), ("inhibit", ("when", "mutes")), ("maintenance", ("when",))):
+        listed = alerting.get(key)
+        for index, each in enumerate(listed if isinstance(listed, list) else ()):
+            if not isinstance(each, dict):
+                continue
+            path = ("alerting", key, index)
+            yield from _check_texts(root, path, each, conditions, compiler)
+            yield from check_named(root, (*path, "notify"), each.get("notify"), "webhook", names.webhooks)
+            yield from _check_escalations(root, (*path, "escalate"), each.get("escalate"), names)
+            inner = Entry(key, each, (*root.path, *path), root.locate)
+            yield from check_schedule(inner, each.get("cron"), each.get("timezone"))
+
+
+def _check_texts(
+    root: Entry, path: KeyPath, raw: dict[str, Any], keys: Collection[str], compiler: Compiler
+) -> Iterator[Problem]:
+    for key in keys:
+        if not isinstance(text := raw.get(key), str):
+            continue
+        try:
+            compiler.condition(text, "", ALERT_VARIABLES)
+        except ConfigError as error:
+            yield root.problem((*path, key), *_split(error))
+
+
+def _check_api(root: Entry) -> Iterator[Problem]:
+    api = root.raw.get("api")
+    if not isinstance(api, dict) or api.get("keys"):
+        return
+    listen = api.get("listen")
+    for index, address in enumerate(listen if isinstance(listen, list) else ()):
+        try:
+            local = parse_listen(address).local
+        except ValueError:
+            continue  # the model says so
+        if not local:
+            yield root.problem(
+                ("api", "listen", index),
+                f"{address} can be reached by others, and there is no key",
+                "listen on 127.0.0.1, or add `api.keys` (`agentd key new`)",
+            )
+
+
+def _split(error: ConfigError) -> tuple[str, str]:
+    what, _, cure = str(error).partition("; ")
+    return what, cure

@@ -1,0 +1,134 @@
+"""
+Settings that come by environment: `.env` beside the file, and `AGENTD_…` variables that override keys.
+
+In: the environment, the main file's data. Out: the data with the overrides in it, and where each came from.
+AGENTD_DAEMON__LOG_LEVEL=debug sets `daemon.log_level`; a value is read as YAML (`5`, `true`, `[a, b]`), a secret as
+it stands. The real environment wins over `.env`. A name that means no key is an error: a typing slip must not pass.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agentd.config.complaints import SECRET_KEYS, did_you_mean
+from agentd.config.document import KeyPath, dotted, parse_value
+from agentd.errors import Problem
+
+PREFIX = "AGENTD_"
+RESERVED = frozenset({"AGENTD_CONFIG"})
+ORIGIN = "environment"
+
+
+@dataclass(slots=True)
+class Overrides:
+    """
+    data: the root mapping with overrides applied; what the file gave is not changed.
+    variables: by path of each overridden key, the variable's name and its origin (`environment` or the .env file).
+    """
+
+    data: dict[str, Any]
+    variables: dict[KeyPath, tuple[str, str]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def origin(self, path: KeyPath) -> tuple[str, str] | None:
+        """The variable that set the value at `path` or around it."""
+        if not self.variables:
+            return None
+        return next((found for end in range(len(path), 0, -1) if (found := self.variables.get(path[:end]))), None)
+
+
+def read_dotenv(folder: Path) -> tuple[dict[str, str], list[Problem]]:
+    """The variables of `.env` in this folder; none when there is no such file."""
+    path = folder / ".env"
+    try:
+        if not path.is_file():
+            return {}, []
+        from dotenv import dotenv_values
+
+        values = dotenv_values(path, interpolate=False)
+    except OSError as error:
+        return {}, [
+            Problem(str(path), 0, 0, "file", f"cannot be read: {error.strerror}", "allow it, or remove the file")
+        ]
+    except UnicodeDecodeError:
+        return {}, [Problem(str(path), 0, 0, "file", "is not UTF-8 text", "save it as UTF-8")]
+    return {name: value for name, value in values.items() if value is not None}, []
+
+
+def apply_overrides(
+    data: dict[str, Any],
+    environment: Mapping[str, str],
+    dotenv: Mapping[str, str],
+    dotenv_file: str,
+    roots: Collection[str],
+) -> Overrides:
+    """
+    Set the keys that AGENTD_… variables name.
+
+    environment: the real one; dotenv: what `.env` says, which counts where the real one is silent.
+    roots: the keys that a file may have at its top.
+    """
+    overrides = Overrides(data)
+    for name in sorted({*environment, *dotenv}):
+        if not name.startswith(PREFIX) or name in RESERVED:
+            continue
+        origin = ORIGIN if name in environment else dotenv_file
+        value = environment[name] if name in environment else dotenv[name]
+        parts = name.removeprefix(PREFIX).split("__")
+        root = parts[0].lower()
+        if root not in roots:
+            if len(parts) > 1:
+                _refuse(overrides, origin, name, f"there is no key `{root}`", did_you_mean(root, roots))
+            continue
+        if root == "watches":
+            _refuse(overrides, origin, name, "watches stand in files only", "write the watch into the configuration")
+            continue
+        _override(overrides, name, parts, value, origin)
+    return overrides
+
+
+def _override(overrides: Overrides, name: str, parts: list[str], text: str, origin: str) -> None:
+    path: list[str | int] = []
+    above: list[Any] = []
+    here: Any = overrides.data
+    for depth, part in enumerate(parts):
+        step: str | int | None = None
+        if isinstance(here, dict) and part:
+            step = next((key for key in here if _same(key, part)), part.lower())
+        elif isinstance(here, list) and part.isdecimal() and len(part) < 10 and int(part) < len(here):
+            step = int(part)
+        if step is None:
+            at = dotted(tuple(path))
+            _refuse(
+                overrides, origin, name, f"`{at}` has no `{part.lower()}` to set", "see `agentd schema` for the keys"
+            )
+            return
+        above.append(here)
+        path.append(step)
+        if depth < len(parts) - 1:
+            inner = here[int(step)] if isinstance(here, list) else here.get(step)
+            here = {} if inner is None else inner
+    try:
+        value: Any = text if path[-1] in SECRET_KEYS and not text.startswith("[") else parse_value(text)
+    except ValueError as error:
+        what, _, cure = str(error).partition("; ")
+        _refuse(overrides, origin, name, f"its value {what}" if what.startswith(("is", "holds")) else what, cure)
+        return
+    for container, step in zip(reversed(above), reversed(path), strict=True):
+        copy: Any = container.copy()
+        copy[step] = value
+        value = copy
+    overrides.data = value
+    overrides.variables[tuple(path)] = (name, origin)
+
+
+def _same(key: str, part: str) -> bool:
+    return re.sub("[-.]", "_", key).lower() == part.lower()
+
+
+def _refuse(overrides: Overrides, origin: str, name: str, what: str, cure: str) -> None:
+    overrides.problems.append(Problem(origin, 0, 0, name, what, cure))

@@ -1,0 +1,239 @@
+"""
+Values of the configuration that are more than a word: fail_after, addresses, names, labels, percentages.
+
+In: what YAML gave. Out: small frozen values. Raises ValueError with what and how to mend.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+MAX_WINDOW = 100
+
+_NAME = re.compile(NAME_PATTERN.strip("^$"))
+_N_OF_M = re.compile(r"([0-9]{1,6}) of ([0-9]{1,6})")
+_URL = re.compile(r"https?://[^\s/]+\S*")
+
+
+def _name(text: str) -> str:
+    if _NAME.fullmatch(text):
+        return text
+    raise ValueError(
+        f"{_short(text)} cannot be a name; use letters, digits and _ . - (at most 63, the first a letter or digit)"
+    )
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_name),
+    WithJsonSchema({"type": "string", "pattern": NAME_PATTERN, "description": "A name: letters, digits, _ . -"}),
+]
+"""What a watch, webhook, model or rule is called."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailAfter:
+    """Firing begins when `needed` of the last `of` checks failed; `3` is 3 of 3. 1 <= needed <= of <= 100."""
+
+    needed: int
+    of: int
+
+    def __str__(self) -> str:
+        return str(self.needed) if self.needed == self.of else f"{self.needed} of {self.of}"
+
+
+def parse_fail_after(value: Any) -> FailAfter:
+    """Read `3` or `3 of 5`."""
+    if isinstance(value, FailAfter):
+        return value
+    needed = of = 0
+    if isinstance(value, int) and not isinstance(value, bool):
+        needed = of = value
+    elif isinstance(value, str) and (match := _N_OF_M.fullmatch(" ".join(value.split()))):
+        needed, of = int(match[1]), int(match[2])
+    if 1 <= needed <= of <= MAX_WINDOW:
+        return FailAfter(needed, of)
+    raise ValueError(f"cannot read fail_after {_short(value)}; write 3, or 3 of 5 (at most {MAX_WINDOW})")
+
+
+FailAfterField = Annotated[
+    FailAfter,
+    BeforeValidator(parse_fail_after),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MAX_WINDOW},
+                {"type": "string", "pattern": r"^[0-9]+ of [0-9]+$"},
+            ],
+            "examples": [3, "3 of 5"],
+        }
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """One address the API listens on: a unix socket (`path`) or a TCP host and port."""
+
+    path: str | None = None
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def local(self) -> bool:
+        """True when only this machine can reach it."""
+        if self.path is not None or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_listen(value: Any) -> Listen:
+    """Read `unix:/run/agentd/api.sock`, `127.0.0.1:8787` or `[::1]:8787`."""
+    if isinstance(value, Listen):
+        return value
+    if isinstance(value, str):
+        if value.startswith("unix:/") and len(value) > len("unix:/"):
+            if len(value.encode()) - len("unix:") <= 107:  # sun_path of unix(7)
+                return Listen(path=value.removeprefix("unix:"))
+            raise ValueError("the path of a unix socket is longer than 107 bytes; choose a shorter one")
+        try:
+            return Listen(None, *_host_port(value))
+        except ValueError:
+            pass
+    raise ValueError(
+        f'cannot read address {_short(value)}; write "unix:/run/agentd/api.sock", "127.0.0.1:8787" or "[::1]:8787"'
+    )
+
+
+ListenField = Annotated[
+    Listen,
+    BeforeValidator(parse_listen),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^(unix:/.+|.+:[0-9]+)$",
+            "examples": ["unix:/run/agentd/api.sock", "127.0.0.1:8787", "[::1]:8787"],
+        }
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A TCP address that is probed to learn whether our own network works."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"tcp:[{self.host}]:{self.port}" if ":" in self.host else f"tcp:{self.host}:{self.port}"
+
+
+def parse_target(value: Any) -> Target:
+    """Read `tcp:192.0.2.1:443` or `tcp:[2001:db8::1]:443`."""
+    if isinstance(value, Target):
+        return value
+    if isinstance(value, str) and value.startswith("tcp:"):
+        try:
+            return Target(*_host_port(value.removeprefix("tcp:")))
+        except ValueError:
+            pass
+    raise ValueError(f'cannot read target {_short(value)}; write "tcp:192.0.2.1:443" or "tcp:[2001:db8::1]:443"')
+
+
+TargetField = Annotated[
+    Target,
+    BeforeValidator(parse_target),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^tcp:.+:[0-9]+$", "examples": ["tcp:192.0.2.1:443"]}),
+]
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        ipaddress.IPv6Address(host)
+    elif ":" in host:
+        raise ValueError("an IPv6 address stands in brackets")
+    if not host or not colon or re.search(r"[\s/]", host) or not re.fullmatch("[0-9]{1,5}", port):
+        raise ValueError("not host:port")
+    if not 1 <= int(port) <= 65535:
+        raise ValueError("a port is 1 to 65535")
+    return host, int(port)
+
+
+def _url(text: str) -> str:
+    if _URL.fullmatch(text):
+        return text
+    raise ValueError("is not an http:// or https:// address; write e.g. https://collector.example:4318")
+
+
+Url = Annotated[
+    str,
+    AfterValidator(_url),
+    WithJsonSchema({"type": "string", "pattern": r"^https?://", "description": "An http:// or https:// address"}),
+]
+
+
+def _label(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+Labels = dict[
+    str,
+    Annotated[
+        str,
+        BeforeValidator(_label),
+        WithJsonSchema({"type": ["string", "number", "boolean"]}),
+    ],
+]
+"""Names and values that alerts carry and routes match on."""
+
+
+def parse_percent(value: Any) -> float:
+    """Read `30%` or `30` into 30.0."""
+    number: Any = value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?\s*%", value.strip()):
+        number = float(value.strip().rstrip("% "))
+    if isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= 100:
+        return float(number)
+    raise ValueError(f'cannot read percentage {_short(value)}; write 0% to 100%, e.g. "30%"')
+
+
+Percent = Annotated[
+    float,
+    BeforeValidator(parse_percent),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*%$"},
+                {"type": "number", "minimum": 0, "maximum": 100},
+            ],
+            "examples": ["30%"],
+        }
+    ),
+]
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -1,0 +1,251 @@
+"""What single keys cannot know: sources, schedules, names that point somewhere, conditions, open doors."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from config_folder import TOLD, Folder
+
+from agentd.config.unserved import ROOT, WATCH
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def watch(keys: str, before: str = "") -> str:
+    return TOLD + before + f"watches: [{{name: web, {keys}}}]\n"
+
+
+HTTP = "http: {url: 'http://a.example/'}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "words"),
+    [
+        ("every: 5s", "watches[0]", "has no source"),
+        (f"{HTTP}, tcp: {{host: a, port: 1}}", "watches[0].tcp", "has 2 sources"),
+        (f"{HTTP}, goal: x", "watches[0].goal", "has 2 sources"),
+        (f"{HTTP}, every: 5s, cron: '* * * * *'", "watches[0].cron", "both `every` and `cron`"),
+        ("heartbeat: {expect_every: 1h}, every: 5s", "watches[0].every", "keeps no schedule"),
+        ("heartbeat: {expect_every: 1h}, cron: '* * * * *'", "watches[0].cron", "keeps no schedule"),
+        ("goal: find it", "watches[0].goal", "nothing ever starts"),
+        (f"{HTTP}, cron: '99 * * * *'", "watches[0].cron", "out of range"),
+        (f"{HTTP}, cron: '0 6 * * *', timezone: Europe/Belrin", "watches[0].timezone", "no time zone"),
+        (f"{HTTP}, cron: '0 6 * * *', timezone: ../etc", "watches[0].timezone", "no time zone"),
+        (f"{HTTP}, on: [sometimes]", "watches[0].on[0]", "not of the form"),
+        (f"{HTTP}, on: ['alert:wbe']", "watches[0].on[0]", "no watch"),
+        (f"{HTTP}, on: ['hook:deploy']", "watches[0].on[0]", "no hook"),
+        (f"{HTTP}, on: ['log:web/x']", "watches[0].on[0]", "no rule"),
+        (f"{HTTP}, notify: [opps]", "watches[0].notify[0]", "no webhook"),
+        (f"{HTTP}, escalate: [{{after: 5m, notify: [boss]}}]", "watches[0].escalate[0].notify[0]", "no webhook"),
+        (f"{HTTP}, depends_on: [uplink]", "watches[0].depends_on[0]", "no watch"),
+        (f"{HTTP}, depends_on: [web]", "watches[0].depends_on", "depends on itself: web → web"),
+        (f"{HTTP}, investigate: {{goal: x, model: big}}", "watches[0].investigate.model", "no model"),
+        (f"{HTTP}, expect: [stauts == 200]", "watches[0].expect[0]", "unknown variable `stauts`"),
+        (f"{HTTP}, expect: ['rcode == 0']", "watches[0].expect[0]", "unknown variable `rcode`"),
+        (f"{HTTP}, expect: ['status ==']", "watches[0].expect[0]", "cannot read condition"),
+        (f"{HTTP}, expect: status == 200", "watches[0].expect", "not a list"),
+        (f"{HTTP}, expect: [5]", "watches[0].expect[0]", "not text"),
+        (f"{HTTP}, fail_after: 6 of 5", "watches[0].fail_after", "cannot read fail_after"),
+        (f"{HTTP}, fail_after: 0", "watches[0].fail_after", "cannot read fail_after"),
+        (f"{HTTP}, fail_after: 1 of 101", "watches[0].fail_after", "cannot read fail_after"),
+        (f"{HTTP}, recover_after: 0", "watches[0].recover_after", "out of range"),
+        (f"{HTTP}, every: 0s", "watches[0].every", "not longer than zero"),
+        (f"{HTTP}, timeout: 10", "watches[0].timeout", "cannot read duration"),
+        (f"{HTTP}, severity: high", "watches[0].severity", 'cannot be "high"'),
+        (f"{HTTP}, labels: {{a: [b]}}", "watches[0].labels.a", "is a list, not text"),
+        ("http: ", "watches[0].http.url", "is missing"),
+        ("http: yes", "watches[0].http", "not a mapping"),
+    ],
+)
+def test_a_wrong_watch_is_told(folder: Folder, keys: str, key: str, words: str) -> None:
+    """One problem, at the key where it is to be mended, with what to write instead."""
+    problem = folder.problem(watch(keys))
+
+    assert problem.key == key
+    assert words in problem.what
+    assert problem.cure
+    assert problem.line == 3
+
+
+@pytest.mark.parametrize("name", ["agentd", "agentd-self", "a b", "-a", "a" * 64, "", "a/b", "ä"])
+def test_a_name_that_cannot_be_one_is_refused(folder: Folder, name: str) -> None:
+    """Names stand in URLs and fingerprints; agentd's own alerts must not be mistaken for a watch's."""
+    assert folder.problem(TOLD + f'watches: [{{name: "{name}", {HTTP}}}]').key == "watches[0].name"
+
+
+def test_numbers_and_booleans_are_taken_as_label_text(folder: Folder) -> None:
+    loaded = folder.load(watch(f"{HTTP}, labels: {{rack: 7, spare: true, ratio: 1.5}}"))
+
+    assert loaded.config.watches[0].labels == {"rack": "7", "spare": "true", "ratio": "1.5"}
+
+
+def test_a_watch_may_run_at_startup_only(folder: Folder) -> None:
+    found = folder.load(watch(f"{HTTP}, on: [startup]")).config.watches[0]
+
+    assert (found.every, found.cron, found.on) == (None, None, ("startup",))
+
+
+def test_no_conditions_at_all_is_a_choice(folder: Folder) -> None:
+    """`expect: []` says: an answer is enough, whatever it is."""
+    loaded = folder.load(watch(f"{HTTP}, expect: []"))
+
+    assert loaded.config.watches[0].expect == ()
+    assert loaded.conditions["web"] == ()
+
+
+def test_equal_conditions_are_compiled_once(folder: Folder) -> None:
+    """Ten thousand watches ask mostly the same."""
+    loaded = folder.load(
+        TOLD + f"watches: [{{name: a, {HTTP}, expect: [status == 201]}}, {{name: b, {HTTP}, expect: [status == 201]}}]"
+    )
+
+    assert loaded.conditions["a"][0] is loaded.conditions["b"][0]
+
+
+def test_dependencies_in_a_circle_are_told_as_one(folder: Folder) -> None:
+    names = ("a", "b", "c")
+    watches = ", ".join(f"{{name: {n}, {HTTP}, depends_on: [{names[(i + 1) % 3]}]}}" for i, n in enumerate(names))
+    problem = folder.problem(TOLD + f"watches: [{watches}, {{name: d, {HTTP}, depends_on: [a]}}]")
+
+    assert "a → b → c → a" in problem.what
+
+
+def test_a_long_chain_of_dependencies_is_no_problem(folder: Folder) -> None:
+    """Depth is bounded by the number of watches, not by the stack."""
+    chain = [f"- {{name: w{i}, {HTTP}, depends_on: [w{i + 1}]}}" for i in range(3000)]
+    folder.load(TOLD + "watches:\n" + "\n".join([*chain, f"- {{name: w3000, {HTTP}}}"]))
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8787", "[::]:8787", "192.0.2.1:80", "web.example:80"])
+def test_listening_to_strangers_needs_a_key(folder: Folder, address: str) -> None:
+    """The API can pause watches and mute alerts."""
+    problem = folder.problem(watch(HTTP, f"api: {{listen: ['{address}']}}\n"))
+
+    assert problem.key == "api.listen[0]"
+    assert "no key" in problem.what
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8787", "[::1]:8787", "localhost:1", "unix:/run/x.sock"])
+def test_listening_at_home_needs_none(folder: Folder, address: str) -> None:
+    assert str(folder.load(watch(HTTP, f"api: {{listen: ['{address}']}}\n")).config.api.listen[0]) == address
+
+
+@pytest.mark.parametrize(
+    "address", ["8787", "127.0.0.1", ":80", "::1:80", "127.0.0.1:0", "a:70000", "unix:x", "unix:/" + "x" * 120]
+)
+def test_an_address_that_cannot_be_listened_on_is_refused(folder: Folder, address: str) -> None:
+    assert folder.problem(watch(HTTP, f"api: {{listen: ['{address}']}}\n")).key == "api.listen[0]"
+
+
+@pytest.mark.parametrize(
+    ("alerting", "key"),
+    [
+        ("notify: [x]", "alerting.notify[0]"),
+        ("routes: [{when: 'severity ==', notify: [ops]}]", "alerting.routes[0].when"),
+        ("routes: [{when: 'status == 200', notify: [ops]}]", "alerting.routes[0].when"),
+        ("routes: [{when: 'severity == \"info\"', notify: [x]}]", "alerting.routes[0].notify[0]"),
+        ("maintenance: [{when: 'true == true', cron: '0 3', for: 1h}]", "alerting.maintenance[0].cron"),
+        ("inhibit: [{when: 'watch == \"a\"', mutes: 'x == 1'}]", "alerting.inhibit[0].mutes"),
+        ("flapping: {start: 130%}", "alerting.flapping.start"),
+    ],
+)
+def test_wrong_alerting_is_told(folder: Folder, alerting: str, key: str) -> None:
+    hooks = "webhooks: {ops: {url: 'https://a.example/'}}"
+    text = f"{hooks}\nalerting: {{{alerting}}}\nwatches: [{{name: web, {HTTP}, notify: [ops]}}]"
+
+    assert folder.problem(text).key == key
+
+
+def test_a_model_that_falls_back_on_nothing_is_told(folder: Folder) -> None:
+    problem = folder.problem(
+        watch(HTTP, "models: {a: {provider: openai, model: x, fallback: [a, b]}, b: {provider: openai, model: y}}\n")
+    )
+
+    assert problem.key == "models.a.fallback[0]"
+
+
+def test_what_is_not_done_yet_is_warned_of(folder: Folder) -> None:
+    """Nobody may rely on a mute, a route or a log rule that does nothing."""
+    warnings = folder.warnings(
+        """
+        webhooks: {ops: {url: "https://a.example/"}, pager: {url: "https://b.example/", format: pagerduty}}
+        alerting: {notify: [ops, pager], routes: [{when: 'severity == "info"', notify: [ops]}]}
+        watches:
+          - {name: a, log: {files: [/x]}, rules: [{name: r, type: any, match: x}]}
+          - {name: b, tcp: {host: a.example, port: 1}, depends_on: [c], missed: once}
+          - {name: c, tcp: {host: a.example, port: 1}, on: [startup, "alert:b"]}
+        """
+    )
+
+    assert set(warnings) == {
+        *("webhooks.pager.format", "alerting.routes", "watches[0].log", "watches[0].rules"),
+        *("watches[1].depends_on", "watches[1].missed", "watches[2].on[1]"),
+    }
+
+
+def test_nothing_is_put_aside_for_a_webhook_that_cannot_be_sent_to(folder: Folder) -> None:
+    """Its messages would wait for ever; the warning says that nothing goes there."""
+    config = folder.load(
+        "webhooks: {ops: {url: 'https://a.example/'}, pager: {url: 'https://b.example/', format: pagerduty}}\n"
+        "alerting: {notify: [ops, pager]}\n"
+        f"watches: [{{name: web, {HTTP}, notify: [pager]}}]"
+    ).config
+
+    assert set(config.webhooks) == {"ops"}
+    assert config.alerting.notify == ("ops",)
+    assert config.notify(config.watches[0]) == ()
+
+
+def test_a_warning_repeated_by_many_watches_is_told_briefly(folder: Folder) -> None:
+    """Ten thousand lines of the same words hide the one that matters."""
+    chain = [f"- {{name: w{i}, {HTTP}, public: true}}" for i in range(50)]
+    loaded = folder.load(TOLD + "watches:\n" + "\n".join(chain))
+
+    assert len(loaded.warnings) == 3
+    assert any("(and 47 more)" in warning.what for warning in loaded.warnings)
+
+
+def test_only_what_can_run_is_a_probe(folder: Folder) -> None:
+    config = folder.load(
+        TOLD + f"watches: [{{name: a, {HTTP}}}, {{name: b, {HTTP}, enabled: false}}, {{name: c, goal: x, every: 1h}}]"
+    ).config
+
+    assert [each.name for each in config.probes] == ["a"]
+    assert len(config.watches) == 3
+
+
+def test_reminders_can_be_turned_off_for_one_watch(folder: Folder) -> None:
+    config = folder.load(
+        TOLD.replace("notify", "remind_every: 1h, remind: fixed, notify")
+        + f"watches: [{{name: a, {HTTP}}}, {{name: b, {HTTP}, remind_every: 0s, remind: doubling}}]"
+    ).config
+    a, b = config.watches
+
+    assert (config.remind_every(a), config.remind(a)) == (timedelta(hours=1), "fixed")
+    assert (config.remind_every(b), config.remind(b)) == (None, "doubling")
+
+
+def test_the_state_folder_follows_the_environment(folder: Folder) -> None:
+    daemon = folder.load(watch(HTTP)).config.daemon
+
+    assert daemon.find_state_dir({"STATE_DIRECTORY": "/var/lib/agentd:/var/lib/x"}) == Path("/var/lib/agentd")
+    assert daemon.find_state_dir({"XDG_STATE_HOME": "/s"}) == Path("/s/agentd")
+    assert daemon.find_state_dir({"HOME": "/home/a"}) == Path("/home/a/.local/state/agentd")
+
+
+def test_the_table_of_what_is_missing_names_real_keys() -> None:
+    """A line that names no key would warn of nothing."""
+    from agentd.config.complaints import known_keys, model_at
+    from agentd.config.models import Config
+    from agentd.config.watches import watch_model
+
+    for path in ROOT:
+        owner = model_at(Config, path[:-1])
+        assert owner is not None
+        assert path[-1] in known_keys(owner)
+    assert set(WATCH) <= set(known_keys(watch_model()))
