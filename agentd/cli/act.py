@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from agentd.cli import FAILED
-from agentd.cli.client import call, find_place
+from agentd.cli.client import call
 from agentd.cli.options import config_option, output_option
+from agentd.cli.place import find_place
 from agentd.cli.tables import clean, print_json
 from agentd.settings import positive_duration
 

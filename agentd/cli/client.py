@@ -8,14 +8,12 @@ import asyncio
 import getpass
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
-from agentd.config.loader import find_config, load
-from agentd.config.models import Config
+from agentd.cli.place import Place
 from agentd.errors import AgentdError
 from agentd.memory.store import Store
 
@@ -32,33 +30,12 @@ class Refused(AgentdError):
     """The daemon answered with a problem."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the daemon of a configuration lives."""
-
-    config: Config
-    state_dir: Path
-    socket: Path | None
-
-
-def find_place(config_path: Path | None) -> Place:
-    """Read the configuration and say where its daemon is. Raises ConfigError."""
-    loaded = load(find_config(config_path))
-    state_dir = loaded.config.daemon.find_state_dir(loaded.environment)
-    sockets = [each.path for each in loaded.config.api.find_listen(loaded.environment, state_dir) if each.path]
-    return Place(loaded.config, state_dir, Path(sockets[0]) if sockets else None)
-
-
 def call(place: Place, method: str, path: str, body: dict[str, Any] | None = None, **query: str | None) -> Any:
     """
     Ask the daemon; returns the JSON it answers.
 
     Raises NoDaemon when nobody answers, Refused with the daemon's own words when it says no.
     """
-    if place.socket is None:
-        raise NoDaemon(
-            "api.listen names no unix socket, by which commands reach the daemon; add unix:/run/agentd/api.sock"
-        )
     asked = {key: value for key, value in query.items() if value is not None}
     content = None if method == "GET" else {"by": _who(), **(body or {})}
     try:

@@ -9,6 +9,7 @@ import click
 
 from agentd.cli import WRONG
 from agentd.cli.options import config_option
+from agentd.cli.place import environment_for
 from agentd.cli.tables import print_json
 from agentd.config.loader import find_config, load
 from agentd.errors import InvalidConfig
@@ -21,7 +22,7 @@ def check(strict: bool, config_path: Path | None) -> None:
     """Check the configuration and print every problem as FILE:LINE:COLUMN. Exits with 2 when there is an error."""
     path = find_config(config_path)
     try:
-        loaded = load(path)
+        loaded = load(path, environment=environment_for(path))
     except InvalidConfig as error:
         for problem in error.problems:
             click.echo(str(problem))

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from agentd.cli import FAILED
-from agentd.cli.client import find_place
 from agentd.cli.options import config_option, output_option
+from agentd.cli.place import find_place
 from agentd.cli.tables import clean, print_json
 from agentd.memory import doctor as doctoring
 

@@ -10,8 +10,9 @@ import click
 
 from agentd.api.views import alert_view, in_order_of_need, is_current, moment
 from agentd.cli import FAILED, FIRING
-from agentd.cli.client import find_place, read_or_open
+from agentd.cli.client import read_or_open
 from agentd.cli.options import config_option, output_option
+from agentd.cli.place import find_place
 from agentd.cli.tables import print_facts, print_json, print_table
 from agentd.memory import alerts as alert_rows
 from agentd.memory import ledger, meta, outbox
@@ -72,7 +73,7 @@ def watches(config_path: Path | None, output: str) -> None:
         probes = await store.state.read(ledger.load_probes)
         found = {alert.watch: alert for alert in await store.state.read(alert_rows.load_all) if alert.rule is None}
         rows = []
-        for watch in place.config.probes:
+        for watch in place.config.probes if place.config else ():
             probe, alert = probes.get(watch.name), found.get(watch.name)
             rows.append(
                 {

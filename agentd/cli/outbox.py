@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from agentd.api.views import delivery_view
-from agentd.cli.client import call, find_place, read_or_open
+from agentd.cli.client import call, read_or_open
 from agentd.cli.options import config_option, output_option
+from agentd.cli.place import find_place
 from agentd.cli.tables import print_facts, print_json, print_table
 from agentd.errors import AgentdError
 from agentd.memory import outbox as rows

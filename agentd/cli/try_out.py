@@ -16,6 +16,7 @@ import click
 from agentd.alert.lifecycle import step
 from agentd.cli import FAILED, FIRING
 from agentd.cli.options import config_option, output_option
+from agentd.cli.place import environment_for
 from agentd.cli.tables import clean, print_json
 from agentd.clock import SystemClock
 from agentd.condition import judge
@@ -44,7 +45,8 @@ def test(watch_name: str, config_path: Path | None, output: str) -> None:
 
     Exits with 0 when all is well, 3 when the target fails, 1 when we could not look.
     """
-    loaded = load(find_config(config_path))
+    path = find_config(config_path)
+    loaded = load(path, environment=environment_for(path))
     read_secrets_from(loaded.environment)
     watch = _open(loaded, watch_name)
     report = asyncio.run(_try(watch))

@@ -248,7 +248,7 @@ def _check_texts(
 
 def _check_api(root: Entry) -> Iterator[Problem]:
     api = root.raw.get("api")
-    if not isinstance(api, dict) or api.get("keys"):
+    if not isinstance(api, dict):
         return
     listen = api.get("listen")
     for index, address in enumerate(listen if isinstance(listen, list) else ()):
@@ -259,8 +259,8 @@ def _check_api(root: Entry) -> Iterator[Problem]:
         if not local:
             yield root.problem(
                 ("api", "listen", index),
-                f"{address} can be reached by others, and there is no key",
-                "listen on 127.0.0.1, or add `api.keys` (`agentd key new`)",
+                f"{address} can be reached by others, and this version asks nobody for a key",
+                "listen on 127.0.0.1, and put a proxy that asks in front of it",
             )
 
 

@@ -115,8 +115,8 @@ class ApiSettings(Settings):
 
     listen: tuple[ListenField, ...] = Field(
         default=(),
-        description="Unix sockets and TCP addresses; off loopback at least one key is needed. "
-        "Default: the socket `api.sock` in $RUNTIME_DIRECTORY, else in the state folder",
+        description="Unix sockets and TCP addresses on loopback. Where no unix socket is named, there is one all "
+        "the same, by which commands reach the daemon: `api.sock` in $RUNTIME_DIRECTORY, else in the state folder",
     )
     keys: tuple[ApiKey, ...] = Field(default=(), description="Keys that may call over TCP")
     socket_access: SocketAccess = Field(
@@ -130,10 +130,10 @@ class ApiSettings(Settings):
 
     def find_listen(self, environment: Mapping[str, str], state_dir: Path) -> tuple[Listen, ...]:
         """The addresses to listen on; a unix socket of its own for each state folder when none is named."""
-        if self.listen:
+        if any(address.path for address in self.listen):
             return self.listen
         folder = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
-        return (Listen(path=str((Path(folder) if folder else state_dir) / "api.sock")),)
+        return (Listen(path=str((Path(folder) if folder else state_dir) / "api.sock")), *self.listen)
 
 
 class TelemetrySettings(Settings):

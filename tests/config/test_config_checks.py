@@ -122,12 +122,13 @@ def test_a_long_chain_of_dependencies_is_no_problem(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:8787", "[::]:8787", "192.0.2.1:80", "web.example:80"])
-def test_listening_to_strangers_needs_a_key(folder: Folder, address: str) -> None:
-    """The API can pause watches and mute alerts."""
-    problem = folder.problem(watch(HTTP, f"api: {{listen: ['{address}']}}\n"))
+@pytest.mark.parametrize("keys", ["", ", keys: [{name: ops, hash: x}]"])
+def test_listening_to_strangers_is_refused(folder: Folder, address: str, keys: str) -> None:
+    """Nobody is asked for a key yet: whoever gets there would read everything."""
+    problem = folder.problem(watch(HTTP, f"api: {{listen: ['{address}']{keys}}}\n"))
 
     assert problem.key == "api.listen[0]"
-    assert "no key" in problem.what
+    assert "asks nobody for a key" in problem.what
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8787", "[::1]:8787", "localhost:1", "unix:/run/x.sock"])

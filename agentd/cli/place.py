@@ -1,0 +1,92 @@
+"""
+Where the daemon of a configuration lives: its state folder and its socket.
+
+A command is typed in an operator's shell, not in the service's: for the installed configuration the service's own
+folders and environment file count, as its unit names them. A configuration that is broken since the daemon started
+must not keep anybody from asking the daemon how it is.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from dotenv import dotenv_values
+from pydantic import ValidationError
+
+from agentd.config.document import read_document
+from agentd.config.loader import find_config, load
+from agentd.config.models import Config
+from agentd.config.service import ApiSettings, DaemonSettings
+from agentd.errors import InvalidConfig
+
+INSTALLED = Path("/etc/agentd/agentd.yaml")
+# As in units/agentd.service.
+_UNIT = {"STATE_DIRECTORY": "/var/lib/agentd", "RUNTIME_DIRECTORY": "/run/agentd"}
+_ENVIRONMENT_FILE = Path("/etc/agentd/environment")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """config: None when it is broken; the rest is still as it says, or the default."""
+
+    config: Config | None
+    state_dir: Path
+    socket: Path
+
+
+def environment_for(path: Path) -> dict[str, str]:
+    """The environment in which the configuration is meant: ours, and for the installed one that of its service."""
+    ours = dict(os.environ)
+    if "INVOCATION_ID" in ours or not _same(path, INSTALLED):
+        return ours
+    try:
+        values = {name: value for name, value in dotenv_values(_ENVIRONMENT_FILE).items() if value is not None}
+    except OSError:
+        values = {}  # root's alone to read; what is missing then is said by name
+    return _UNIT | values | ours
+
+
+def find_place(config_path: Path | None) -> Place:
+    """Say where the daemon of the configuration is. Raises ConfigError when there is no configuration."""
+    path = find_config(config_path)
+    environment = environment_for(path)
+    config: Config | None = None
+    try:
+        config = load(path, environment=environment).config
+        daemon, api = config.daemon, config.api
+    except InvalidConfig as error:
+        if not path.exists():
+            raise
+        errors = sum(not problem.warning for problem in error.problems)
+        click.echo(f"{path} has {errors} error{'s' if errors != 1 else ''}; `agentd check` shows them", err=True)
+        daemon, api = _parts(path)
+    state_dir = daemon.find_state_dir(environment)
+    sockets = [address.path for address in api.find_listen(environment, state_dir) if address.path]
+    return Place(config, state_dir, Path(sockets[0]))
+
+
+def _parts(path: Path) -> tuple[DaemonSettings, ApiSettings]:
+    """The two keys that say where the daemon is, as far as they can be read."""
+    document, _ = read_document(path)
+    data: Any = document.data if isinstance(document.data, dict) else {}
+    daemon, api = data.get("daemon"), data.get("api")
+    try:
+        found_daemon = DaemonSettings(state_dir=daemon.get("state_dir") if isinstance(daemon, dict) else None)
+    except ValidationError:
+        found_daemon = DaemonSettings()
+    try:
+        found_api = ApiSettings(listen=api.get("listen", ()) if isinstance(api, dict) else ())
+    except ValidationError:
+        found_api = ApiSettings()
+    return found_daemon, found_api
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
