@@ -17,8 +17,9 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 import apsw
 from opentelemetry import trace
@@ -55,6 +56,8 @@ SELF = "agentd"
 """The watch name that agentd's alerts about itself carry."""
 
 REMINDER_SWEEP_S = 10.0
+_HUNG_AFTER_S = 5.0
+_RETIRED_AT_ONCE = 200
 
 
 @dataclass(slots=True)
@@ -76,7 +79,6 @@ class Watch:
     notify: tuple[str, ...]
     timeout_s: float
     last: Check | None = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,9 @@ class Pipeline:
         self.alerts: dict[str, Alert] = {}
         self.self_policy = Policy(needed=1, of=1, recover_after=1, severity=Severity.WARNING)
         self.self_notify: tuple[str, ...] = ()
-        self._self_lock = asyncio.Lock()
+        # One for each name of a watch, as long as anybody uses it: a reload may replace or remove the watch while a
+        # check of the old one is in the middle of its commit.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.checks = 0
 
     async def load(self) -> None:
@@ -137,7 +141,7 @@ class Pipeline:
         try:
             observation = await self._look(watch, run)
             judgement = judge(observation, watch.conditions)
-            async with watch.lock:
+            async with self._alone(watch.name):
                 done = await self._decide(watch, observation, judgement, run)
             watch.last = done
             self.checks += 1
@@ -150,12 +154,14 @@ class Pipeline:
 
     async def _look(self, watch: Watch, run: Span) -> Observation:
         span = self._tracer.start_span(f"probe {watch.kind}", context=set_span_in_context(run))
-        observation = await look(watch, self._clock)
-        if observation.notes:
-            span.set_attributes(observation.notes)
-        if observation.error or observation.blind:
-            span.set_status(Status(StatusCode.ERROR, observation.error or observation.blind))
-        span.end()
+        try:
+            observation = await look(watch, self._clock)
+            if observation.notes:
+                span.set_attributes(observation.notes)
+            if observation.error or observation.blind:
+                span.set_status(Status(StatusCode.ERROR, observation.error or observation.blind))
+        finally:
+            span.end()
         return observation
 
     async def _decide(self, watch: Watch, observation: Observation, judgement: Judgement, run: Span) -> Check:
@@ -188,29 +194,37 @@ class Pipeline:
         )
         return Check(now, observation, judgement, after)
 
-    async def _commit(self, steps: Sequence[Step], notify: Sequence[str], run: Span) -> bool:
+    async def _commit(self, steps: Sequence[Step], notify: Sequence[str], run: Span, *, forget: bool = False) -> bool:
         """
         Make the steps durable, with the messages they cause, in one transaction; then let memory follow.
 
-        Returns False when the store refused: nothing happened, in the store or in memory.
+        forget: these are the last steps of their alerts, whose rows go. Returns False when the store refused:
+        nothing happened, in the store or in memory.
         """
-        if not any(taken.changed for taken in steps):
+        if not forget and not any(taken.changed for taken in steps):
             self._follow(steps)
             return True
-        commit = asyncio.create_task(self._commit_changes(steps, notify, run))
-        try:
-            return await asyncio.shield(commit)
-        except asyncio.CancelledError:
-            # The store may have it already: memory must follow before anybody else looks at this alert.
-            await commit
-            raise
+        commit = asyncio.create_task(self._commit_changes(steps, notify, run, forget))
+        cancelled = False
+        while not commit.done():
+            try:
+                await asyncio.wait([commit])
+            except asyncio.CancelledError:
+                # The store may have it already: memory must follow before anybody else looks at this alert, however
+                # often we are told to end.
+                cancelled = True
+        committed = commit.result()
+        if cancelled:
+            raise asyncio.CancelledError
+        return committed
 
-    async def _commit_changes(self, steps: Sequence[Step], notify: Sequence[str], run: Span) -> bool:
+    async def _commit_changes(self, steps: Sequence[Step], notify: Sequence[str], run: Span, forget: bool) -> bool:
         trace_id = _trace_id(run.get_span_context())
         steps = [_addressed(taken, tuple(notify), trace_id) for taken in steps]
         told = [taken.transition for taken in steps if taken.transition is not None]
         changed = [taken.alert for taken in steps if taken.changed]
-        deliveries = [delivery for transition in told for delivery in self._deliveries(transition, traceparent(run))]
+        parent = traceparent(run)
+        deliveries = [each for transition in told for each in self._deliveries(transition, notify, parent)]
         if told:
             run.set_attribute(KEEP, True)
 
@@ -219,17 +233,24 @@ class Pipeline:
                 alert_rows.save(connection, alert)
             for delivery in deliveries:
                 outbox.put(connection, delivery)
+            if forget:
+                for taken in steps:
+                    alert_rows.delete(connection, taken.alert.fingerprint)
 
         span = self._tracer.start_span("commit", context=set_span_in_context(run))
         try:
             await self._state.write(change)
         except StoreError as error:
             span.set_status(Status(StatusCode.ERROR, str(error)))
-            log.error("commit_failed", extra={"watch": changed[0].watch, "error": str(error)})
+            log.error("commit_failed", extra={"watch": steps[0].alert.watch, "error": str(error)})
             return False
         finally:
             span.end()
-        self._follow(steps)
+        if forget:
+            for taken in steps:
+                self.alerts.pop(taken.alert.fingerprint, None)
+        else:
+            self._follow(steps)
         for transition in told:
             self._announce(transition, run)
         if deliveries:
@@ -260,10 +281,12 @@ class Pipeline:
             )
         self._changed(transition)
 
-    def _deliveries(self, transition: Transition, parent: str | None) -> list[Delivery]:
+    def _deliveries(self, transition: Transition, notify: Sequence[str], parent: str | None) -> list[Delivery]:
         """The messages that tell of a transition: one for each webhook, all of one watch in one lane."""
         if transition.event is None:
             return []
+        # Whom the configuration no longer names hears the end of what it was told of, but is not reminded.
+        hearers = notify if transition.event is EventType.REMINDER else transition.alert.told
         links = self._links(transition.alert.fingerprint)
         data = json.dumps(alert_data(transition, links=links), ensure_ascii=False, separators=(",", ":"))
         return [
@@ -278,7 +301,7 @@ class Pipeline:
                 fingerprint=transition.alert.fingerprint,
                 traceparent=parent,
             )
-            for webhook in transition.alert.told
+            for webhook in hearers
         ]
 
     # What happens to alerts apart from checks.
@@ -286,17 +309,20 @@ class Pipeline:
     async def remind(self) -> None:
         """Send the reminders that are due. Called every REMINDER_SWEEP_S; looks only at firing alerts."""
         for alert in [alert for alert in self.alerts.values() if alert.status is AlertStatus.FIRING]:
-            watch = self.watches.get(alert.watch)
-            policy = watch.policy if watch else self.self_policy
-            notify = watch.notify if watch else self.self_notify
-            async with watch.lock if watch else self._self_lock:
+            async with self._alone(alert.watch):
                 current = self.alerts.get(alert.fingerprint)
-                if current is not None and (taken := step_reminder(current, policy, self._clock.now())).changed:
+                if current is None or not self._watched(current):
+                    continue
+                watch = self.watches.get(alert.watch)
+                policy = watch.policy if watch else self.self_policy
+                notify = watch.notify if watch else self.self_notify
+                taken = step_reminder(current, policy, self._clock.now())
+                if taken.changed:
                     await self._commit_alone("remind", taken, notify)
 
     async def report_self(self, rule: str, failing: str | None, severity: Severity = Severity.WARNING) -> None:
         """Advance an alert about agentd itself. failing: what is wrong, or None when all is well."""
-        async with self._self_lock:
+        async with self._alone(SELF):
             policy = replace(self.self_policy, severity=severity)
             before = self._own_alert(rule)
             verdict = Verdict.OK if failing is None else Verdict.FAILING
@@ -304,30 +330,41 @@ class Pipeline:
             await self._commit_alone("self", taken, self.self_notify)
 
     async def retire(self) -> None:
-        """End the alerts of watches that the config no longer names; whoever was told of one hears that it ended."""
-        now = self._clock.now()
-        ended = []
-        for alert in [alert for alert in self.alerts.values() if not self._watched(alert)]:
-            taken = end(alert, Reason.WATCH_REMOVED, "the watch was removed from the configuration", now)
-            if not taken.changed or await self._commit_alone("retire", taken, ()):
-                ended.append(alert.fingerprint)
-        if not ended:
-            return
-        try:
-            await self._state.write(lambda connection: [alert_rows.delete(connection, each) for each in ended])
-        except StoreError as error:
-            log.error("commit_failed", extra={"watch": SELF, "error": str(error)})
-            return
-        for each in ended:
-            del self.alerts[each]
+        """
+        End the alerts of watches that the config no longer names; whoever was told of one hears that it ended.
+
+        What the store refuses now stays for the next call; called after each reload and now and then.
+        """
+        gone = [alert for alert in self.alerts.values() if not self._watched(alert)]
+        for begin in range(0, len(gone), _RETIRED_AT_ONCE):
+            await asyncio.gather(*(self._retire(alert) for alert in gone[begin : begin + _RETIRED_AT_ONCE]))
+
+    async def _retire(self, alert: Alert) -> None:
+        async with self._alone(alert.watch):
+            current = self.alerts.get(alert.fingerprint)
+            if current is None or self._watched(current):
+                return
+            why = "the watch was removed from the configuration"
+            taken = end(current, Reason.WATCH_REMOVED, why, self._clock.now())
+            await self._commit_alone("retire", taken, (), forget=True)
 
     def _watched(self, alert: Alert) -> bool:
         return alert.instance == self.instance and (alert.watch in self.watches or alert.watch == SELF)
 
-    async def _commit_alone(self, name: str, taken: Step, notify: Sequence[str]) -> bool:
+    def _alone(self, watch: str) -> asyncio.Lock:
+        """The lock under which the alerts of a watch take their steps."""
+        lock = self._locks.get(watch)
+        if lock is None:
+            lock = self._locks[watch] = asyncio.Lock()
+        return lock
+
+    async def _commit_alone(self, name: str, taken: Step, notify: Sequence[str], *, forget: bool = False) -> None:
+        if not taken.changed and not forget:
+            self._follow([taken])
+            return
         run = self._tracer.start_span(name, attributes={WATCH: taken.alert.watch})
         try:
-            return await self._commit([taken], notify, run)
+            await self._commit([taken], notify, run, forget=forget)
         finally:
             run.end()
 
@@ -337,15 +374,29 @@ class Pipeline:
 
 
 async def look(watch: Watch, clock: Clock) -> Observation:
-    """One look through the probe; a defect of the probe counts as blind, never as the target's failure."""
+    """
+    One look through the probe; a defect of the probe counts as blind, never as the target's failure.
+
+    A probe keeps its own time; one that does not come back five seconds after that is a defect too.
+    """
     started = clock.monotonic()
     try:
-        observation = await watch.probe.look(watch.timeout_s)
-    except Exception as error:
+        async with asyncio.timeout(watch.timeout_s + _HUNG_AFTER_S) as limit:
+            observation = await watch.probe.look(watch.timeout_s)
+    except (Exception, asyncio.CancelledError) as error:
+        if _is_told_to_end(error):
+            raise
         log.exception("probe_crashed", extra={"watch": watch.name, "kind": watch.kind})
-        observation = Observation(blind=f"the {watch.kind} probe crashed: {type(error).__name__}: {error}")
+        what = "hangs" if limit.expired() else f"crashed: {type(error).__name__}: {error}"
+        observation = Observation(blind=f"the {watch.kind} probe {what}")
     observation.duration_s = clock.monotonic() - started
     return observation
+
+
+def _is_told_to_end(error: BaseException) -> bool:
+    """Whether we are cancelled from outside; a library below may leak a cancellation of its own."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def open_watch(

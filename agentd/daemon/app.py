@@ -388,8 +388,6 @@ class Daemon:
                 watches[name] = old
                 continue
             if old is not None:
-                # One lock for both: a check of the old watch may be in the middle of its commit.
-                planned.watch.lock = old.watch.lock
                 self._close_after(old, self.scheduler.running(name))
             self.pipeline.watches[name] = planned.watch
             self.scheduler.replace(name, planned.trigger, self._check)
