@@ -106,7 +106,7 @@ class Alert:
     blind_since: since when the checker could not look; streaks are frozen meanwhile.
     reminders: how many were sent of this firing; remind_at: when the next is due.
     occurrences: failing verdicts of this incident; exact when told, not written at every check.
-    told: the webhooks that were sent this firing; they are the ones to hear of its end, whatever the config says by then.
+    told: the webhooks that were sent this firing: they hear of its end, whatever the config says by then.
     """
 
     fingerprint: str
