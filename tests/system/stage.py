@@ -504,6 +504,11 @@ class Stage:
         async with httpx.AsyncClient(transport=transport, timeout=WITHIN_S) as client:
             return await client.request(method, f"http://agentd{path}")
 
+    async def post(self, url: str, **headers: str) -> int:
+        """POST over TCP; returns the status."""
+        async with httpx.AsyncClient(timeout=WITHIN_S) as client:
+            return (await client.post(url, headers=headers)).status_code
+
     def _explain(self) -> str:
         hooks = [
             f"{name}: {len(hook.requests)} requests, taken {[json.loads(each.body)['type'] for each in hook.taken]}"
