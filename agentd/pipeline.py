@@ -97,6 +97,7 @@ class Pipeline:
 
     state: the state store. record: takes each check's result. told: called after a commit that put messages into
     the outbox (wakes the courier). links: gives the links of an alert's payload by fingerprint.
+    stood_still: to be set to what tells whether this process stood still after a moment (monotonic seconds).
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Pipeline:
         self._told = told
         self._changed = changed
         self._links = links
+        self.stood_still: Callable[[float], bool] = lambda since: False
         self.instance = instance
         self.watches: dict[str, Watch] = {}
         self.alerts: dict[str, Alert] = {}
@@ -139,8 +141,12 @@ class Pipeline:
         """Look once, judge, decide, commit. Raises nothing that a target or the store can cause."""
         run = self._tracer.start_span("check", attributes={WATCH: watch.name, "agentd.trigger": trigger})
         try:
+            started = self._clock.monotonic()
             observation = await self._look(watch, run)
             judgement = judge(observation, watch.conditions)
+            if judgement.verdict is Verdict.FAILING and self.stood_still(started):
+                # Stopped or suspended in mid-look: a timeout then is ours, not the target's.
+                judgement = Judgement(Verdict.BLIND, f"this process stood still while it looked: {judgement.summary}")
             async with self._alone(watch.name):
                 done = await self._decide(watch, observation, judgement, run)
             watch.last = done

@@ -395,6 +395,22 @@ def test_a_probe_that_hangs_is_blindness(tell: Tell) -> None:
     tell(story)
 
 
+def test_a_failure_seen_while_we_stood_still_is_blindness(tell: Tell) -> None:
+    """A process that was stopped in mid-look times out by its own fault; the target may be well."""
+
+    async def story(b: Bench) -> None:
+        watch = b.watch()
+        moved_on = b.clock.monotonic()
+        b.pipeline.stood_still = lambda since: moved_on >= since
+
+        await b.see(watch, DOWN, DOWN)
+
+        assert [result.verdict for result in b.results] == [Verdict.BLIND, Verdict.FAILING]
+        assert "stood still" in b.results[0].summary
+
+    tell(story)
+
+
 def test_a_removed_watch_ends_its_alerts(tell: Tell) -> None:
     """Nobody may wait for the end of what nobody looks at any more."""
 

@@ -21,6 +21,7 @@ log = logging.getLogger("agentd.schedule")
 
 JUMP = timedelta(seconds=1.5)
 STALL_S = 5.0
+STILL_S = 1.0
 
 
 def _nothing(_: timedelta) -> None:
@@ -47,6 +48,7 @@ class ClockGuard:
         self._on_stall = on_stall
         self._every_s = every_s
         self._timer: asyncio.TimerHandle | None = None
+        self._moved_on_s = float("-inf")
         self._boottime = _boottime if isinstance(clock, SystemClock) else None
         self._wall, self._monotonic, self._sleep_s = clock.now(), clock.monotonic(), 0.0
 
@@ -60,12 +62,24 @@ class ClockGuard:
             self._timer.cancel()
             self._timer = None
 
+    def stood_still_since(self, moment_s: float) -> bool:
+        """
+        Whether this process stood still (stopped, suspended, starved) at any time after `moment_s`, monotonic seconds.
+
+        A look at a target that falls into such a time says nothing of the target.
+        """
+        self.look()
+        return self._moved_on_s >= moment_s
+
     def look(self) -> None:
         """Compare the clocks now; calls `on_jump` or `on_stall` at most once."""
         wall, monotonic = self._clock.now(), self._clock.monotonic()
         passed_s = monotonic - self._monotonic
         jump = wall - self._wall - timedelta(seconds=passed_s)
         self._wall, self._monotonic = wall, monotonic
+        slept_s = self._slept_s()
+        if passed_s > self._every_s + STILL_S or slept_s > STILL_S:
+            self._moved_on_s = monotonic
         if -JUMP <= jump <= JUMP:
             if passed_s > self._every_s + STALL_S:
                 log.warning("loop_stalled", extra={"for_s": round(passed_s, 3)})
@@ -73,7 +87,7 @@ class ClockGuard:
             return
         log.warning(
             "clock_jumped",
-            extra={"by_s": round(jump.total_seconds(), 3), "suspended_s": round(self._slept_s(), 3)},
+            extra={"by_s": round(jump.total_seconds(), 3), "suspended_s": round(slept_s, 3)},
         )
         self._on_jump(jump)
 

@@ -221,6 +221,10 @@ class Scheduler:
     def in_flight(self) -> int:
         return len(self._under_way())
 
+    def stood_still_since(self, moment_s: float) -> bool:
+        """See `ClockGuard.stood_still_since`."""
+        return self._guard.stood_still_since(moment_s)
+
     def overdue_s(self) -> float:
         """For how long the job that is due first has been waiting, seconds; 0 when all is on time. For the watchdog."""
         first = self._machine.store.get_next_run_time()
