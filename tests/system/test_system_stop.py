@@ -26,13 +26,14 @@ async def test_what_is_being_sent_at_sigterm_is_sent_to_its_end_and_never_again(
     async with Stage(tmp_path) as stage:
         target = await stage.target()
         stage.configure([shop(target)])
-        target.status, stage.hook.hold = 503, True
+        stage.hook.answers(Answer(delay_s=2))
+        target.status = 503
         daemon = await stage.start()
         await stage.news.until(lambda: stage.hook.requests, "a message is under way")
 
         daemon.signal(signal.SIGTERM)
         await daemon.noted("STOPPING")
-        stage.hook.hold = False
+        assert stage.hook.taken == []
         assert await daemon.ended() == 0
         assert len(stage.hook.taken) == 1
         assert await stage.outbox() == []
