@@ -59,7 +59,7 @@ def find_place(config_path: Path | None) -> Place:
         config = load(path, environment=environment).config
         daemon, api = config.daemon, config.api
     except InvalidConfig as error:
-        if not path.exists():
+        if not os.access(path, os.R_OK):
             raise
         errors = sum(not problem.warning for problem in error.problems)
         click.echo(f"{path} has {errors} error{'s' if errors != 1 else ''}; `agentd check` shows them", err=True)
