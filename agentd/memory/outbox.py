@@ -66,6 +66,9 @@ _HURRY = """
     UPDATE outbox SET due_at = ?2, ready_at = ?2
     WHERE seq IN (SELECT seq FROM outbox WHERE head = 1 AND webhook = ?1 AND ready_at > ?2 AND leased = 0
                   AND attempts > 0 ORDER BY ready_at LIMIT ?3)"""
+_SET_BACK = """
+    UPDATE outbox SET due_at = max(due_at - ?1, ?2), ready_at = max(ready_at - ?1, ?2)
+    WHERE state = 'waiting' AND ready_at > ?2"""
 _RELEASE_ALL = "UPDATE outbox SET leased = 0, ready_at = due_at WHERE head = 1 AND leased = 1"
 _REVIVE = """
     UPDATE outbox SET state = 'waiting', dead_at = NULL, attempts = 0, created_at = ?2, due_at = ?2, ready_at = ?2,
@@ -228,6 +231,16 @@ def hurry(c: apsw.Connection, webhook: str, now: datetime, *, limit: int = 500) 
     Rows not yet tried keep their due time: they wait for another reason.
     """
     c.execute(_HURRY, (webhook, to_us(now), limit))
+    return c.changes()
+
+
+def set_back(c: apsw.Connection, by: timedelta, now: datetime) -> int:
+    """
+    The wall clock was set back `by`, and is `now`: what waits shall wait no longer for that. Returns how many moved.
+
+    A clock set forward needs nothing: what becomes due too early is tried too early.
+    """
+    c.execute(_SET_BACK, (by // timedelta(microseconds=1), to_us(now)))
     return c.changes()
 
 

@@ -290,3 +290,18 @@ def test_two_rows_of_one_id_are_refused(c: apsw.Connection) -> None:
 
     with pytest.raises(apsw.ConstraintError):
         outbox.put(c, delivery("m1"))
+
+
+def test_a_clock_set_back_makes_nothing_wait_longer(c: apsw.Connection) -> None:
+    """An hour back, and a message that was to be tried again in five seconds would be an hour late."""
+    outbox.put(c, delivery("soon", lane="a", due_at=NOW + timedelta(seconds=5)))
+    outbox.put(c, delivery("behind", lane="a"))
+    outbox.put(c, delivery("now", lane="b"))
+    back = timedelta(hours=1)
+
+    assert outbox.set_back(c, back, NOW - back) == 3
+
+    assert claimed(c, NOW - back) == ["now"]
+    assert claimed(c, NOW - back + timedelta(seconds=5)) == ["soon"]
+    outbox.done(c, "soon", NOW - back, 200)
+    assert claimed(c, NOW - back + timedelta(seconds=5)) == ["behind"]
