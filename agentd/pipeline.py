@@ -178,6 +178,7 @@ class Pipeline:
             return Check(now, observation, judgement, Step(watch.calm))
         if judgement.verdict is not Verdict.OK:
             run.set_status(Status(StatusCode.ERROR, judgement.summary))
+            run.set_attribute("agentd.verdict", judgement.verdict.value)
         before = self.alerts.get(watch.calm.fingerprint, watch.calm)
         after = step(before, judgement, watch.policy, now)
         steps = [after]
@@ -258,6 +259,7 @@ class Pipeline:
         else:
             self._follow(steps)
         for transition in told:
+            run.add_event(f"{transition.before.value} to {transition.after.value}", {"reason": transition.reason_text})
             self._announce(transition, run)
         if deliveries:
             self._told()
