@@ -8,16 +8,17 @@ Promise: over TCP nothing is changed but by a heartbeat's token, and only a know
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,6 +27,7 @@ from agentd.api.service import Conflict, Forbidden, NotFound, Service
 from agentd.errors import AgentdError, ConfigError, StoreError
 
 MAX_BODY_BYTES = 64 * 1024
+_ROWS_AT_ONCE = 200
 _POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -59,7 +61,7 @@ def make_app(service: Service, *, hosts: Collection[str] | None) -> Starlette:
             Route("/api/v1/heartbeat/{name}", routes.beat, methods=["POST", "PUT"]),
             Route("/api/v1/reload", routes.reload, methods=["POST"]),
         ],
-        exception_handlers={HTTPException: _http_problem, AgentdError: _agentd_problem},
+        exception_handlers={HTTPException: _http_problem, AgentdError: _agentd_problem, Exception: _defect},
     )
     if hosts is not None:
         app.add_middleware(_Gate, hosts=frozenset(host.lower() for host in hosts))
@@ -122,11 +124,11 @@ class _Routes:
         return JSONResponse(await self._service.status())
 
     async def watches(self, request: Request) -> Response:
-        return JSONResponse({"watches": await self._service.watches()})
+        return _listed("watches", await self._service.watches())
 
     async def alerts(self, request: Request) -> Response:
         everything = request.query_params.get("all") in ("1", "true")
-        return JSONResponse({"alerts": await self._service.alerts(everything=everything)})
+        return _listed("alerts", await self._service.alerts(everything=everything))
 
     async def check_now(self, request: Request) -> Response:
         return JSONResponse(await self._service.check_now(request.path_params["name"]))
@@ -164,7 +166,10 @@ class _Routes:
 
     async def retry_all(self, request: Request) -> Response:
         body = await _body(request)
-        return JSONResponse(await self._service.retry(None, webhook=body.get("webhook"), by=_who(body)))
+        webhook = body.get("webhook")
+        if webhook is not None and not isinstance(webhook, str):
+            raise HTTPException(422, "webhook: write its name, or leave it out")
+        return JSONResponse(await self._service.retry(None, webhook=webhook, by=_who(body)))
 
     async def drop(self, request: Request) -> Response:
         return JSONResponse(await self._service.drop(request.path_params["id"], by=_who(await _body(request))))
@@ -195,10 +200,13 @@ class _Routes:
 
 async def _limited(request: Request) -> bytes:
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+    except ClientDisconnect:
+        raise HTTPException(400, "the connection ended before the body did") from None
     return body
 
 
@@ -220,7 +228,20 @@ def _who(body: dict[str, Any]) -> str:
     return str(body.get("by", "socket"))[:100]
 
 
-_Handler = Callable[[Request, Exception], Awaitable[Response]]
+def _listed(key: str, rows: Sequence[Any]) -> Response:
+    """`{key: rows}`; many are encoded some at a time, so that the loop gets its turn between."""
+    if len(rows) <= _ROWS_AT_ONCE:
+        return JSONResponse({key: rows})
+
+    async def parts() -> AsyncIterator[str]:
+        yield f'{{"{key}":['
+        for begin in range(0, len(rows), _ROWS_AT_ONCE):
+            some = json.dumps(rows[begin : begin + _ROWS_AT_ONCE], ensure_ascii=False, separators=(",", ":"))
+            yield ("," if begin else "") + some[1:-1]
+            await asyncio.sleep(0)
+        yield "]}"
+
+    return StreamingResponse(parts(), media_type="application/json")
 
 
 def _problem(status: int, title: str, detail: str) -> Response:
@@ -234,6 +255,10 @@ def _problem(status: int, title: str, detail: str) -> Response:
 async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _problem(error.status_code, "Request refused", error.detail)
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    return _problem(500, "Internal error", "a defect in agentd; its log says more")
 
 
 async def _agentd_problem(request: Request, error: Exception) -> Response:
@@ -252,5 +277,5 @@ async def _agentd_problem(request: Request, error: Exception) -> Response:
 
 
 def same_token(given: str | None, expected: str) -> bool:
-    """Compare in constant time."""
-    return hmac.compare_digest((given or "").encode(), expected.encode())
+    """Compare in constant time. An empty token fits nothing: it comes of an empty file."""
+    return hmac.compare_digest((given or "").encode(), expected.encode()) and bool(expected)

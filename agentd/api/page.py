@@ -51,9 +51,9 @@ def render_overview(overview: dict[str, Any], *, style: str) -> str:
 </header>
 <main>
 <h2>Alerts</h2>
-{_alerts(overview["alerts"])}
+{_alerts(overview["alerts"])}{_more(overview["more_alerts"], "alerts")}
 <h2>Watches</h2>
-{_watches(overview["watches"])}
+{_watches(overview["watches"])}{_more(overview["more_watches"], "watches")}
 </main>
 </body>
 </html>
@@ -71,6 +71,10 @@ def _headline(status: dict[str, Any]) -> str:
     if outbox["dead"]:
         parts.append(f"{outbox['dead']} undeliverable")
     return " · ".join(escape(str(part)) for part in parts)
+
+
+def _more(count: int, what: str) -> str:
+    return f'<p class="muted">and {count} more; `agentd {what}` lists them all</p>' if count else ""
 
 
 def _alerts(alerts: list[dict[str, Any]]) -> str:

@@ -12,12 +12,14 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 
+from agentd.api.app import make_app
+from agentd.api.service import Service
 from agentd.errors import ConfigError
 
 log = logging.getLogger("agentd.api")
@@ -25,10 +27,18 @@ logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its comings and 
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.exit_asked = asyncio.Event()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """The daemon handles signals; uvicorn must not."""
         yield
+
+    async def main_loop(self) -> None:
+        """uvicorn looks ten times a second whether it is to end, and writes down the date; an idle daemon sleeps."""
+        await self.exit_asked.wait()
 
 
 class ApiServer:
@@ -42,6 +52,7 @@ class ApiServer:
             lifespan="off",
             proxy_headers=False,
             server_header=False,
+            date_header=False,
             ws="none",
             timeout_keep_alive=15,
             limit_concurrency=500,
@@ -55,6 +66,7 @@ class ApiServer:
     async def start(self) -> None:
         """Returns when the first request would be answered."""
         self._task = asyncio.create_task(self._server.serve(sockets=self._sockets), name="api")
+        self._task.add_done_callback(self._ended)
         while not self._server.started:
             if self._task.done():
                 await self._task
@@ -64,8 +76,29 @@ class ApiServer:
     async def stop(self) -> None:
         """Close the listeners first, then give open requests two seconds."""
         self._server.should_exit = True
+        self._server.exit_asked.set()
         if self._task is not None:
             await self._task
+        for connection in list(self._server.server_state.connections):
+            # One that was being accepted at that very moment; uvicorn has looked past it.
+            if (transport := connection.transport) is not None:
+                transport.abort()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not self._server.should_exit and not task.cancelled():
+            log.critical("api_ended", exc_info=task.exception())
+
+
+def make_servers(service: Service, sockets: Sequence[socket.socket], hosts: Collection[str]) -> list[ApiServer]:
+    """One server for the unix sockets, whose callers are trusted, and one for TCP; hosts: see `make_app`."""
+    local = [each for each in sockets if each.family == socket.AF_UNIX]
+    tcp = [each for each in sockets if each.family != socket.AF_UNIX]
+    servers = []
+    if local:
+        servers.append(ApiServer(make_app(service, hosts=None), local))
+    if tcp:
+        servers.append(ApiServer(make_app(service, hosts=hosts), tcp))
+    return servers
 
 
 def open_socket(address: str) -> socket.socket:
@@ -74,48 +107,55 @@ def open_socket(address: str) -> socket.socket:
 
     A unix socket left over by a dead process is replaced; one that answers is not. Raises ConfigError.
     """
-    if address.startswith("unix:"):
-        return _open_unix(Path(address.removeprefix("unix:")))
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    try:
-        family, kind, proto, _, where = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, proto)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
+    with contextlib.ExitStack() as stack:
+        if address.startswith("unix:"):
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            _bind_unix(listener, Path(address.removeprefix("unix:")))
+        else:
+            host, _, port = address.rpartition(":")
+            try:
+                family, kind, proto, _, where = socket.getaddrinfo(
+                    host.strip("[]"), int(port), type=socket.SOCK_STREAM
+                )[0]
+                listener = stack.enter_context(socket.socket(family, kind, proto))
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(where)
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"api.listen: cannot listen on {address}: {error}; free the port or choose another"
+                ) from error
         listener.listen(128)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"api.listen: cannot listen on {address}: {error}; free the port or choose another"
-        ) from error
-    listener.setblocking(False)
+        listener.setblocking(False)
+        stack.pop_all()
     return listener
 
 
-def _open_unix(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _bind_unix(listener: socket.socket, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                try:
-                    probe.connect(str(path))
-                except OSError:
-                    path.unlink()
-                else:
-                    raise ConfigError(
-                        f"api.listen: {path} is served by another process; stop it or choose another path"
-                    )
+            if _is_served(path):
+                raise ConfigError(f"api.listen: {path} is served by another process; stop it or choose another path")
+            path.unlink()
         previous = os.umask(0o117)
         try:
             listener.bind(str(path))
         finally:
             os.umask(previous)
-        listener.listen(128)
     except OSError as error:
-        listener.close()
         raise ConfigError(
             f"api.listen: cannot listen on {path}: {error}; choose a path that this user may write"
         ) from error
-    listener.setblocking(False)
-    return listener
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # One that is too busy to take a connection is alive all the same.
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+    return True

@@ -69,5 +69,5 @@ class Service(Protocol):
     async def reload(self, *, by: str) -> Json: ...
 
     async def overview(self) -> Json:
-        """What the page shows: status, watches with their uptime strips, alerts."""
+        """What the page shows: status, the watches and alerts that need a look first, and how many more there are."""
         ...

@@ -7,9 +7,9 @@ In: requests that were let in. Out: plain JSON values. What changes something is
 from __future__ import annotations
 
 import asyncio
+import heapq
 import os
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import apsw
@@ -21,8 +21,9 @@ from agentd.api.views import alert_view, delivery_view, in_order_of_need, is_cur
 from agentd.clock import iso
 from agentd.daemon.selfwatch import resident_bytes
 from agentd.errors import ConfigError
-from agentd.memory import audit, outbox, pauses, rollups, webhooks
+from agentd.memory import audit, outbox, rollups, webhooks
 from agentd.pipeline import Check, Watch
+from agentd.records import AlertStatus, Verdict
 from agentd.secret import SecretMissing
 from agentd.settings import show_duration
 from agentd.watch.heartbeat import HeartbeatSettings
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 STRIP_BUCKETS = 90
 _STRIP_SPAN = timedelta(minutes=STRIP_BUCKETS)
+MAX_ON_PAGE = 200
+_AT_ONCE = 200
 
 
 class Control:
@@ -66,7 +69,7 @@ class Control:
             "uptime": show_duration(timedelta(seconds=int((now - daemon.started_at).total_seconds()))),
             "note": daemon.note,
             "page": daemon.page_url,
-            "watches": {"total": len(daemon.plan.watches), "paused": len(daemon.paused), **verdicts},
+            "watches": {"total": len(daemon.plan.watches), "paused": len(daemon.keeping.paused), **verdicts},
             "alerts": alerts,
             "outbox": {
                 "waiting": sum(courier.waiting.values()),
@@ -85,12 +88,17 @@ class Control:
         }
 
     async def watches(self) -> list[Json]:
-        return [self._watch_view(watch) for watch in self._daemon.pipeline.watches.values()]
+        views = []
+        for number, watch in enumerate(list(self._daemon.pipeline.watches.values()), 1):
+            views.append(self._watch_view(watch))
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # checks go first
+        return views
 
     def _watch_view(self, watch: Watch) -> Json:
         daemon, last = self._daemon, watch.last
         alert = daemon.pipeline.alerts.get(watch.calm.fingerprint, watch.calm)
-        paused = daemon.paused.get(watch.name)
+        paused = daemon.keeping.paused.get(watch.name)
         return {
             "name": watch.name,
             "kind": watch.kind,
@@ -101,24 +109,47 @@ class Control:
             "labels": dict(watch.policy.labels),
             "latency_ms": last.observation.values.get("latency_ms") if last else None,
             "checked_at": moment(last.at) if last else None,
-            "next_at": moment(daemon.scheduler.next_run(watch.name)),
+            "next_at": moment(daemon.scheduler.next_run(watch.name)) if watch.name in daemon.plan.watches else None,
             "paused": paused is not None,
             "paused_until": moment(paused.until) if paused else None,
             "notify": list(watch.notify),
         }
 
     async def alerts(self, *, everything: bool) -> list[Json]:
-        alerts = in_order_of_need(list(self._daemon.pipeline.alerts.values()))
-        return [alert_view(alert) for alert in alerts if everything or is_current(alert)]
+        alerts = [alert for alert in self._daemon.pipeline.alerts.values() if everything or is_current(alert)]
+        views = []
+        for number, alert in enumerate(in_order_of_need(alerts), 1):
+            views.append(alert_view(alert))
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return views
 
     async def overview(self) -> Json:
-        now = self._daemon.clock.now()
-        views = await self.watches()
-        for view in views:
-            bars = partial(rollups.strip, watch=view["name"], now=now, buckets=STRIP_BUCKETS, span=_STRIP_SPAN)
-            strip = await self._daemon.store.history.read(bars)
+        daemon, now = self._daemon, self._daemon.clock.now()
+        shown = heapq.nsmallest(MAX_ON_PAGE, daemon.pipeline.watches.values(), key=self._need)
+        views = [self._watch_view(watch) for watch in shown]
+
+        def strips(connection: apsw.Connection) -> list[list[rollups.Bar | None]]:
+            return [
+                rollups.strip(connection, watch.name, now, buckets=STRIP_BUCKETS, span=_STRIP_SPAN) for watch in shown
+            ]
+
+        for view, strip in zip(views, await daemon.store.history.read(strips), strict=True):
             view["strip"] = [_bar(bar) for bar in strip]
-        return {"status": await self.status(), "watches": views, "alerts": await self.alerts(everything=False)}
+        current = in_order_of_need([alert for alert in daemon.pipeline.alerts.values() if is_current(alert)])
+        return {
+            "status": await self.status(),
+            "watches": views,
+            "more_watches": len(daemon.pipeline.watches) - len(views),
+            "alerts": [alert_view(alert) for alert in current[:MAX_ON_PAGE]],
+            "more_alerts": max(0, len(current) - MAX_ON_PAGE),
+        }
+
+    def _need(self, watch: Watch) -> tuple[bool, bool, str]:
+        """What a person should see first: firing, then not ok, then by name."""
+        alert = self._daemon.pipeline.alerts.get(watch.calm.fingerprint, watch.calm)
+        calm = watch.last is None or watch.last.judgement.verdict is Verdict.OK
+        return alert.status is not AlertStatus.FIRING, calm, watch.name
 
     async def outbox(self, *, state: str | None, webhook: str | None, limit: int) -> Json:
         rows = await self._daemon.store.state.read(
@@ -136,31 +167,25 @@ class Control:
 
     async def check_now(self, watch: str) -> Json:
         planned = self._planned(watch)
-        await asyncio.wait([self._daemon.scheduler.run_now(watch)])
+        await asyncio.wait([self._run_now(watch)])
         last = planned.last
         return {"watch": self._watch_view(planned), "check": check_view(last) if last else None}
 
     async def pause(self, watch: str, *, by: str, for_s: float | None, reason: str) -> Json:
-        planned, daemon = self._planned(watch), self._daemon
-        now = daemon.clock.now()
-        until = now + timedelta(seconds=for_s) if for_s is not None else None
-        pause = pauses.Pause(watch=watch, by=by, at=now, until=until, reason=reason)
-
-        def change(connection: apsw.Connection) -> None:
-            pauses.save(connection, pause)
-            audit.append(connection, by, "pause", watch, reason, now)
-
-        await daemon.store.state.write(change)
-        daemon.paused[watch] = pause
+        self._planned(watch)
+        daemon = self._daemon
+        lasting = None if for_s is None else timedelta(seconds=for_s)
+        await daemon.keeping.pause(watch, by=by, lasting=lasting, reason=reason)
+        planned = self._planned(watch)  # unless a reload has taken it away meanwhile
         daemon.scheduler.pause(watch)
         return self._watch_view(planned)
 
     async def resume(self, watch: str, *, by: str) -> Json:
-        planned, daemon = self._planned(watch), self._daemon
-        if watch not in daemon.paused:
+        self._planned(watch)
+        if watch not in self._daemon.keeping.paused:
             raise Conflict(f"{watch} is not paused")
-        await daemon.end_pause(watch, by=by)
-        return self._watch_view(planned)
+        await self._daemon.resume(watch, by=by)
+        return self._watch_view(self._planned(watch))
 
     async def retry(self, identity: str | None, *, webhook: str | None, by: str) -> Json:
         now, state = self._daemon.clock.now(), self._daemon.store.state
@@ -238,16 +263,26 @@ class Control:
                 raise ConfigError(f"the token of {watch} cannot be read: {error}") from error
             if not same_token(token, expected):
                 raise Forbidden("the token is not the one that this heartbeat expects")
-        daemon.beats.beat(watch, daemon.clock.now(), ok, message)
-        await daemon.save_beats()
-        daemon.scheduler.run_now(watch)
-        return {"watch": watch, "received_at": iso(daemon.clock.now())}
+        now = daemon.clock.now()
+        daemon.keeping.beats.beat(watch, now, ok, message)
+        await daemon.keeping.save_beats()
+        if watch in daemon.plan.watches and watch not in daemon.keeping.paused:
+            self._run_now(watch)
+        return {"watch": watch, "received_at": iso(now)}
 
     async def reload(self, *, by: str) -> Json:
+        now = self._daemon.clock.now()
+        await self._daemon.store.state.write(lambda connection: audit.append(connection, by, "reload", "", "", now))
         why = await self._daemon.reload()
         if why is not None:
             raise ConfigError(f"the new configuration is refused, the old one runs on: {why}")
         return {"reloaded": True, "note": self._daemon.note}
+
+    def _run_now(self, watch: str) -> asyncio.Task[None]:
+        try:
+            return self._daemon.scheduler.run_now(watch)
+        except RuntimeError as error:
+            raise Conflict("the daemon is starting or stopping; try again when it runs") from error
 
     def _planned(self, name: str) -> Watch:
         watch = self._daemon.pipeline.watches.get(name)
