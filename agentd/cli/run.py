@@ -12,7 +12,6 @@ import click
 
 from agentd.cli.options import config_option
 from agentd.config.loader import Loaded, find_config, load
-from agentd.secret import read_secrets_from
 
 
 @click.command()
@@ -28,13 +27,11 @@ def live(path: Path, loaded: Loaded) -> int:
     """Run a daemon on the fastest loop there is; returns its exit code."""
     from agentd.daemon.app import Daemon
     from agentd.telemetry.logging import close_logging, open_logging
-    from agentd.telemetry.redact import register_secret
 
     # The watchdog's SIGABRT leaves the stack of every thread in the journal.
     faulthandler.enable()
     daemon = loaded.config.daemon
     open_logging(daemon.log_level, daemon.log_format)
-    read_secrets_from(loaded.environment, register_secret)
     try:
         for warning in loaded.warnings:
             click.echo(str(warning), err=True)

@@ -13,41 +13,37 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import astuple
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-import apsw
-
 from agentd import __version__
-from agentd.api.app import make_app
-from agentd.api.server import ApiServer, open_socket
+from agentd.api.server import ApiServer, make_servers, open_socket
 from agentd.clock import Clock, SystemClock, iso
 from agentd.config.loader import Loaded, load
 from agentd.daemon.assemble import Plan, Planned, assemble, self_policy
+from agentd.daemon.chores import Chores, attempt
 from agentd.daemon.control import Control
+from agentd.daemon.keeping import AGENTD, Keeping, remember
 from agentd.daemon.notify import ServiceManager, listen_fds, strip_environment
 from agentd.daemon.selfwatch import SWEEP_S, SelfWatch
 from agentd.daemon.watchdog import Watchdog
 from agentd.deliver.courier import Courier
 from agentd.errors import AgentdError, InvalidConfig, StoreError
-from agentd.memory import audit, events, heartbeats, ledger, meta, pauses
-from agentd.memory.heartbeats import HeartbeatRow
+from agentd.memory import ledger, meta
 from agentd.memory.ledger import ProbeRow
 from agentd.memory.recorder import Recorder
 from agentd.memory.retention import Retention
 from agentd.memory.store import Store
 from agentd.pacing import KeyedBuckets
 from agentd.pipeline import REMINDER_SWEEP_S, Pipeline
-from agentd.records import AlertStatus, Transition
-from agentd.schedule.ledger import LastRun, Ledger
+from agentd.records import AlertStatus
+from agentd.schedule.ledger import Ledger
 from agentd.schedule.scheduler import Due, Scheduler
 from agentd.secret import read_secrets_from
 from agentd.telemetry.embedded import EmbeddedSpans
 from agentd.telemetry.redact import register_secret
 from agentd.telemetry.traces import open_traces
-from agentd.watch.heartbeat import Beat, Beats
 from agentd.watch.probe import ProbeTools
 
 log = logging.getLogger("agentd.daemon")
@@ -57,6 +53,7 @@ HOUSEKEEPING_S = 60.0
 OVERDUE_S = 10.0
 STATUS_S = 10.0
 EXIT_OK = 0
+EXIT_CRASHED = 1
 EXIT_RESTART = 75  # EX_TEMPFAIL of sysexits.h: a clean end that asks for a new start
 _AT_START_ONLY = ("daemon", "api", "telemetry", "memory")
 
@@ -85,23 +82,36 @@ class Daemon:
         self.state_dir = self.config.daemon.find_state_dir(loaded.environment)
         self.started_at = self.clock.now()
         self.note = ""
-        self.paused: dict[str, pauses.Pause] = {}
+        self.held: str | None = None
         self.ready = asyncio.Event()
         self._loaded = loaded
         self._handle_signals = handle_signals
         self._stopping = asyncio.Event()
         self._exit_code = EXIT_OK
         self._waiting = 0
-        self.held: str | None = None
+        self._reload_asked = asyncio.Event()
         self._reloading = asyncio.Lock()
 
     async def run(self) -> int:
         """Live until SIGTERM, SIGINT or `stop`. Returns the exit code. Raises StoreError, ConfigError at the start."""
+        if self._handle_signals:
+            self._catch_signals()
         async with contextlib.AsyncExitStack() as stack:
             await self._open(stack)
-            await self._live()
+            try:
+                await self._live()
+            except ExceptionGroup as errors:
+                log.critical("crashed", exc_info=errors)
+                self._exit_code = EXIT_CRASHED
         log.info("stopped", extra={"exit_code": self._exit_code})
         return self._exit_code
+
+    def _catch_signals(self) -> None:
+        """From the very start: a signal that comes while we open must neither be lost nor cut us off."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
 
     def stop(self) -> None:
         """Ask for a clean end."""
@@ -116,6 +126,7 @@ class Daemon:
     # Opening, in the order in which one thing needs another.
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
+        read_secrets_from(self._loaded.environment, register_secret)
         memory = self.config.memory
         keep = Retention(memory.max_size, memory.results, memory.rollups, memory.runs, memory.events)
         self.store = await Store.open(self.state_dir, clock=self.clock, keep=keep)
@@ -128,9 +139,10 @@ class Daemon:
             keep=EmbeddedSpans(self.recorder.trace),
         )
         stack.push_async_callback(self.traces.close, 2.0)
-        self.beats = await self._restore_beats()
-        rows = await self.store.state.read(ledger.load_probes)
-        self.ledger = Ledger(self._save_ledger, {row.watch: LastRun(*astuple(row)) for row in rows.values()})
+        self.held = await self.store.state.read(meta.held)
+        self.keeping = Keeping(self.store.state, self.clock)
+        await self.keeping.restore()
+        self.ledger = Ledger(self._save_ledger, await self.store.state.read(ledger.load_probes))
         self.courier = Courier(
             self.store.state, {}, clock=self.clock, instance=self.instance, tracer=self.traces.tracer
         )
@@ -141,18 +153,17 @@ class Daemon:
             tracer=self.traces.tracer,
             record=self.recorder.record,
             told=self.courier.wake,
-            changed=self._remember,
+            changed=lambda transition: remember(self.store.history, transition),
             links=self._links,
         )
         await self.pipeline.load()
         self.scheduler = Scheduler(self.clock)
-        self.tools = ProbeTools(clock=self.clock, hosts=KeyedBuckets(self.config.daemon.host_rate), beats=self.beats)
+        self.pipeline.stood_still = self.scheduler.stood_still_since
+        stack.push_async_callback(self.scheduler.stop, 0.0)
+        hosts = KeyedBuckets(self.config.daemon.host_rate)
+        self.tools = ProbeTools(clock=self.clock, hosts=hosts, beats=self.keeping.beats)
         self.plan = Plan(self.config, {}, {})
-        self.paused = await self.store.state.read(pauses.load)
         await self._swap(await asyncio.to_thread(assemble, self._loaded, self.tools, instance=self.instance))
-        self.control = Control(self)
-        self.servers = self._open_api()
-        strip_environment()  # or the commands that we watch could speak to systemd in our name
         self.selfwatch = SelfWatch(
             self.clock,
             memory_limit=self.config.daemon.memory_limit,
@@ -167,34 +178,27 @@ class Daemon:
             {
                 "scheduler": self._scheduler_answers,
                 "store": self._store_answers,
-                "courier": self.courier.answer,
+                "courier": self._courier_answers,
             },
         )
+        self.control = Control(self)
+        self.servers = self._open_api(stack)
+        strip_environment()  # or the commands that we watch could speak to systemd in our name
+        for server in self.servers:
+            await server.start()
+            stack.push_async_callback(server.stop)
 
-    async def _save_ledger(self, rows: Sequence[LastRun]) -> None:
-        probes = [ProbeRow(*astuple(row)) for row in rows]
-        await self.store.state.write(lambda connection: ledger.save_probes(connection, probes))
+    async def _save_ledger(self, rows: Sequence[ProbeRow]) -> None:
+        await self.store.state.write(lambda connection: ledger.save_probes(connection, rows))
 
-    async def _restore_beats(self) -> Beats:
-        beats = Beats(self.clock)
-        rows = await self.store.state.read(heartbeats.load)
-        beats.restore([Beat(*astuple(row)) for row in rows], await self.store.state.read(meta.alive_at))
-        return beats
-
-    def _open_api(self) -> list[ApiServer]:
-        inherited = [passed for group in listen_fds().values() for passed in group]
+    def _open_api(self, stack: contextlib.AsyncExitStack) -> list[ApiServer]:
+        sockets = [passed for group in listen_fds().values() for passed in group]
         addresses = self.config.api.find_listen(self._loaded.environment, self.state_dir)
-        sockets = inherited or [open_socket(str(address)) for address in addresses]
-        local = [each for each in sockets if each.family == socket.AF_UNIX]
-        tcp = [each for each in sockets if each.family != socket.AF_UNIX]
+        for address in addresses if not sockets else ():
+            sockets.append(open_socket(str(address)))
+            stack.callback(sockets[-1].close)
         hosts = {"localhost", "127.0.0.1", "::1", self.instance, socket.gethostname()}
-        hosts |= {address.host for address in addresses if address.host}
-        servers = []
-        if local:
-            servers.append(ApiServer(make_app(self.control, hosts=None), local))
-        if tcp:
-            servers.append(ApiServer(make_app(self.control, hosts=hosts), tcp))
-        return servers
+        return make_servers(self.control, sockets, hosts | {address.host for address in addresses if address.host})
 
     def _links(self, fingerprint: str) -> dict[str, str]:
         base = self.page_url
@@ -209,77 +213,74 @@ class Daemon:
     # Living.
 
     async def _live(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._handle_signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.stop)
-            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         async with asyncio.TaskGroup() as group:
-            self._group = group
-            chores = [
-                group.create_task(self._repeat(SWEEP_S, self.selfwatch.sweep), name="selfwatch"),
-                group.create_task(self._repeat(REMINDER_SWEEP_S, self.pipeline.remind), name="reminders"),
-                group.create_task(self._repeat(TICK_S, self._tick), name="tick"),
-                group.create_task(self._repeat(HOUSEKEEPING_S, self._keep_house), name="housekeeping"),
-                group.create_task(self.ledger.keep(), name="ledger"),
-                group.create_task(self._repeat(STATUS_S, self._tell_status), name="status"),
-                group.create_task(self.recorder.run(), name="recorder"),
-                group.create_task(self.watchdog.run(), name="watchdog"),
-            ]
-            self.held = await self.store.state.read(meta.held)
+            self._chores = chores = Chores(group, self._crashed)
+            chores.repeat("selfwatch", SWEEP_S, self.selfwatch.sweep)
+            chores.repeat("reminders", REMINDER_SWEEP_S, self.pipeline.remind)
+            chores.repeat("tick", TICK_S, self._tick)
+            chores.repeat("housekeeping", HOUSEKEEPING_S, self._keep_house)
+            chores.repeat("status", STATUS_S, self._tell_status)
+            chores.keep("ledger", self.ledger.keep())
+            chores.keep("recorder", self.recorder.run())
+            chores.keep("watchdog", self.watchdog.run())
+            chores.keep("reload", self._reload_when_asked())
             if self.held:
                 log.warning("outbox_held", extra={"why": self.held, "cure": "agentd doctor resume"})
             else:
-                group.create_task(self.courier.run(), name="courier")
-            await self._stamp()
-            for server in self.servers:
-                await server.start()
-            self.scheduler.start()
-            for planned in self.plan.watches.values():
-                if planned.at_start and planned.watch.name not in self.paused:
-                    self.scheduler.run_now(planned.watch.name)
-            self.manager.ready(self.status_text())
-            self.ready.set()
-            log.info(
-                "started", extra={"version": __version__, "watches": len(self.plan.watches), "page": self.page_url}
-            )
-            await self._stopping.wait()
+                chores.keep("courier", self.courier.run())
+            if not self._stopping.is_set():
+                await self._begin()
+                await self._stopping.wait()
             await self._wind_down()
-            for chore in chores:
-                chore.cancel()
+            chores.cancel()
+
+    async def _begin(self) -> None:
+        with contextlib.suppress(StoreError):  # a full disk keeps nobody from starting
+            await self._stamp()
+        self.scheduler.start()
+        for planned in self.plan.watches.values():
+            if planned.at_start and planned.watch.name not in self.keeping.paused:
+                self.scheduler.run_now(planned.watch.name)
+        self.manager.ready(self.status_text())
+        self.ready.set()
+        log.info("started", extra={"version": __version__, "watches": len(self.plan.watches), "page": self.page_url})
 
     async def _wind_down(self) -> None:
         """Stop taking work in, then let go of it from the front of the path to its end."""
         drain_s = self.config.daemon.drain_timeout.total_seconds()
         self.manager.stopping("stopping: letting checks and messages end")
         self.manager.extend(drain_s + 10)
-        for server in self.servers:
-            await server.stop()
-        await self.scheduler.stop(drain_s / 2)
-        await self.courier.drain(timedelta(seconds=drain_s / 2))
-        for planned in self.plan.watches.values():
-            await planned.watch.probe.close()
-        with contextlib.suppress(StoreError):
-            await self.ledger.flush()
-            await self.save_beats()
-            await self._stamp()
-        self.recorder.flush()
+        async with self._reloading:  # one that goes over to its plan at this moment ends first
+            for server in self.servers:
+                await attempt("close the API", server.stop())
+            await attempt("stop the scheduler", self.scheduler.stop(drain_s / 2))
+            await attempt("drain the outbox", self.courier.drain(timedelta(seconds=drain_s / 2)))
+            for planned in self.plan.watches.values():
+                await attempt(f"close {planned.watch.name}", planned.watch.probe.close())
+            await attempt("save the ledger", self.ledger.flush())
+            await attempt("save the heartbeats", self.keeping.save_beats())
+            await attempt("save the stamp", self._stamp())
 
-    async def _repeat(self, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            try:
-                await work()
-            except StoreError as error:
-                log.error("chore_failed", extra={"chore": work.__qualname__, "error": str(error)})
+    def _crashed(self, task: str) -> None:
+        self.note = f"{task} crashed"
+        self._exit_code = EXIT_CRASHED
+        self._stopping.set()
 
     async def _tick(self) -> None:
         await self.store.recover()
-        await self._end_pauses()
-        await self.save_beats()
+        for watch in self.keeping.over():
+            await self.resume(watch, by=AGENTD)
+        await self.keeping.save_beats()
 
     async def _keep_house(self) -> None:
+        await self.pipeline.retire()  # what the store refused at the reload
         await self.store.housekeeping(self.clock.now())
+
+    async def resume(self, watch: str, *, by: str) -> None:
+        """Let a paused watch run again, and write down who did that. Raises StoreError."""
+        await self.keeping.resume(watch, by=by)
+        if watch in self.plan.watches:
+            self.scheduler.resume(watch)
 
     async def _store_answers(self) -> None:
         """Proof of life for the watchdog: the writer has taken a turn. A full disk is an answer."""
@@ -291,25 +292,10 @@ class Daemon:
         while self.scheduler.overdue_s() > OVERDUE_S:  # noqa: ASYNC110  # nobody is told when it is on time again
             await asyncio.sleep(1)
 
-    def _remember(self, transition: Transition) -> None:
-        """Keep the transition in the alert's history; losing it loses no message."""
-        alert = transition.alert
-        data = {
-            "before": transition.before.value,
-            "after": transition.after.value,
-            "reason": transition.reason.value,
-            "reason_text": transition.reason_text,
-            "summary": alert.summary,
-            "rule": alert.rule,
-            "severity": alert.severity.value,
-            "trace_id": alert.trace_id,
-        }
-        kind = transition.event.value if transition.event else f"alert.{transition.after.value}"
-        self.store.history.post(
-            lambda connection: events.append(
-                connection, kind, transition.at, watch=alert.watch, fingerprint=alert.fingerprint, data=data
-            )
-        )
+    async def _courier_answers(self) -> None:
+        """The same of the courier, when it has to be at work."""
+        if not self.held and not self._stopping.is_set():
+            await self.courier.answer()
 
     async def _stamp(self) -> None:
         now = self.clock.now()
@@ -331,12 +317,17 @@ class Daemon:
             return
         self.ledger.begun(due.name, due.at)
         check = await self.pipeline.check(planned.watch, due.trigger)
-        self.ledger.done(due.name, check.at, check.judgement.verdict)
+        if due.name in self.plan.watches:
+            self.ledger.done(due.name, check.at, check.judgement.verdict)
 
     # Reloading.
 
-    def _on_hangup(self) -> None:
-        self._group.create_task(self.reload(), name="reload")
+    async def _reload_when_asked(self) -> None:
+        """However often SIGHUP comes while one reload is on, one more follows."""
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked.clear()
+            await self.reload()
 
     async def reload(self) -> str | None:
         """
@@ -344,12 +335,20 @@ class Daemon:
 
         Returns None, or why everything stays as it was.
         """
+        if self._stopping.is_set():
+            return "the daemon is stopping"
         async with self._reloading:
+            if self._stopping.is_set() or not self.ready.is_set():
+                return "the daemon is starting or stopping"
             self.manager.reloading()
             try:
                 return await self._reload()
+            except Exception as error:
+                log.exception("reload_crashed")
+                return self._refused(f"a defect in agentd: {type(error).__name__}: {error}; the log says more")
             finally:
-                self.manager.ready(self.status_text())
+                if not self._stopping.is_set():
+                    self.manager.ready(self.status_text())
 
     async def _reload(self) -> str | None:
         try:
@@ -362,7 +361,9 @@ class Daemon:
             return self._refused(f"{problems[0]}" + (f" (and {len(problems) - 1} more)" if problems[1:] else ""))
         except (AgentdError, OSError) as error:
             return self._refused(str(error))
-        later = [key for key in _AT_START_ONLY if getattr(loaded.config, key) != getattr(self.plan.config, key)]
+        if self._stopping.is_set():
+            return "the daemon is stopping"
+        later = [key for key in _AT_START_ONLY if getattr(loaded.config, key) != getattr(self.config, key)]
         self._loaded = loaded
         read_secrets_from(loaded.environment, register_secret)
         await self._swap(plan)
@@ -395,60 +396,11 @@ class Daemon:
         self.pipeline.self_policy = self_policy(plan.config)
         self.pipeline.self_notify = plan.config.alerting.notify
         await self.courier.replace(plan.webhooks)
-        for name in self.paused.keys() & watches.keys():
+        for name in self.keeping.paused.keys() & watches.keys():
             self.scheduler.pause(name)
-        await self._forget(watches)
+        for name in await self.keeping.forget_others(watches):
+            self.ledger.forget(name)
         await self.pipeline.retire()
-
-    async def _forget(self, watches: Collection[str]) -> None:
-        """Drop what the store keeps of watches that are gone; a full disk may keep it until the next reload."""
-        beats = self.beats.forget_others(watches)
-        gone = self.paused.keys() - set(watches)
-
-        def change(connection: apsw.Connection) -> None:
-            for name in beats:
-                heartbeats.delete(connection, name)
-            for name in gone:
-                pauses.delete(connection, name)
-
-        if beats or gone:
-            with contextlib.suppress(StoreError):
-                await self.store.state.write(change)
-        for name in gone:
-            del self.paused[name]
-
-    # What outlives a restart: pauses and heartbeats.
-
-    async def end_pause(self, watch: str, *, by: str) -> None:
-        """Let a paused watch run again, and write down who did that."""
-        now = self.clock.now()
-
-        def change(connection: apsw.Connection) -> None:
-            pauses.delete(connection, watch)
-            audit.append(connection, by, "resume", watch, "", now)
-
-        await self.store.state.write(change)
-        self.paused.pop(watch, None)
-        if watch in self.plan.watches:
-            self.scheduler.resume(watch)
-
-    async def _end_pauses(self) -> None:
-        now = self.clock.now()
-        for pause in list(self.paused.values()):
-            if pause.until is not None and pause.until <= now:
-                await self.end_pause(pause.watch, by="agentd")
-
-    async def save_beats(self) -> None:
-        """Store the heartbeats that came in; raises StoreError, and they stay to be stored."""
-        rows = self.beats.take_changed()
-        if not rows:
-            return
-        try:
-            stored = [HeartbeatRow(*astuple(row)) for row in rows]
-            await self.store.state.write(lambda connection: heartbeats.save(connection, stored))
-        except StoreError:
-            self.beats.keep_changed(rows)
-            raise
 
     def _close_after(self, planned: Planned, running: asyncio.Task[None] | None) -> None:
         """Close a probe that is no longer needed, but not under a check that still uses it."""
@@ -458,4 +410,4 @@ class Daemon:
                 await asyncio.wait([running])
             await planned.watch.probe.close()
 
-        self._group.create_task(close(), name=f"close:{planned.watch.name}")
+        self._chores.finish(f"close:{planned.watch.name}", close())

@@ -1,7 +1,7 @@
 """
 The last heartbeat of every watch that waits for one: a row of the state store each.
 
-In and out: `HeartbeatRow`, whose fields have the names and the order of the watcher's own record.
+In and out: `Beat`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ _DELETE = "DELETE FROM heartbeats WHERE watch = ?"
 
 
 @dataclass(frozen=True, slots=True)
-class HeartbeatRow:
+class Beat:
     """
-    at: when it came. ok, message: what the job said of itself. count: beats ever received.
-    since: from when the silence counts, when that is not `at`. pardons: beats that our own downtime may have cost.
+    The last heartbeat of one watch: a row of the state store, its key the watch.
+
+    at: when it came, or, while `count` is 0, when the watch was first known. All moments are wall clock, UTC.
+    ok, message: what the job said of itself. count: beats ever received.
+    since: from when the silence counts: `at`, or the later start of the daemon that pardoned it.
+    pardons: how often in a row a beat may have been lost in our own downtime.
     """
 
     watch: str
@@ -38,7 +42,7 @@ class HeartbeatRow:
     pardons: int = 0
 
 
-def save(c: apsw.Connection, rows: Iterable[HeartbeatRow]) -> None:
+def save(c: apsw.Connection, rows: Iterable[Beat]) -> None:
     c.executemany(
         _SAVE,
         [
@@ -56,10 +60,10 @@ def save(c: apsw.Connection, rows: Iterable[HeartbeatRow]) -> None:
     )
 
 
-def load(c: apsw.Connection) -> list[HeartbeatRow]:
+def load(c: apsw.Connection) -> list[Beat]:
     found: list[Any] = c.execute(_LOAD).fetchall()
     return [
-        HeartbeatRow(watch, from_us(at), bool(ok), message, count, from_optional_us(since), pardons)
+        Beat(watch, from_us(at), bool(ok), message, count, from_optional_us(since), pardons)
         for watch, at, ok, message, count, since, pardons in found
     ]
 

@@ -14,13 +14,14 @@ it is told of after at most `MAX_PARDONS + 1` times (expect_every + grace), plus
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import Field
 
 from agentd.clock import Clock
+from agentd.memory.heartbeats import Beat
 from agentd.records import Observation
 from agentd.secret import Secret
 from agentd.settings import Duration, PositiveDuration, Settings, show_duration
@@ -30,26 +31,6 @@ MAX_PARDONS = 2
 MAX_MESSAGE_CHARS = 500
 _MIN_GRACE = timedelta(seconds=10)
 _MAX_GRACE = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """
-    The last heartbeat of one watch: a row of the state store, its key the watch.
-
-    at: when it came, or, while `count` is 0, when the watch was first known. All moments are wall clock, UTC.
-    ok, message: what the job said of itself. count: beats ever received.
-    since: from when the silence counts: `at`, or the later start of the daemon that pardoned it.
-    pardons: how often in a row a beat may have been lost in our own downtime.
-    """
-
-    watch: str
-    at: datetime
-    ok: bool = True
-    message: str = ""
-    count: int = 0
-    since: datetime | None = None
-    pardons: int = 0
 
 
 def is_pardoned(

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from agentd.memory import audit, heartbeats, ledger, meta, pauses, webhooks
-from agentd.memory.heartbeats import HeartbeatRow
+from agentd.memory.heartbeats import Beat
 from agentd.memory.ledger import ProbeRow, Run, RunState
 from agentd.memory.migrate import migrate, steps
 from agentd.memory.pauses import Pause
@@ -99,7 +99,7 @@ def test_probe_rows_come_back(c: apsw.Connection) -> None:
 
 def test_heartbeats_come_back(c: apsw.Connection) -> None:
     """A backup job that reported yesterday is not overdue because we restarted."""
-    rows = [HeartbeatRow("backup", NOW, False, "exit 1", 7, LATER, 1), HeartbeatRow("z", NOW)]
+    rows = [Beat("backup", NOW, False, "exit 1", 7, LATER, 1), Beat("z", NOW)]
     heartbeats.save(c, rows)
 
     assert heartbeats.load(c) == rows

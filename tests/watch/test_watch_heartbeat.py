@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from agentd.memory.heartbeats import Beat
 from agentd.records import Observation
 from agentd.testing import FakeClock
-from agentd.watch.heartbeat import MAX_PARDONS, Beat, Beats, HeartbeatProbe, HeartbeatSettings, is_pardoned
+from agentd.watch.heartbeat import MAX_PARDONS, Beats, HeartbeatProbe, HeartbeatSettings, is_pardoned
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
