@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from stage import Daemon, Stage, Target
+from around import Target
+from stage import Daemon, Stage
 
 WATCHES = 50
 MINUTE, DAY = 60, 86400

@@ -9,9 +9,10 @@ import random
 from pathlib import Path
 
 import pytest
+from around import Hook, Target
 from oracle import FIRING, Incident, complaints
 from receiver import Answer, Request
-from stage import Daemon, Hook, Stage, Target
+from stage import Daemon, Stage
 
 KILLS = 50
 WATCHES = 6

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage import Daemon, Stage, Target
+from around import Target
+from stage import Daemon, Stage
 
 CEL_PROBLEM = "status =="
 

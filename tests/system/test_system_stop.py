@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from around import Target
 from loopback import free_port
 from receiver import Answer
-from stage import Stage, Target
+from stage import Stage
 
 IDLE = {"name": "idle", "host": {"disk": "/"}, "every": "24h"}
 

@@ -6,7 +6,8 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from stage import Stage, Target
+from around import Target
+from stage import Stage
 
 
 def shop(target: Target, **more: Any) -> dict[str, Any]:
