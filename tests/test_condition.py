@@ -262,6 +262,15 @@ def test_an_error_is_failing_whatever_the_conditions_say() -> None:
     assert judgement.failed == ()
 
 
+def test_an_unreadable_body_is_said_where_it_is_missed() -> None:
+    """`body.status is missing` alone sends people looking at the wrong end."""
+    seen = Observation({"status": 200}, notes={"body": "body is not JSON: it is empty"})
+
+    summary = judge(seen, [condition("body.status == 'UP'")]).summary
+
+    assert summary.endswith("; body is not JSON: it is empty")
+
+
 def test_every_condition_must_hold() -> None:
     """The first failed one speaks, the others are counted and listed, and all values are shown."""
     conditions = [condition("status == 200"), condition("latency_ms < 3"), condition("text == 'a'")]
@@ -272,5 +281,5 @@ def test_every_condition_must_hold() -> None:
     assert judgement.verdict is Verdict.FAILING
     assert judgement.summary == "status == 200 does not hold (status = 503) (and 1 more)"
     assert judgement.failed == ("status == 200", "latency_ms < 3")
-    assert judgement.shown == {"status": 503, "latency_ms": 9}
+    assert judgement.shown == {"status": 503, "latency_ms": 9, "text": "a"}
     assert judge(Observation({"status": 200, "latency_ms": 1, "text": "a"}), conditions).verdict is Verdict.OK

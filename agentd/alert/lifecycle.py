@@ -220,9 +220,19 @@ def end(alert: Alert, reason: Reason, text: str, now: datetime) -> Step:
     return Step(alert)
 
 
+_OVER = {
+    Reason.RECOVERED: "ok again",
+    Reason.SIGHT_REGAINED: "can look again",
+    Reason.WATCH_REMOVED: "not watched any more",
+}
+
+
 def _resolve(alert: Alert, reason: Reason, text: str, now: datetime) -> Step:
     resolved = replace(
         alert,
+        summary=f"{_OVER.get(reason, 'over')}; it was: {alert.summary}",
+        values={},
+        failed=(),
         status=AlertStatus.RESOLVED,
         window="",
         oks=0,

@@ -130,6 +130,10 @@ def compile_condition(text: str, variables: Collection[str]) -> Condition:
     )
 
 
+MAX_SHOWN = 20
+"""So many values of an observation at most go with an alert."""
+
+
 def judge(observation: Observation, conditions: Sequence[Condition]) -> Judgement:
     """What an observation is worth: every condition must hold. Pure, and never raises."""
     if observation.blind is not None:
@@ -140,16 +144,17 @@ def judge(observation: Observation, conditions: Sequence[Condition]) -> Judgemen
     failed = [condition for condition in conditions if not condition.holds(values)]
     if not failed:
         return Judgement(Verdict.OK)
-    shown: dict[str, Any] = {}
-    summaries = []
-    for condition in failed:
-        summary, seen = condition.explain(values)
-        summaries.append(summary)
-        shown.update(seen)
-    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    return Judgement(
-        Verdict.FAILING, summaries[0] + more, failed=tuple(condition.source for condition in failed), shown=shown
-    )
+    summary, shown = failed[0].explain(values)
+    for condition in (*failed, *conditions):
+        if len(shown) >= MAX_SHOWN:
+            break
+        # What the others read tells as much: a slow 503 is another thing than a quick one.
+        shown |= condition.explain(values)[1]
+    if len(failed) > 1:
+        summary += f" (and {len(failed) - 1} more)"
+    if note := observation.notes.get("body"):
+        summary += f"; {note}"
+    return Judgement(Verdict.FAILING, summary, failed=tuple(each.source for each in failed), shown=shown)
 
 
 def _needs(

@@ -158,7 +158,7 @@ def alert_data(
     }
     texts = {"labels": alert.labels, "links": links or {}}
     cut = {
-        "summary": alert.summary,
+        "summary": f"{alert.watch}: {alert.summary}",
         "values": alert.values,
         "failed": alert.failed,
         "evidence": list(evidence),
@@ -235,9 +235,10 @@ def examples() -> list[dict[str, Any]]:
     }
     updated = firing | {"summary": "shop: latency_ms < 300 does not hold (latency_ms = 812)", "occurrences": 9}
     updated |= {"values": {"latency_ms": 812.0}, "failed": ["latency_ms < 300"]}
-    reminder = firing | {"reason": "reminder", "reason_text": "firing for 4h", "occurrences": 480}
-    resolved = firing | {"state": "resolved", "reason": "recovered", "reason_text": "ok 2 in a row"}
-    resolved |= {"ended_at": "2026-11-20T13:10:03.000Z", "failed": [], "values": {}, "summary": "shop: ok again"}
+    reminder = firing | {"reason": "reminder", "reason_text": "still firing after 4h", "occurrences": 480}
+    resolved = firing | {"state": "resolved", "reason": "recovered", "reason_text": "ok 2 times in a row"}
+    resolved |= {"ended_at": "2026-11-20T13:10:03.000Z", "failed": [], "values": {}}
+    resolved |= {"summary": "shop: ok again; it was: status == 200 does not hold (status = 503)"}
     told = [
         ("alert.firing", "2026-11-20T09:00:03.000Z", firing),
         ("alert.updated", "2026-11-20T09:03:03.000Z", updated),

@@ -26,7 +26,7 @@ ALERT = Alert(
     labels={"team": "web"},
     status=AlertStatus.FIRING,
     started_at=NOW,
-    summary="shop: status == 200 does not hold (status = 503)",
+    summary="status == 200 does not hold (status = 503)",
     values={"status": 503, "latency_ms": 12.4},
     failed=("status == 200",),
     occurrences=3,

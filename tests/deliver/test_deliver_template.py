@@ -69,7 +69,7 @@ def test_every_event_can_be_written_with_the_same_template() -> None:
     body = '{"text": {{ alert.summary | tojson }}, "n": {{ alerts | length }}}'
 
     assert "Nothing is wrong" in json.loads(render(body, "agentd.test").body)["text"]
-    assert json.loads(render(body, "alert.resolved").body)["text"] == "shop: ok again"
+    assert json.loads(render(body, "alert.resolved").body)["text"].startswith("shop: ok again")
 
 
 def test_another_content_type_need_not_be_json() -> None:

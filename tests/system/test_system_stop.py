@@ -174,7 +174,7 @@ async def test_a_heartbeat_ends_the_alert_of_its_silence(tmp_path: Path, way: st
         await pace.looked_at(8)  # more than a second
         await stage.api("POST", "/api/v1/watches/backup/check")
         firing = await stage.hook.message("alert.firing")
-        assert firing["data"]["summary"].startswith("no heartbeat ever")
+        assert "no heartbeat ever" in firing["data"]["summary"]
 
         if way == "socket":
             answer = await stage.api("POST", "/api/v1/heartbeat/backup")
