@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from agentd.daemon.selfwatch import SWEEP_S, SelfWatch
 from agentd.daemon.watchdog import Watchdog
 from agentd.deliver.courier import Courier
 from agentd.errors import AgentdError, InvalidConfig, StoreError
-from agentd.memory import ledger, meta
+from agentd.memory import ledger, meta, outbox
 from agentd.memory.ledger import ProbeRow
 from agentd.memory.recorder import Recorder
 from agentd.memory.retention import Retention
@@ -89,6 +90,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._exit_code = EXIT_OK
         self._waiting = 0
+        self._set_back = timedelta(0)
         self._reload_asked = asyncio.Event()
         self._reloading = asyncio.Lock()
 
@@ -127,6 +129,7 @@ class Daemon:
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         read_secrets_from(self._loaded.environment, register_secret)
+        stack.callback(read_secrets_from, os.environ)
         memory = self.config.memory
         keep = Retention(memory.max_size, memory.results, memory.rollups, memory.runs, memory.events)
         self.store = await Store.open(self.state_dir, clock=self.clock, keep=keep)
@@ -157,7 +160,7 @@ class Daemon:
             links=self._links,
         )
         await self.pipeline.load()
-        self.scheduler = Scheduler(self.clock)
+        self.scheduler = Scheduler(self.clock, self._clock_jumped)
         self.pipeline.stood_still = self.scheduler.stood_still_since
         stack.push_async_callback(self.scheduler.stop, 0.0)
         hosts = KeyedBuckets(self.config.daemon.host_rate)
@@ -168,6 +171,7 @@ class Daemon:
             self.clock,
             memory_limit=self.config.daemon.memory_limit,
             full=lambda: self.store.full,
+            trouble=lambda: self.store.trouble,
             report=self.pipeline.report_self,
             stamp=self._stamp,
             restart=self.restart,
@@ -266,8 +270,17 @@ class Daemon:
         self._exit_code = EXIT_CRASHED
         self._stopping.set()
 
+    def _clock_jumped(self, by: timedelta) -> None:
+        self._set_back += max(-by, timedelta(0))
+
     async def _tick(self) -> None:
         await self.store.recover()
+        if back := self._set_back:
+            # Or what is to be tried again in five seconds would wait for as long as the clock was set back.
+            now = self.clock.now()
+            await self.store.state.write(lambda connection: outbox.set_back(connection, back, now))
+            self._set_back -= back
+            self.courier.wake()
         for watch in self.keeping.over():
             await self.resume(watch, by=AGENTD)
         await self.keeping.save_beats()

@@ -51,6 +51,7 @@ class MemoryLimit:
 class SelfWatch:
     """
     report: advances one of our own alerts (`Pipeline.report_self`). full: whether the disk holds no more.
+    trouble: what the store found wrong with its own file, or None.
     restart: asks the daemon to drain, save and exit for a clean start. stamp: stores that we are alive.
     """
 
@@ -60,6 +61,7 @@ class SelfWatch:
         *,
         memory_limit: int,
         full: Callable[[], bool],
+        trouble: Callable[[], str | None],
         report: Callable[[str, str | None, Severity], Awaitable[None]],
         stamp: Callable[[], Awaitable[None]],
         restart: Callable[[str], None],
@@ -68,6 +70,7 @@ class SelfWatch:
         self._clock = clock
         self.memory = MemoryLimit(memory_limit)
         self._full = full
+        self._trouble = trouble
         self._report = report
         self._stamp = stamp
         self._restart = restart
@@ -76,6 +79,7 @@ class SelfWatch:
     async def sweep(self) -> None:
         full = "the disk is full: history is not kept, alerts live on the ballast" if self._full() else None
         await self._report("disk_full", full, Severity.CRITICAL)
+        await self._report("store", self._trouble(), Severity.CRITICAL)
         resident = self._resident()
         if self.memory.exceeded(resident, self._clock.monotonic()):
             text = (

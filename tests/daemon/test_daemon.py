@@ -112,8 +112,8 @@ def tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
     }.items():
         monkeypatch.setattr(f"agentd.{name}", seconds)
 
-    def slow_guard(clock: FakeClock) -> Any:
-        return original(clock, guard_every_s=30.0)
+    def slow_guard(clock: FakeClock, on_jump: Any) -> Any:
+        return original(clock, on_jump, guard_every_s=30.0)
 
     original = Scheduler
     monkeypatch.setattr(app, "Scheduler", slow_guard)
@@ -200,6 +200,29 @@ def test_a_receiver_that_is_down_for_an_hour_gets_all_in_order(tell: Tell) -> No
                 assert told(receiver) == ["shop alert.firing", "shop alert.resolved"] * 3
                 assert len(set(receiver.ids)) == 6
                 assert (await daemon.control.status())["outbox"]["waiting"] == 0
+
+    tell(story)
+
+
+def test_a_clock_set_back_delays_no_message(tell: Tell) -> None:
+    """The next try is planned by the wall clock; set back an hour, it would be an hour late."""
+
+    async def story(house: House) -> None:
+        shop = Shop()
+        async with Receiver() as receiver, serving(shop.answer) as served:
+            house.write(http(served, fail_after=1), hook=receiver.url)
+            async with house.living():
+                await house.clock.advance(120)
+                receiver.otherwise = 503
+                shop.up = False
+                await house.clock.advance(60)
+                assert told(receiver) == []
+
+                house.clock.jump(timedelta(hours=-3))
+                receiver.otherwise = 200
+                await house.clock.advance(HOUR / 2)
+
+                assert told(receiver) == ["shop alert.firing"]
 
     tell(story)
 
