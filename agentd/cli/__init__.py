@@ -13,7 +13,8 @@ import sys
 import click
 
 from agentd import __version__
-from agentd.errors import AgentdError, InvalidConfig
+from agentd.cli.tables import clean
+from agentd.errors import AgentdError, ConfigError, InvalidConfig
 
 COMMANDS = {
     "run": ("agentd.cli.run", "run"),
@@ -65,8 +66,10 @@ def main() -> None:
         cli(prog_name="agentd")
     except InvalidConfig as error:
         for problem in error.problems:
-            click.echo(str(problem), err=True)
+            click.echo(clean(problem), err=True)
         sys.exit(WRONG)
     except AgentdError as error:
-        click.echo(f"agentd: {error}", err=True)
-        sys.exit(FAILED)
+        # What the daemon answered may quote what a target said.
+        lines = str(error).splitlines() or [type(error).__name__]
+        click.echo("agentd: " + "\n".join(clean(line) for line in lines), err=True)
+        sys.exit(WRONG if isinstance(error, ConfigError) else FAILED)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from agentd.cli import FAILED
-from agentd.cli.client import call
+from agentd.cli.client import call, quoted
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
 from agentd.cli.tables import clean, print_json
 from agentd.settings import positive_duration
+
+
+def _say(answer: dict[str, Any], output: str, text: str) -> None:
+    if output == "json":
+        print_json(answer)
+    else:
+        click.echo(clean(text))
 
 
 @click.command()
@@ -20,32 +28,36 @@ from agentd.settings import positive_duration
 @click.option("--for", "lasting", help="Resume by itself after this time, e.g. 2h.")
 @click.option("--reason", default="", help="Why; kept in the audit trail.")
 @config_option
-def pause(watch: str, lasting: str | None, reason: str, config_path: Path | None) -> None:
+@output_option
+def pause(watch: str, lasting: str | None, reason: str, config_path: Path | None, output: str) -> None:
     """Stop checking a watch; its alert stays as it is."""
     try:
         for_s = positive_duration(lasting).total_seconds() if lasting else None
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--for") from error
-    answer = call(find_place(config_path), "POST", f"/api/v1/watches/{watch}/pause", {"for_s": for_s, "reason": reason})
+    path = f"/api/v1/watches/{quoted(watch)}/pause"
+    answer = call(find_place(config_path), "POST", path, {"for_s": for_s, "reason": reason})
     until = f" until {answer['paused_until']}" if answer["paused_until"] else ""
-    click.echo(f"{watch} is paused{until}")
+    _say(answer, output, f"{watch} is paused{until}")
 
 
 @click.command()
 @click.argument("watch")
 @config_option
-def resume(watch: str, config_path: Path | None) -> None:
+@output_option
+def resume(watch: str, config_path: Path | None, output: str) -> None:
     """Check a paused watch again."""
-    answer = call(find_place(config_path), "POST", f"/api/v1/watches/{watch}/resume")
-    click.echo(f"{watch} runs again, next at {answer['next_at']}")
+    answer = call(find_place(config_path), "POST", f"/api/v1/watches/{quoted(watch)}/resume")
+    _say(answer, output, f"{watch} runs again" + (f", next at {answer['next_at']}" if answer["next_at"] else ""))
 
 
 @click.command()
 @config_option
-def reload(config_path: Path | None) -> None:
+@output_option
+def reload(config_path: Path | None, output: str) -> None:
     """Make the daemon read its configuration again; a wrong one leaves it as it is."""
     answer = call(find_place(config_path), "POST", "/api/v1/reload")
-    click.echo(f"reloaded{'; ' + answer['note'] if answer['note'] else ''}")
+    _say(answer, output, f"reloaded{'; ' + answer['note'] if answer['note'] else ''}")
 
 
 @click.group()
@@ -59,7 +71,7 @@ def webhook() -> None:
 @output_option
 def test_(name: str, config_path: Path | None, output: str) -> None:
     """Send a marked sample to a webhook now and say what it answered."""
-    answer = call(find_place(config_path), "POST", f"/api/v1/webhooks/{name}/test")
+    answer = call(find_place(config_path), "POST", f"/api/v1/webhooks/{quoted(name)}/test")
     if output == "json":
         print_json(answer)
     elif answer["ok"]:
@@ -75,7 +87,8 @@ def test_(name: str, config_path: Path | None, output: str) -> None:
 @webhook.command()
 @click.argument("name")
 @config_option
-def enable(name: str, config_path: Path | None) -> None:
+@output_option
+def enable(name: str, config_path: Path | None, output: str) -> None:
     """Send to a webhook again that was disabled (it had answered 410)."""
-    answer = call(find_place(config_path), "POST", f"/api/v1/webhooks/{name}/enable")
-    click.echo(f"{name} is enabled" + ("" if answer["was_disabled"] else " (it was not disabled)"))
+    answer = call(find_place(config_path), "POST", f"/api/v1/webhooks/{quoted(name)}/enable")
+    _say(answer, output, f"{name} is enabled" + ("" if answer["was_disabled"] else " (it was not disabled)"))

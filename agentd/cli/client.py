@@ -7,9 +7,11 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -30,6 +32,12 @@ class Refused(AgentdError):
     """The daemon answered with a problem."""
 
 
+def quoted(name: str) -> str:
+    """A name as one step of a path: whatever a person typed, it leads nowhere else."""
+    # Dots are legal in a URL; as "." and ".." they mean another step.
+    return quote(name.encode(errors="replace"), safe="").replace(".", "%2E")
+
+
 def call(place: Place, method: str, path: str, body: dict[str, Any] | None = None, **query: str | None) -> Any:
     """
     Ask the daemon; returns the JSON it answers.
@@ -38,11 +46,10 @@ def call(place: Place, method: str, path: str, body: dict[str, Any] | None = Non
     """
     asked = {key: value for key, value in query.items() if value is not None}
     content = None if method == "GET" else {"by": _who(), **(body or {})}
+    _knock(place.socket)
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(place.socket)), timeout=TIMEOUT_S) as client:
             answer = client.request(method, f"http://agentd{path}", json=content, params=asked)
-    except (httpx.ConnectError, FileNotFoundError) as error:
-        raise NoDaemon(f"no daemon answers on {place.socket}; is it running? (`systemctl status agentd`)") from error
     except httpx.TransportError as error:
         raise Refused(f"the daemon on {place.socket} broke off: {error}") from error
     if answer.status_code >= 400:
@@ -51,7 +58,21 @@ def call(place: Place, method: str, path: str, body: dict[str, Any] | None = Non
         except (ValueError, KeyError, TypeError):
             detail = f"HTTP {answer.status_code}"
         raise Refused(detail)
-    return answer.json()
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise Refused(f"what answers on {place.socket} is no agentd") from error
+
+
+def _knock(path: Path) -> None:
+    """Tell the ways apart in which nobody can be reached; httpx has one word for all of them."""
+    with socket.socket(socket.AF_UNIX) as knocking:
+        try:
+            knocking.connect(str(path))
+        except PermissionError as error:
+            raise Refused(f"{path}: you may not speak to the daemon; use sudo, or join its group") from error
+        except OSError as error:
+            raise NoDaemon(f"no daemon answers on {path}; is it running? (`systemctl status agentd`)") from error
 
 
 def read_or_open(place: Place, path: str, offline: Callable[[Store], Awaitable[T]], **query: str | None) -> T | Any:

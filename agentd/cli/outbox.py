@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from agentd.api.views import delivery_view
-from agentd.cli.client import call, read_or_open
+from agentd.cli.client import call, quoted, read_or_open
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
 from agentd.cli.tables import print_facts, print_json, print_table
@@ -65,7 +65,7 @@ def show(identity: str, config_path: Path | None, output: str) -> None:
             raise AgentdError(f"no delivery {identity!r}; `agentd outbox list` shows them")
         return delivery_view(row, whole=True)
 
-    answer = read_or_open(find_place(config_path), f"/api/v1/outbox/{identity}", offline)
+    answer = read_or_open(find_place(config_path), f"/api/v1/outbox/{quoted(identity)}", offline)
     if output == "json":
         print_json(answer)
         return
@@ -85,7 +85,7 @@ def retry(identity: str | None, everything: bool, webhook: str | None, config_pa
         raise click.UsageError("name one ID, or write --all")
     place = find_place(config_path)
     if identity is not None:
-        call(place, "POST", f"/api/v1/outbox/{identity}/retry")
+        call(place, "POST", f"/api/v1/outbox/{quoted(identity)}/retry")
         click.echo(f"{identity} is sent again now")
         return
     answer = call(place, "POST", "/api/v1/outbox/retry", {"webhook": webhook})
@@ -97,5 +97,5 @@ def retry(identity: str | None, everything: bool, webhook: str | None, config_pa
 @config_option
 def drop(identity: str, config_path: Path | None) -> None:
     """Give a message up for good."""
-    call(find_place(config_path), "DELETE", f"/api/v1/outbox/{identity}")
+    call(find_place(config_path), "DELETE", f"/api/v1/outbox/{quoted(identity)}")
     click.echo(f"{identity} is dropped")

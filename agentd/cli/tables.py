@@ -35,7 +35,9 @@ def clean(text: object) -> str:
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Letters of every language as they are; what could paint the terminal stays escaped, also beyond ASCII."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo("".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text))
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str) -> None:

@@ -143,7 +143,7 @@ def _print(report: dict[str, Any]) -> None:
         for row in report["conditions"]:
             mark = click.style("holds", fg="green") if row["holds"] else click.style("FAILS", fg="red")
             values = ", ".join(f"{name} = {clean(value)}" for name, value in row["values"].items())
-            click.echo(f"  {mark}  {row['condition']}{f'   ({values})' if values else ''}")
+            click.echo(f"  {mark}  {clean(row['condition'])}{f'   ({values})' if values else ''}")
     click.echo(f"\nalert\n  {report['alert']}")
     click.echo(f"  tells: {', '.join(report['notify']) or 'nobody'}")
     if report["payload"]:

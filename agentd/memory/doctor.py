@@ -218,7 +218,7 @@ def _inside(path: Path, now: datetime) -> Iterator[Finding]:
         for webhook, counts in outbox.counts(connection).items():
             if counts.dead:
                 text = f"{counts.dead} dead letters for {webhook}"
-                yield Finding(Level.WARNING, "outbox", text, "`agentd outbox retry --dead`, or `agentd outbox drop`")
+                yield Finding(Level.WARNING, "outbox", text, "`agentd outbox retry --all`, or `agentd outbox drop`")
     finally:
         connection.close()
 

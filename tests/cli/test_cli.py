@@ -1,0 +1,606 @@
+"""The commands as a person types them: with a daemon running, without one, and with a configuration that is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from loopback import Authority, free_port
+
+from agentd.cli import COMMANDS, main
+from agentd.cli.client import quoted
+from agentd.cli.tables import clean
+from agentd.config.loader import load
+from agentd.daemon.app import Daemon
+from agentd.deliver.payload import payload_schema
+from agentd.memory.store import Store
+from agentd.watch import KINDS
+
+HOSTILE = "\x1b[2J\x9b31mred\u202e\r\nnot a line\x00"
+
+
+class Web(BaseHTTPRequestHandler):
+    """A web service: `/up`, `/down`, `/hostile`, and a hook that refuses."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"status": HOSTILE if self.path == "/hostile" else "UP"}).encode()
+        self.send_response(503 if self.path == "/down" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = HOSTILE.encode()
+        self.send_response(400 if self.path == "/refuses" else 204)
+        self.send_header("Content-Length", str(len(body) if self.path == "/refuses" else 0))
+        self.end_headers()
+        if self.path == "/refuses":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Web) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@dataclass
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Agentd = Callable[..., Said]
+
+
+@pytest.fixture
+def agentd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Agentd:
+    """`agentd(...)` with $AGENTD_CONFIG pointing into tmp_path."""
+    monkeypatch.setenv("AGENTD_CONFIG", str(tmp_path / "agentd.yaml"))
+    monkeypatch.setattr("agentd.secret._environment", os.environ)  # the commands set it; put it back in the end
+
+    def run(*words: str) -> Said:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["agentd", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = int(error.code or 0)
+        said = capsys.readouterr()
+        return Said(code, said.out, said.err)
+
+    return run
+
+
+def write(folder: Path, *watches: dict[str, Any], **more: Any) -> Path:
+    path = folder / "agentd.yaml"
+    whole = {"daemon": {"state_dir": str(folder / "s"), "instance": "web-1"}, "watches": list(watches), **more}
+    path.write_text(yaml.safe_dump(whole))
+    return path
+
+
+@contextmanager
+def running(path: Path) -> Iterator[Daemon]:
+    """A daemon in a thread of its own, READY until the end."""
+    ready = threading.Event()
+    found: list[tuple[Daemon, asyncio.AbstractEventLoop]] = []
+    codes: list[int] = []
+
+    async def live() -> None:
+        daemon = Daemon(path, load(path), handle_signals=False)
+        found.append((daemon, asyncio.get_running_loop()))
+        telling = asyncio.create_task(daemon.ready.wait())
+        telling.add_done_callback(lambda _: ready.set())
+        codes.append(await daemon.run())
+
+    thread = threading.Thread(target=lambda: asyncio.run(live()))
+    thread.start()
+    try:
+        assert ready.wait(20), "the daemon is not READY"
+        yield found[0][0]
+    finally:
+        daemon, loop = found[0]
+        loop.call_soon_threadsafe(daemon.stop)
+        thread.join(30)
+    assert codes == [0]
+
+
+def shop(web: str, path: str = "/up", name: str = "shop", **more: Any) -> dict[str, Any]:
+    return {"name": name, "every": "1h", "http": {"url": web + path}, "expect": ["status == 200"], **more}
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, web: str) -> Iterator[Daemon]:
+    """A daemon with a calm watch, one that fires, and messages that a webhook refused."""
+    hooks = {"ops": {"url": f"{web}/refuses"}, "good": {"url": f"{web}/takes"}}
+    hostile = shop(web, "/hostile", "hostile", fail_after=1, expect=['body.status == "UP"'], on=["startup"])
+    with running(write(tmp_path, shop(web), hostile, webhooks=hooks, alerting={"notify": ["ops"]})) as found:
+        yield found
+
+
+def harmless(text: str) -> bool:
+    """Nothing in it moves a cursor, changes a colour or turns the reading direction."""
+    return all(each.isprintable() or each == "\n" for each in text)
+
+
+def test_status_of_a_running_daemon(agentd: Agentd, daemon: Daemon) -> None:
+    """The first thing that anybody types."""
+    said = agentd("status")
+
+    assert said.code == 0
+    assert "running" in said.out
+    assert agentd("status", "-o", "json").json["watches"]["total"] == 2
+
+
+def test_no_daemon_is_said_and_the_store_read(agentd: Agentd, tmp_path: Path, web: str) -> None:
+    """After a crash one wants to see what it knew; a script must see by the exit code that it is down."""
+    write(tmp_path, shop(web))
+    assert agentd("status").code == 1, "there is no store yet"
+    asyncio.run(_touch(tmp_path / "s"))
+
+    said = agentd("status", "--output", "json")
+
+    assert said.code == 1
+    assert said.json["state"] == "not running"
+    assert [row["name"] for row in agentd("watches", "-o", "json").json["watches"]] == ["shop"]
+    assert agentd("alerts").out == "All is well.\n"
+    assert "empty" in agentd("outbox", "list").out
+    assert agentd("outbox", "show", "msg_1").code == 1
+
+
+async def _touch(state_dir: Path) -> None:
+    await (await Store.open(state_dir)).close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pause", "shop"),
+        ("resume", "shop"),
+        ("reload",),
+        ("webhook", "test", "ops"),
+        ("webhook", "enable", "ops"),
+        ("outbox", "retry", "msg_1"),
+        ("outbox", "retry", "--all"),
+        ("outbox", "drop", "msg_1"),
+    ],
+    ids=" ".join,
+)
+def test_what_needs_a_daemon_says_that_there_is_none(
+    agentd: Agentd, tmp_path: Path, web: str, words: tuple[str, ...]
+) -> None:
+    """And names the socket, which is what is wrong when it does run."""
+    write(tmp_path, shop(web))
+
+    said = agentd(*words)
+
+    assert said.code == 1
+    assert "no daemon answers on" in said.err
+    assert "is it running?" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_pause_and_resume(agentd: Agentd, daemon: Daemon) -> None:
+    """With an end, by name, and said."""
+    assert "shop is paused until 20" in agentd("pause", "shop", "--for", "2h", "--reason", "move").out
+    assert agentd("watches", "-o", "json").json["watches"][0]["paused"]
+    assert "paused" in agentd("watches").out
+    assert "shop runs again, next at 20" in agentd("resume", "shop").out
+    again = agentd("resume", "shop")
+    assert (again.code, again.err) == (1, "agentd: shop is not paused\n")
+    assert agentd("pause", "shop", "-o", "json").json["paused"] is True
+    assert agentd("pause", "nothing").code == 1
+    assert agentd("pause", "shop", "--for", "soon").code == 2
+
+
+@pytest.mark.parametrize("name", ["../reload?", "a/b", ".", "..", "a b\n", "%2e%2e", "schlüssel", "\udcff", "x" * 5000])
+def test_odd_names_lead_nowhere(agentd: Agentd, daemon: Daemon, name: str) -> None:
+    """A name typed or scripted must not become another request."""
+    for words in (("pause", name), ("webhook", "enable", name), ("outbox", "drop", name), ("outbox", "show", name)):
+        said = agentd(*words)
+
+        assert said.code == 1
+        assert harmless(said.err)
+        assert "Traceback" not in said.err
+
+
+def test_a_quoted_name_is_one_step_of_a_path() -> None:
+    """Dots too: a client or proxy may take them for the step above."""
+    assert quoted("../a?b#c%") == "%2E%2E%2Fa%3Fb%23c%25"
+
+
+def test_alerts_and_outbox_show_no_raw_control_characters(agentd: Agentd, daemon: Daemon, web: str) -> None:
+    """A target must not paint the terminal of whoever looks what is wrong with it."""
+    alerts = agentd("alerts", "--exit-code")
+    assert alerts.code == 3
+    assert "hostile" in alerts.out
+    rows = agentd("outbox", "list", "-o", "json").json["deliveries"]
+    assert [row["type"] for row in rows] == ["alert.firing"]
+    shown = [
+        alerts,
+        agentd("alerts", "-o", "json"),
+        agentd("watches"),
+        agentd("watches", "-o", "json"),
+        agentd("status"),
+        agentd("outbox", "list"),
+        agentd("outbox", "show", rows[0]["id"]),
+        agentd("outbox", "show", rows[0]["id"], "-o", "json"),
+        agentd("webhook", "test", "ops"),
+        agentd("webhook", "test", "ops", "-o", "json"),
+        agentd("test", "hostile"),
+    ]
+    assert [said.code for said in shown] == [3, 0, 0, 0, 0, 0, 0, 0, 1, 1, 3]
+    for said in shown:
+        assert harmless(said.out + said.err)
+    assert shown[1].json["alerts"][0]["values"]["body.status"].startswith("\x1b[2J"), "in JSON nothing is lost"
+
+
+def test_dead_letters_are_resent_and_dropped(agentd: Agentd, daemon: Daemon) -> None:
+    """What a receiver refused waits for a person."""
+    (row,) = agentd("outbox", "list", "-o", "json").json["deliveries"]
+
+    assert agentd("outbox", "retry", "--all", "--webhook", "good").out.startswith("0 sent again")
+    assert agentd("outbox", "retry").code == 2
+    assert agentd("outbox", "retry", "msg_1", "--all").code == 2
+    assert agentd("outbox", "retry", row["id"]).out == f"{row['id']} is sent again now\n"
+    assert agentd("outbox", "drop", row["id"]).out == f"{row['id']} is dropped\n"
+    assert agentd("outbox", "drop", row["id"]).code == 1
+
+
+def test_webhooks_are_tried_and_enabled(agentd: Agentd, daemon: Daemon) -> None:
+    """Before the night in which they are needed."""
+    assert "good took it: status 204" in agentd("webhook", "test", "good").out
+    assert "did not take it" in agentd("webhook", "test", "ops").err
+    assert agentd("webhook", "test", "nothing").code == 1
+    assert agentd("webhook", "enable", "good").out == "good is enabled (it was not disabled)\n"
+
+
+def test_reload_takes_a_good_file_and_refuses_a_wrong_one(agentd: Agentd, daemon: Daemon, tmp_path: Path) -> None:
+    """By the command, with its exit code."""
+    assert agentd("reload").out == "reloaded\n"
+    good = (tmp_path / "agentd.yaml").read_text()
+    (tmp_path / "agentd.yaml").write_text(good + "nonsense: 1\n")
+
+    said = agentd("reload")
+
+    assert said.code == 1
+    assert "the old one runs on" in said.err
+    assert "nonsense" in said.err
+
+
+def test_a_broken_file_keeps_nobody_from_asking_the_daemon(agentd: Agentd, daemon: Daemon, tmp_path: Path) -> None:
+    """Somebody has just broken it, and wants to know whether the daemon still runs."""
+    path = tmp_path / "agentd.yaml"
+    path.write_text(path.read_text() + "nonsense: 1\n")
+
+    said = agentd("status")
+
+    assert said.code == 0
+    assert "running" in said.out
+    assert "has 1 error; `agentd check` shows them" in said.err
+
+
+def test_a_socket_of_somebody_else_is_not_taken_for_a_daemon(agentd: Agentd, tmp_path: Path, web: str) -> None:
+    """It may answer, but not in our language."""
+    write(tmp_path, shop(web), api={"listen": [f"unix:{tmp_path}/x"]})
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{tmp_path}/x")
+        listener.listen()
+
+        def answer() -> None:
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    if connection.recv(65536):
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
+                        return
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        said = agentd("pause", "shop")
+        thread.join()
+
+    assert said.code == 1
+    assert "is no agentd" in said.err
+
+
+# `agentd test`
+
+
+def tried(kind: str, web: str, tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Settings of a kind with which a look succeeds, and with which the target fails (None: it cannot)."""
+    closed = {"host": "127.0.0.1", "port": free_port()}
+    port = int(web.rsplit(":", 1)[1])
+    match kind:
+        case "http":
+            return {"http": {"url": f"{web}/up"}}, {"http": {"url": f"{web}/down"}, "expect": ["status == 200"]}
+        case "tcp":
+            return {"tcp": {"host": "127.0.0.1", "port": port}}, {"tcp": closed}
+        case "tls":
+            return {}, {"tls": closed}
+        case "dns":
+            return {}, None
+        case "command":
+            return (
+                {"command": {"argv": ["true"]}},
+                {"command": {"argv": ["false"]}, "expect": ["exit_code == 0"]},
+            )
+        case "host":
+            return (
+                {"host": {"disk": "/"}, "expect": ["disk.used_percent <= 100"]},
+                {"host": {"disk": "/"}, "expect": ["disk.used_percent < 0"]},
+            )
+        case "heartbeat":
+            return {"heartbeat": {"expect_every": "1h"}}, None
+        case _:
+            return {}, None
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_look_of_each_kind(agentd: Agentd, tmp_path: Path, web: str, kind: str) -> None:
+    """0 when all is well, 3 when the target fails, with each condition, its values and a valid payload."""
+    well, failing = tried(kind, web, tmp_path)
+    watches = [{"name": name, **source} for name, source in (("well", well), ("failing", failing)) if source]
+    write(tmp_path, *watches, {"name": "job", "heartbeat": {"expect_every": "1h"}})
+    if well:
+        said = agentd("test", "well", "-o", "json")
+        assert (said.code, said.json["verdict"]) == (0, "ok"), said
+        assert said.json["payload"] is None
+        assert all(row["holds"] for row in said.json["conditions"])
+        assert agentd("test", "well").code == 0
+    if failing:
+        said = agentd("test", "failing", "-o", "json")
+        assert (said.code, said.json["verdict"]) == (3, "failing"), said
+        jsonschema.validate(said.json["payload"], payload_schema())
+        assert said.json["payload"]["data"]["state"] == "firing"
+        text = agentd("test", "failing")
+        assert text.code == 3
+        assert "payload when it fires (not sent)" in text.out
+
+
+def test_a_look_shows_each_condition_with_its_values(agentd: Agentd, tmp_path: Path, web: str) -> None:
+    """Whoever writes a condition wants to see what it saw."""
+    expect = ["status == 200", 'body.status == "DOWN"']
+    write(tmp_path, shop(web, expect=expect, fail_after="3 of 5"), webhooks={"ops": {"url": web}})
+
+    said = agentd("test", "shop", "-o", "json")
+
+    assert said.json["conditions"] == [
+        {"condition": "status == 200", "holds": True, "values": {"status": 200}},
+        {"condition": 'body.status == "DOWN"', "holds": False, "values": {"body.status": "UP"}},
+    ]
+    assert "it fires at 3 of 5" in said.json["alert"]
+
+
+def test_a_look_that_is_not_possible_is_1(agentd: Agentd, tmp_path: Path, web: str) -> None:
+    """Blind is neither well nor failing."""
+    write(tmp_path, {"name": "x", "command": {"argv": ["/nowhere/program"]}}, shop(web, enabled=False))
+
+    said = agentd("test", "x", "-o", "json")
+
+    assert (said.code, said.json["verdict"]) == (1, "blind")
+    assert agentd("test", "shop").code == 1
+    assert "the configuration has: shop, x" in agentd("test", "nothing").err
+
+
+def test_a_tls_look(agentd: Agentd, tmp_path: Path) -> None:
+    """Certificates need a server that shows one."""
+    authority = Authority(tmp_path)
+    context = authority.server(authority.issue())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # the end of the listener
+                while True:
+                    connection, _ = listener.accept()
+                    with connection, contextlib.suppress(OSError):
+                        context.wrap_socket(connection, server_side=True).close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        source = {"host": "127.0.0.1", "port": port, "ca_file": authority.file}
+        write(
+            tmp_path,
+            {"name": "well", "tls": source, "expect": ["cert_days_left > 14"]},
+            {"name": "soon", "tls": source, "expect": ["cert_days_left > 1000"]},
+        )
+        well, soon = agentd("test", "well"), agentd("test", "soon")
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+    assert (well.code, soon.code) == (0, 3)
+    assert "cert_days_left = " in soon.out
+
+
+# The configuration before it runs
+
+
+def test_check_prints_every_problem_with_its_place(agentd: Agentd, tmp_path: Path, web: str) -> None:
+    """An editor or a pipeline reads FILE:LINE:COLUMN; the exit code is 2."""
+    path = write(tmp_path, shop(web))
+    assert agentd("check").code == 0
+    path.write_text("watches:\n  - {name: a, htpt: {}}\n  - {name: a, tcp: {host: x, port: 99999}}\n")
+
+    said = agentd("check")
+
+    assert said.code == 2
+    lines = said.out.splitlines()
+    assert len(lines) >= 3
+    assert all(line.startswith(f"{path}:") for line in lines)
+    assert "this configuration will not be run" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_check_strict_counts_warnings(agentd: Agentd, tmp_path: Path, web: str) -> None:
+    """A pipeline may want to be strict: here nobody is told of anything."""
+    write(tmp_path, shop(web))
+
+    assert "warning" in agentd("check").out
+    assert agentd("check", "--strict").code == 2
+
+
+def test_run_refuses_a_wrong_configuration(agentd: Agentd, tmp_path: Path) -> None:
+    """Before anything is opened."""
+    (tmp_path / "agentd.yaml").write_text(f"nonsense: 1\ndaemon: {{state_dir: {tmp_path}/s}}\n")
+
+    said = agentd("run")
+
+    assert said.code == 2
+    assert "nonsense" in said.err
+    assert not (tmp_path / "s").exists()
+
+
+def test_no_configuration_at_all_is_the_callers_mistake(agentd: Agentd, tmp_path: Path) -> None:
+    """And the message says how to come to one."""
+    said = agentd("run")
+
+    assert said.code == 2
+    assert "agentd.yaml" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_init_writes_what_check_takes(agentd: Agentd, tmp_path: Path) -> None:
+    """The first two commands of a newcomer; the second `init` destroys nothing."""
+    folder = tmp_path / "new"
+    assert agentd("init", str(folder)).code == 0
+    before = (folder / "agentd.yaml").read_bytes()
+
+    assert agentd("check", "-c", str(folder / "agentd.yaml")).code == 0
+    again = agentd("init", str(folder))
+
+    assert again.code == 2
+    assert "is there already" in again.err
+    assert (folder / "agentd.yaml").read_bytes() == before
+
+
+def test_schemas_are_schemas(agentd: Agentd) -> None:
+    """Editors and receivers build on them."""
+    for words in (("schema",), ("schema", "--payload")):
+        said = agentd(*words)
+        assert said.code == 0
+        jsonschema.Draft202012Validator.check_schema(said.json)
+
+
+def test_doctor(agentd: Agentd, tmp_path: Path, web: str) -> None:
+    """Of a store that is well, one that is not there, and one that is damaged."""
+    write(tmp_path, shop(web))
+    asyncio.run(_touch(tmp_path / "s"))
+    assert agentd("doctor").code == 0
+    assert {finding["level"] for finding in agentd("doctor", "-o", "json").json} <= {"ok", "warning"}
+
+    (tmp_path / "s" / "state.db").write_bytes(b"no database at all" * 1000)
+    said = agentd("doctor")
+
+    assert said.code == 1
+    assert "ERROR" in said.out
+
+
+def test_every_command_explains_itself(agentd: Agentd) -> None:
+    """`--help` is the manual that is at hand."""
+    for name in COMMANDS:
+        said = agentd(name, "--help")
+        assert said.code == 0
+        assert len(said.out.splitlines()) > 5
+    assert agentd("nonsense").code == 2
+    assert agentd("--version").out.startswith("agentd")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [(HOSTILE, "\\x1b[2J\\x9b31mred\\x202e\\x0d not a line\\x00"), (None, ""), ("schön", "schön"), (3, "3")],
+)
+def test_text_is_made_harmless_for_the_terminal(text: object, shown: str) -> None:
+    """One line, nothing hidden."""
+    assert clean(text) == shown
+
+
+# What is loaded, and the demo
+
+
+def python(code: str, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code, *words], capture_output=True, text=True, timeout=timeout
+    )
+
+
+def test_the_command_line_starts_light() -> None:
+    """`agentd status` in a script must not wait for what only the daemon needs."""
+    heavy = {"rich", "httpx", "pydantic", "apsw", "opentelemetry", "starlette", "yaml", "asyncio", "cel"}
+
+    done = python("import sys, agentd.cli; print(*sys.modules)")
+
+    assert not heavy & set(done.stdout.split())
+
+
+_IDLE = """
+import asyncio, sys
+from pathlib import Path
+from agentd.config.loader import load
+from agentd.daemon.app import Daemon
+
+async def live(path):
+    daemon = Daemon(path, load(path))
+    run = asyncio.create_task(daemon.run())
+    await daemon.ready.wait()
+    await daemon.control.check_now("shop")
+    daemon.stop()
+    await run
+asyncio.run(live(Path(sys.argv[1])))
+print(*sys.modules)
+"""
+
+
+def test_an_idle_daemon_loads_nothing_that_it_does_not_need(tmp_path: Path, web: str) -> None:
+    """Each of these costs megabytes on a machine that pays for another purpose."""
+    heavy = {"rich", "jinja2", "typer", "prompt_toolkit", "dns", "aiohttp", "requests", "grpc", "pygments"}
+    heavy |= {"opentelemetry.exporter.otlp.proto.http", "opentelemetry.proto", "google.protobuf"}
+
+    done = python(_IDLE, str(write(tmp_path, shop(web))))
+
+    assert done.returncode == 0, done.stderr
+    found = heavy & set(done.stdout.split())
+    assert not found
+
+
+def test_the_demo_tells_its_story() -> None:
+    """A newcomer sees firing and resolved, signed, in under twenty seconds, and nothing stays behind."""
+    done = subprocess.run(
+        [sys.executable, "-m", "agentd", "demo", "--once"], capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    firing, resolved = done.stdout.index("alert.firing"), done.stdout.index("alert.resolved")
+    assert firing < resolved
+    assert done.stdout.count("signature valid") == 2
+    assert "WRONG" not in done.stdout
+    assert "Traceback" not in done.stderr
