@@ -20,10 +20,14 @@ from starlette.applications import Starlette
 
 from agentd.api.app import make_app
 from agentd.api.service import Service
-from agentd.errors import ConfigError
+from agentd.errors import AgentdError
 
 log = logging.getLogger("agentd.api")
 logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its comings and goings are not news
+
+
+class CannotListen(AgentdError):
+    """An address of `api.listen` is taken, or not ours to take; another moment or another address may do."""
 
 
 class _Server(uvicorn.Server):
@@ -70,7 +74,7 @@ class ApiServer:
         while not self._server.started:
             if self._task.done():
                 await self._task
-                raise ConfigError("the API server ended at once; see the log")
+                raise CannotListen("the API server ended at once; see the log")
             await asyncio.sleep(0)
 
     async def stop(self) -> None:
@@ -105,7 +109,7 @@ def open_socket(address: str) -> socket.socket:
     """
     Listen on `unix:/path` or `host:port`.
 
-    A unix socket left over by a dead process is replaced; one that answers is not. Raises ConfigError.
+    A unix socket left over by a dead process is replaced; one that answers is not. Raises CannotListen.
     """
     with contextlib.ExitStack() as stack:
         if address.startswith("unix:"):
@@ -121,7 +125,7 @@ def open_socket(address: str) -> socket.socket:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind(where)
             except (OSError, ValueError) as error:
-                raise ConfigError(
+                raise CannotListen(
                     f"api.listen: cannot listen on {address}: {error}; free the port or choose another"
                 ) from error
         listener.listen(128)
@@ -135,7 +139,7 @@ def _bind_unix(listener: socket.socket, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
             if _is_served(path):
-                raise ConfigError(f"api.listen: {path} is served by another process; stop it or choose another path")
+                raise CannotListen(f"api.listen: {path} is served by another process; stop it or choose another path")
             path.unlink()
         previous = os.umask(0o117)
         try:
@@ -143,7 +147,7 @@ def _bind_unix(listener: socket.socket, path: Path) -> None:
         finally:
             os.umask(previous)
     except OSError as error:
-        raise ConfigError(
+        raise CannotListen(
             f"api.listen: cannot listen on {path}: {error}; choose a path that this user may write"
         ) from error
 

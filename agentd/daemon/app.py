@@ -95,7 +95,7 @@ class Daemon:
         self._reloading = asyncio.Lock()
 
     async def run(self) -> int:
-        """Live until SIGTERM, SIGINT or `stop`. Returns the exit code. Raises StoreError, ConfigError at the start."""
+        """Live until SIGTERM, SIGINT or `stop`. Returns the exit code. Raises StoreError, CannotListen at the start."""
         if self._handle_signals:
             self._catch_signals()
         async with contextlib.AsyncExitStack() as stack:

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from agentd.api.app import MAX_BODY_BYTES, same_token
-from agentd.api.server import ApiServer, make_servers, open_socket
+from agentd.api.server import ApiServer, CannotListen, make_servers, open_socket
 from agentd.api.service import Conflict, Forbidden, Json, NotFound
 from agentd.errors import ConfigError, StoreFull
 
@@ -473,7 +473,7 @@ def test_a_socket_that_is_served_is_left_alone(tmp_path: Path) -> None:
             waiting.append(client)
             client.connect_ex(str(path))
 
-        with pytest.raises(ConfigError, match="served by another process"):
+        with pytest.raises(CannotListen, match="served by another process"):
             open_socket(f"unix:{path}")
         for client in waiting:
             client.close()
@@ -485,7 +485,7 @@ def test_what_cannot_be_listened_on_says_so(tmp_path: Path, address: str) -> Non
     """The message names the key and the address."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(ConfigError, match=r"api\.listen: cannot listen on .*; (choose|free)"):
+    with pytest.raises(CannotListen, match=r"api\.listen: cannot listen on .*; (choose|free)"):
         open_socket(address.format(tmp_path) if address.startswith("unix") else "256.0.0.1:1")
 
 
@@ -494,7 +494,7 @@ async def test_a_server_that_cannot_start_says_so(tmp_path: Path) -> None:
     listener = open_socket(f"unix:{tmp_path / 'api.sock'}")
     listener.close()
 
-    with pytest.raises((ConfigError, OSError)):
+    with pytest.raises((CannotListen, OSError)):
         await ApiServer(None, [listener]).start()  # type: ignore[arg-type]  # it never gets so far
 
 

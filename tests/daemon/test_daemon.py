@@ -18,6 +18,7 @@ import yaml
 from loopback import Served, plain, serving
 from receiver import Receiver
 
+from agentd.api.server import CannotListen
 from agentd.api.service import Conflict, NotFound
 from agentd.config.loader import load
 from agentd.daemon import app
@@ -600,7 +601,7 @@ def test_an_address_in_use_is_a_plain_message(tell: Tell) -> None:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             house.write(BEAT, api={"listen": [f"127.0.0.1:{taken.getsockname()[1]}"]})
-            with pytest.raises(ConfigError, match=r"api\.listen: cannot listen on"):
+            with pytest.raises(CannotListen, match=r"api\.listen: cannot listen on"):
                 await house.make().run()
         async with house.living():
             pass
