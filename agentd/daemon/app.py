@@ -336,7 +336,8 @@ class Daemon:
     # Reloading.
 
     async def _reload_when_asked(self) -> None:
-        """However often SIGHUP comes while one reload is on, one more follows."""
+        """However often SIGHUP comes while one reload is on, one more follows; so it does after the start."""
+        await self.ready.wait()
         while True:
             await self._reload_asked.wait()
             self._reload_asked.clear()

@@ -383,6 +383,24 @@ def test_hangups_that_pile_up_make_one_more_reload(tell: Tell, monkeypatch: pyte
     tell(story)
 
 
+def test_a_hangup_while_we_start_is_not_lost(tell: Tell) -> None:
+    """The file may have changed after we read it."""
+
+    async def story(house: House) -> None:
+        house.write(BEAT)
+        daemon = house.make()
+        daemon._reload_asked.set()
+        house.write(BEAT, BEAT | {"name": "second"})
+        run = asyncio.create_task(daemon.run())
+        await daemon.ready.wait()
+        await house.clock.advance(5)
+        assert sorted(daemon.pipeline.watches) == ["job", "second"]
+        daemon.stop()
+        assert await house.ending(run) == 0
+
+    tell(story)
+
+
 def test_heartbeats_outlive_a_restart(tell: Tell) -> None:
     """A job that reported before the restart must not be called silent after it, nor a silent one be forgotten."""
 
