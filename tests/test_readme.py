@@ -12,7 +12,9 @@ import click
 import pytest
 
 from agentd.cli import COMMANDS, cli
+from agentd.condition import judge
 from agentd.config.loader import load
+from agentd.records import Observation, Verdict
 from agentd.watch import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +44,42 @@ def test_configurations_load_without_a_warning(text: str, tmp_path: Path) -> Non
 
     assert [str(problem) for problem in loaded.warnings if "nobody is told" not in str(problem)] == []
     assert loaded.config.probes
+
+
+MDSTAT = """\
+Personalities : [raid1] [raid6] [raid5] [raid4]
+md1 : active raid5 sdc1[2] sdb1[1] sda1[0]
+      1953260544 blocks super 1.2 level 5, 512k chunk, algorithm 2 [3/{up}] [{disks}]
+      bitmap: 0/8 pages [0KB], 65536KB chunk
+
+md0 : active raid1 sdb2[1] sda2[0]
+      498688 blocks super 1.2 [2/2] [UU]
+
+unused devices: <none>
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        (MDSTAT.format(up=3, disks="UUU"), Verdict.OK),
+        (MDSTAT.format(up=2, disks="UU_"), Verdict.FAILING),
+        (MDSTAT.format(up=2, disks="_UU"), Verdict.FAILING),
+        (MDSTAT.format(up=1, disks="__U"), Verdict.FAILING),
+        ("Personalities : [raid1_x]\nunused devices: <none>\n", Verdict.OK),
+    ],
+    ids=["whole", "last missing", "first missing", "two missing", "no array"],
+)
+def test_the_raid_watch_tells_a_whole_array_from_a_degraded_one(text: str, verdict: Verdict, tmp_path: Path) -> None:
+    """An example that is copied and says ok for a broken array is worse than none."""
+    (block,) = (each for each in blocks("yaml") if "mdstat" in each)
+    path = tmp_path / "agentd.yaml"
+    path.write_text(block)
+    conditions = load(path, environment={**SECRETS, "BACKUP_TOKEN": "0123456789abcdef"}).conditions["raid"]
+
+    seen = Observation(values={"exit_code": 0, "stdout": text, "stderr": ""})
+
+    assert judge(seen, conditions).verdict is verdict
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
