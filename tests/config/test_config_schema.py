@@ -55,6 +55,16 @@ def test_the_loader_accepts_the_example(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("disks", "whole"), [("[UU]", True), ("[U_]", False), ("[_U]", False), ("[__]", False)])
+def test_the_raid_of_the_example_is_failing_when_a_disk_is_gone(tmp_path: Path, disks: str, whole: bool) -> None:
+    """People copy this watch; one that stays silent while a disk is lost is worse than none."""
+    (tmp_path / "agentd.yaml").write_bytes(EXAMPLE.read_bytes())
+    (condition,) = load(tmp_path / "agentd.yaml", environment={}).conditions["raid"]
+    mdstat = f"Personalities : [raid1]\nmd0 : active raid1 sdb1[1] sda1[0]\n      976630464 blocks [2/2] {disks}\n"
+
+    assert condition.holds({"stdout": mdstat}) is whole
+
+
 @pytest.mark.parametrize(
     "text",
     [
