@@ -58,15 +58,21 @@ def find_config(explicit: Path | None, environment: Mapping[str, str] | None = N
     """
     The main file: `explicit` (--config), $AGENTD_CONFIG, ./agentd.yaml or /etc/agentd/agentd.yaml, the first named.
 
-    A file that was named is not looked for elsewhere. Raises ConfigError when none is there.
+    A file that was named is not looked for elsewhere. Raises ConfigError when none is there, or when this user may
+    not see whether there is one.
     """
     if explicit is not None:
         return explicit
     if named := (os.environ if environment is None else environment).get("AGENTD_CONFIG"):
         return Path(named)
     for place in PLACES:
-        if Path(place).exists():
-            return Path(place)
+        try:
+            if Path(place).exists():
+                return Path(place)
+        except OSError as error:
+            raise ConfigError(
+                f"{place} cannot be looked at: {error.strerror}; run this as the daemon's user, or name a file with -c"
+            ) from error
     raise ConfigError(
         f"no configuration found: looked at --config, $AGENTD_CONFIG, {', '.join(PLACES)}; "
         "`agentd init DIR` writes a first one"

@@ -320,6 +320,19 @@ def test_the_file_is_looked_for_where_people_put_it(tmp_path: Path, monkeypatch:
     assert find_config(Path("y.yaml"), {"AGENTD_CONFIG": "/x.yaml"}) == Path("y.yaml")
 
 
+def test_a_place_that_may_not_be_looked_at_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """/etc/agentd is closed to others: who is not the daemon's user gets words and no traceback."""
+
+    def closed(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "exists", closed)
+
+    with pytest.raises(ConfigError, match=r"cannot be looked at: Permission denied; .* with -c"):
+        find_config(None, {})
+
+
 def test_the_process_environment_is_the_default(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTD_DAEMON__INSTANCE", "by-process")
 
