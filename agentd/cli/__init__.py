@@ -7,7 +7,10 @@ Exit codes: 0 done; 1 it did not work; 2 the configuration or the call is wrong;
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import os
 import sys
 
 import click
@@ -37,6 +40,8 @@ COMMANDS = {
 FAILED = 1
 WRONG = 2
 FIRING = 3
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class _Commands(click.Group):
@@ -73,3 +78,19 @@ def main() -> None:
         lines = str(error).splitlines() or [type(error).__name__]
         click.echo("agentd: " + "\n".join(clean(line) for line in lines), err=True)
         sys.exit(WRONG if isinstance(error, ConfigError) else FAILED)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _give_up_writing(error)
+        sys.exit(FAILED)
+
+
+def _give_up_writing(error: OSError) -> None:
+    """Say that the output ends early; what is still buffered would fail once more, with a traceback, at the exit."""
+    with contextlib.suppress(OSError):
+        click.echo(f"agentd: cannot write {error.filename or 'the output'}: {error.strerror}", err=True)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

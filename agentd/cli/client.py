@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 
 from agentd.cli.place import Place
-from agentd.errors import AgentdError
+from agentd.errors import AgentdError, StoreError
 from agentd.memory.store import Store
 
 T = TypeVar("T")
@@ -84,7 +84,12 @@ def read_or_open(place: Place, path: str, offline: Callable[[Store], Awaitable[T
 
 
 async def _offline(state_dir: Path, work: Callable[[Store], Awaitable[T]]) -> T:
-    store = await Store.open(state_dir, read_only=True)
+    try:
+        store = await Store.open(state_dir, read_only=True)
+    except PermissionError as error:
+        raise StoreError(
+            f"{state_dir}: you may not read it; run the command as the service's user, or as root"
+        ) from error
     try:
         return await work(store)
     finally:

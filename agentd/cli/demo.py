@@ -88,7 +88,13 @@ Handler = Callable[[str, dict[str, str], bytes], Awaitable[tuple[int, bytes]]]
 
 @click.command()
 @click.option("--once", is_flag=True, help="End when the story is told, also on a terminal.")
-@click.option("--port", default=8787, show_default=True, help="Port of the page; another is taken when it is in use.")
+@click.option(
+    "--port",
+    default=8787,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Port of the page; another is taken when it is in use.",
+)
 def demo(once: bool, port: int) -> None:
     """Watch a small web service fail and recover, and see the signed messages."""
     stay = not once and sys.stdin.isatty()

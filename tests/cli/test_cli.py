@@ -333,6 +333,45 @@ def test_a_socket_of_somebody_else_is_not_taken_for_a_daemon(agentd: Agentd, tmp
     assert "is no agentd" in said.err
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_a_state_folder_of_somebody_else_is_said_plainly(tmp_path: Path, web: str) -> None:
+    """Whoever forgets `sudo` reads what to do, not a traceback."""
+    path = write(tmp_path, shop(web), api={"listen": [f"unix:{tmp_path}/x"]})
+    (tmp_path / "s").mkdir(mode=0o700)
+    os.chown(tmp_path / "s", 65534, 65534)
+    # Root without the right to pass every door: another user may not even be able to read Python's own files.
+    bound = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+
+    done = subprocess.run(
+        [*bound, sys.executable, "-m", "agentd", "watches", "-c", str(path)], capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 1
+    assert "you may not read it; run the command as the service's user, or as root" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("watches", "-o", "json"), ("watches",), ("schema",), ("check",)], ids=" ".join)
+def test_output_that_cannot_be_written_is_said_and_fails(tmp_path: Path, web: str, words: tuple[str, ...]) -> None:
+    """A script that writes to a full disk must see it by the exit code; a traceback helps nobody."""
+    path = write(tmp_path, shop(web))
+    asyncio.run(_touch(tmp_path / "s"))
+
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "agentd", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            env={**os.environ, "AGENTD_CONFIG": str(path)},
+        )
+
+    assert done.returncode == 1
+    assert "cannot write the output: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 # `agentd test`
 
 
@@ -590,6 +629,15 @@ def test_an_idle_daemon_loads_nothing_that_it_does_not_need(tmp_path: Path, web:
     assert done.returncode == 0, done.stderr
     found = heavy & set(done.stdout.split())
     assert not found
+
+
+@pytest.mark.parametrize("port", ["0", "99999", "-1", "http"])
+def test_the_demo_takes_real_ports_alone(agentd: Agentd, port: str) -> None:
+    """Said before anything is started."""
+    said = agentd("demo", "--once", "--port", port)
+
+    assert said.code == 2
+    assert "--port" in said.err
 
 
 def test_the_demo_tells_its_story() -> None:
