@@ -15,6 +15,7 @@ import contextlib
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -206,9 +207,17 @@ def _found(program: str, path: str, cwd: str | None) -> str:
     # Found here and not by exec, so that a missing program is told from one that exits with 127 under a launcher.
     if "/" in program:
         where = os.path.join(cwd or ".", program)
-        if not os.path.exists(where):
-            raise CannotStart(f"cannot run {program}: there is no such file")
-        if os.path.isdir(where) or not os.access(where, os.X_OK):
+        try:
+            found_mode = os.stat(where).st_mode
+        except PermissionError:
+            raise CannotStart(
+                f"cannot run {program}: permission denied; a folder on its path is closed to us"
+            ) from None
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            why = "there is no such file" if missing else f"{error.strerror}"
+            raise CannotStart(f"cannot run {program}: {why}") from None
+        if stat.S_ISDIR(found_mode) or not os.access(where, os.X_OK):
             raise CannotStart(f"cannot run {program}: it is not executable for us")
         return program
     found = shutil.which(program, path=path)

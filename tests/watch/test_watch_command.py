@@ -154,6 +154,22 @@ async def test_what_cannot_be_run_is_blind(argv: list[str], cwd: str, says: str)
     assert seen.blind.startswith(says)
 
 
+async def test_a_program_behind_a_closed_folder_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is told of a missing file finds it there; what is missing is the right to get at it."""
+    real = os.stat
+
+    def closed(path: Any, *others: Any, **more: Any) -> os.stat_result:
+        if path == "/closed/check":
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *others, **more)
+
+    monkeypatch.setattr(os, "stat", closed)
+
+    seen = await look("/closed/check")
+
+    assert seen.blind == "cannot run /closed/check: permission denied; a folder on its path is closed to us"
+
+
 @pytest.mark.parametrize("limits", [{}, {"files": 64}], ids=["bare", "limited"])
 async def test_a_script_without_its_interpreter_is_blind(tmp_path: Path, limits: dict[str, int]) -> None:
     """Under a launcher too, where the exit status alone could be the script's own."""
