@@ -99,12 +99,13 @@ class DnsProbe:
         for tried, (address, port) in enumerate(servers):
             left = len(servers) - tried
             share_s = (deadline - time.monotonic()) / left
-            timings.step = "resolving" if self._servers is None else "waiting for the server's answer"
+            server = Endpoint.of(address, port)
+            timings.step = "resolving" if self._servers is None else f"waiting for the answer of {server}"
             try:
                 async with asyncio.timeout(None if left == 1 else share_s):
-                    response = await self._ask(address, port, timings, share_s)
+                    response = await self._ask(server, timings, share_s)
             except TimeoutError:
-                failure = NetFailure(f"no answer from {address}")
+                failure = NetFailure(f"no answer from {server}")
             except NetFailure as error:
                 failure = error
             else:
@@ -116,7 +117,7 @@ class DnsProbe:
             raise NetFailure(f"the system's resolver cannot be asked: {failure}", blind=True)
         raise failure
 
-    async def _ask(self, address: str, port: int, timings: Timings, share_s: float) -> Message:
+    async def _ask(self, server: Endpoint, timings: Timings, share_s: float) -> Message:
         import dns.flags
         import dns.message
         import dns.reversename
@@ -128,10 +129,10 @@ class DnsProbe:
             name = check_host(name)
         query = dns.message.make_query(name, self._settings.type, use_edns=0, payload=_EDNS_BYTES)
         if not self._settings.tcp:
-            response = await _over_udp(query, address, port, share_s)
+            response = await _over_udp(query, server, share_s)
             if not response.flags & dns.flags.TC:
                 return response
-        return await _over_tcp(query, address, port, timings, share_s)
+        return await _over_tcp(query, server, timings, share_s)
 
     def _report(self, observation: Observation, response: Message) -> None:
         import dns.flags
@@ -185,29 +186,29 @@ class _Datagrams(asyncio.DatagramProtocol):
             self.waiting.put_nowait(item)
 
 
-async def _over_udp(query: Message, address: str, port: int, share_s: float) -> Message:
+async def _over_udp(query: Message, server: Endpoint, share_s: float) -> Message:
     wire = query.to_wire()
     loop = asyncio.get_running_loop()
     try:
         # Connected, so that the kernel drops what comes from elsewhere and reports a closed port.
-        transport, datagrams = await loop.create_datagram_endpoint(_Datagrams, remote_addr=(address, port))
+        transport, datagrams = await loop.create_datagram_endpoint(_Datagrams, remote_addr=(server.host, server.port))
     except OSError as error:
-        raise _failure(error, address) from error
+        raise _failure(error, server) from error
     try:
         while True:
             transport.sendto(wire)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(_RESEND_S, share_s / 3)):
-                    return await _matching(query, datagrams, address)
+                    return await _matching(query, datagrams, server)
     finally:
         transport.close()
 
 
-async def _matching(query: Message, datagrams: _Datagrams, address: str) -> Message:
+async def _matching(query: Message, datagrams: _Datagrams, server: Endpoint) -> Message:
     while True:
         item = await datagrams.waiting.get()
         if isinstance(item, OSError):
-            raise _failure(item, address)
+            raise _failure(item, server)
         try:
             response = await _read(item)
         except NetFailure:
@@ -218,12 +219,12 @@ async def _matching(query: Message, datagrams: _Datagrams, address: str) -> Mess
             return response
 
 
-async def _over_tcp(query: Message, address: str, port: int, timings: Timings, share_s: float) -> Message:
+async def _over_tcp(query: Message, server: Endpoint, timings: Timings, share_s: float) -> Message:
     wire = query.to_wire()
     step = timings.step
     connection = StreamConnection(65535 + 2)
     try:
-        await connect(connection, Endpoint.of(address, port), timings, share_s)
+        await connect(connection, server, timings, share_s)
         timings.step = step
         connection.write(struct.pack("!H", len(wire)) + wire)
         (length,) = struct.unpack("!H", await connection.read_exactly(2))
@@ -252,8 +253,8 @@ def _parse(wire: bytes) -> Message:
         raise NetFailure(f"the server's answer is no DNS message: {error or type(error).__name__}"[:200]) from error
 
 
-def _failure(error: OSError, address: str) -> NetFailure:
-    return NetFailure(f"{describe(error)} ({address})", blind=classify(error, address) == "blind")
+def _failure(error: OSError, server: Endpoint) -> NetFailure:
+    return NetFailure(f"{describe(error)} ({server})", blind=classify(error, server.host) == "blind")
 
 
 _read_conf: tuple[int, list[tuple[str, int]]] | None = None

@@ -184,9 +184,13 @@ def test_a_lost_datagram_is_sent_again(run: Run) -> None:
 
 
 def test_silence_of_a_named_server_is_its_failure(run: Run) -> None:
-    observation = seen(run, lambda query, over_tcp: [], timeout_s=0.3)
+    async def story() -> tuple[str, Observation]:
+        async with name_server(lambda query, over_tcp: []) as server:
+            return server, await look(server, timeout_s=0.3)
 
-    assert observation.error == "no answer within 0.3 s, waiting for the server's answer"
+    server, observation = run(story())
+
+    assert observation.error == f"no answer within 0.3 s, waiting for the answer of {server}"
     assert observation.blind is None
 
 
@@ -195,8 +199,9 @@ def test_a_closed_port_is_the_server_s_failure(run: Run) -> None:
         async with name_server(replying()) as server:
             return server
 
-    observation = run(look(run(story())))
-    assert "connection refused" in observation.error
+    server = run(story())
+    observation = run(look(server))
+    assert f"connection refused ({server})" in observation.error
 
 
 def test_the_system_s_resolvers_are_asked_in_turn(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
