@@ -3,7 +3,7 @@ What conditions read of a body: its text, and its JSON.
 
 In: bytes and headers of anybody. Out: `str`, and plain values fit for conditions, store and payload.
 Promise: nothing here raises beyond ValueError, and no value is deeper, larger or stranger than the rest of the house
-takes: no numbers beyond 64 bits, no NaN, no lone surrogates.
+takes: no numbers beyond 64 bits, no lone surrogates, and null for NaN and numbers too large for a float.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def json_of(text: str) -> Any:
 _TOO_DEEP = f"nested more than {_MAX_DEPTH} deep"
 
 
-def _whole(digits: str) -> int | float:
+def _whole(digits: str) -> int | float | None:
     if len(digits) < 19:
         return int(digits)
     # Python refuses to read thousands of digits, and conditions know 64 bits.
@@ -59,18 +59,18 @@ def _whole(digits: str) -> int | float:
     return _real(digits)
 
 
-def _real(digits: str) -> float:
+def _real(digits: str) -> float | None:
     value = float(digits)
     if value in (float("inf"), float("-inf")):
-        raise ValueError("a number too large to use")
+        return None
     return value
 
 
-def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON value")
+def _no_value(name: str) -> None:
+    """NaN and Infinity are no JSON, but many write them; one such field is no reason to read none of the others."""
 
 
-_DECODER = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=_constant)
+_DECODER = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=_no_value)
 
 
 def _is_deeper_than(value: Any, limit: int) -> bool:

@@ -332,6 +332,10 @@ class HttpProbe:
             except ValueError as error:
                 # Absent, so that a condition on it does not hold; one on the status alone still does.
                 observation.notes["body"] = f"body is not JSON: {error}"[:200]
+        if truncated:
+            # It explains a missing value as much as a text that was not found.
+            limit = self._settings.max_body
+            observation.notes["body"] = f"the body was cut at max_body ({limit} bytes); raise it to read all"
 
 
 def _open(settings: HttpSettings, name: str, tools: ProbeTools) -> Probe:

@@ -14,6 +14,7 @@ import pytest
 from loopback import LOOPS, Authority, Served, answering, free_port, plain, probe_tools, runner, serving
 from pydantic import ValidationError
 
+from agentd.condition import compile_condition, judge
 from agentd.records import Observation
 from agentd.settings import RateLimit
 from agentd.watch import http as http_module
@@ -77,7 +78,7 @@ def test_what_nobody_reads_is_not_computed(run: Run) -> None:
     assert not {"body", "text", "headers"} & set(values)
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"", b"{", b"[" * 10_000, b"NaN", b'{"a": 1e999}', b"\xff\xfe\x00"])
+@pytest.mark.parametrize("body", [b"<html>", b"", b"{", b"[" * 10_000, b"\xff\xfe\x00"])
 def test_a_body_that_is_not_json_is_absent(run: Run, body: bytes) -> None:
     """A condition on it does not hold; one on the status still does."""
     observation = seen(run, plain(body))
@@ -92,6 +93,23 @@ def test_numbers_beyond_64_bits_become_floats(run: Run) -> None:
     body = seen(run, plain(b'{"big": 123456789012345678901234567890, "ok": 9223372036854775807}')).values["body"]
 
     assert body == {"big": 1.2345678901234568e29, "ok": 2**63 - 1}
+
+
+def test_one_number_that_is_none_hides_no_other_field(run: Run) -> None:
+    """Many libraries write NaN; a condition on the status beside it must still be answered."""
+    body = seen(run, plain(b'{"status": "up", "load": NaN, "top": [-Infinity, 1e999, 5]}')).values["body"]
+
+    assert body == {"status": "up", "load": None, "top": [None, None, 5]}
+
+
+def test_a_cut_body_says_so(run: Run) -> None:
+    """`body.status is missing` alone would send people looking for the field."""
+    observation = seen(run, plain(b'{"pad": "' + b"x" * 4096 + b'", "status": "up"}'), max_body=1024)
+
+    judgement = judge(observation, [compile_condition('body.status == "up"', HTTP.variables)])
+
+    assert "body" not in observation.values
+    assert "cut at max_body (1024 bytes)" in judgement.summary
 
 
 def test_text_follows_its_charset(run: Run) -> None:
