@@ -17,6 +17,7 @@ from agentd.secret import SecretMissing, SecretText
 
 PLAIN_SECRETS = frozenset({"secret", "api_key", "routing_key", "token", "password"})
 _REFERENCE = re.compile(r"\$\{(env|file|credential):[^}]*\}")
+_NAMELESS = re.compile(r"\$\{(\w+)\}", re.ASCII)
 _CURES = {
     "env": "set it, or put it into .env beside the file",
     "file": "create it, or allow this user to read it",
@@ -60,6 +61,9 @@ class SecretCheck:
             if match := _REFERENCE.search(text):
                 yield Problem(*at, f"{match[0]} is not filled in here, and stays as it is written", warning=True)
             return
+        if typed is not None and (nameless := _NAMELESS.search(text)):
+            what = f"{nameless[0]} does not say where to look, and stays as it is written"
+            yield Problem(*at, what, f"write ${{env:{nameless[1]}}}")
         try:
             references = dict.fromkeys(SecretText(text).references)
         except ValueError:

@@ -7,6 +7,7 @@ In: one entry of `webhooks`. Out: `WebhookSettings`, with everything found out a
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, mo
 
 from agentd.deliver.formats import FORMATS, load
 from agentd.deliver.signing import signing_key
-from agentd.secret import Secret, SecretText
+from agentd.secret import Secret, SecretMissing, SecretText
 from agentd.settings import PositiveDuration, Rate, Settings, show_duration
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
@@ -35,6 +36,7 @@ _OURS = frozenset(
     }
 )
 _URL = re.compile(r"https?://[^\s/?#]", re.IGNORECASE)
+_NAMELESS = re.compile(r"\$\{(\w+)\}", re.ASCII)
 _LONGEST_TIMEOUT = timedelta(minutes=2)
 
 
@@ -82,6 +84,8 @@ class WebhookSettings(Settings):
     @field_validator("url")
     @classmethod
     def _web_address(cls, url: SecretText) -> SecretText:
+        if match := _NAMELESS.search(url.text):
+            raise ValueError(f"{match[0]} does not say where to look; write ${{env:{match[1]}}}")
         if not url.text.startswith("${") and not _URL.match(url.text):
             raise ValueError("not a web address; it begins with https:// or http:// and a host")
         return url
@@ -129,6 +133,28 @@ class WebhookSettings(Settings):
         load(self.format).check(self)
         return self
 
+    def unusable(self, environment: Mapping[str, str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """
+        What the named secrets hold now that nothing can be sent with: keys below the webhook, and `what; how to mend`.
+
+        environment: as of `SecretText.expand`. A secret that cannot be read is passed over, and no value is shown.
+        """
+        if (url := _now(self.url, environment)) is not None and not _URL.match(url.strip()):
+            what = "is empty" if not url.strip() else "holds no web address"
+            yield ("url",), f"what it names {what}; put an address there that begins with https:// or http://"
+        for index, secret in enumerate(self.secret):
+            if (value := _now(secret, environment)) is None:
+                continue
+            try:
+                signing_key(value)
+            except ValueError as error:
+                what, _, cure = str(error).partition("; ")
+                yield ("secret", index), f"{what} that it names; {cure}"
+        for name, header in self.headers.items():
+            value = _now(header, environment)
+            if value is not None and not value.isprintable():
+                yield ("headers", name), "what it names holds a line break or control character; keep it on one line"
+
     def expand(self) -> ExpandedWebhook:
         """Every secret's value, now. Raises SecretMissing."""
         return ExpandedWebhook(
@@ -136,6 +162,16 @@ class WebhookSettings(Settings):
             secrets=[secret.expand() for secret in self.secret],
             headers={name: value.expand() for name, value in self.headers.items()},
         )
+
+
+def _now(secret: SecretText, environment: Mapping[str, str]) -> str | None:
+    """The value that a reference has; None for plain text, which is judged already, and for what cannot be read."""
+    if secret.literal:
+        return None
+    try:
+        return secret.expand(environment)
+    except (SecretMissing, ValueError):
+        return None
 
 
 class ExpandedWebhook:

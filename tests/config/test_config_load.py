@@ -257,6 +257,37 @@ def test_secrets_that_are_not_there_are_errors(folder: Folder) -> None:
     folder.load()
 
 
+@pytest.mark.parametrize(
+    ("webhook", "key", "words"),
+    [
+        ("url: '${HOOK}'", "url", "${HOOK} does not say where to look"),
+        ("url: 'https://a.example/${HOOK}'", "url", "${HOOK} does not say where to look"),
+        ("url: '${env:EMPTY}'", "url", "is empty"),
+        ("url: '${env:SHORT}'", "url", "no web address"),
+        ("url: 'https://a.example/', secret: '${env:SHORT}'", "secret", "cannot read the signing secret"),
+        ("url: 'https://a.example/', secret: ['${env:GOOD}', '${env:EMPTY}']", "secret[1]", "cannot read the signing"),
+        ("url: 'https://a.example/', headers: {A: '${TOKEN}'}", "headers.A", "${TOKEN} does not say where to look"),
+        ("url: 'https://a.example/', headers: {A: 'Bearer ${env:LINES}'}", "headers.A", "line break"),
+    ],
+)
+def test_a_webhook_that_could_never_send_is_refused(folder: Folder, webhook: str, key: str, words: str) -> None:
+    """What a secret holds is read at load anyway; that it is of no use must not be found out by the first alert."""
+    folder.environment = {"EMPTY": "", "SHORT": "s=ort", "GOOD": "whsec_" + "A" * 32, "LINES": "a\nb"}
+    problem = folder.problem(f"webhooks: {{a: {{{webhook}}}}}\nalerting: {{notify: [a]}}\n" + WATCH)
+
+    assert problem.key == f"webhooks.a.{key}"
+    assert words in problem.what
+    assert problem.cure
+    assert "s=ort" not in str(problem)
+
+
+def test_secrets_that_can_be_used_are_taken(folder: Folder) -> None:
+    folder.environment = {"URL": "https://a.example/\n", "GOOD": "whsec_" + "A" * 32, "KEY": "k"}
+    webhook = "{url: '${env:URL}', secret: '${env:GOOD}', headers: {A: 'Bearer ${env:KEY}', B: '$HOME {x}'}}"
+
+    assert not folder.load(f"webhooks: {{a: {webhook}}}\nalerting: {{notify: [a]}}\n" + WATCH).warnings
+
+
 def test_dotenv_secrets_can_be_seen(folder: Folder) -> None:
     folder.write("HOOK=https://a.example/\n", ".env")
 
@@ -304,6 +335,19 @@ def test_a_watch_that_tells_nobody_is_warned_of(folder: Folder) -> None:
     warnings = folder.warnings("webhooks: {a: {url: 'https://a.example/'}}\n" + WATCH)
 
     assert "nobody is told" in warnings["watches[0]"]
+
+
+def test_webhooks_that_cannot_be_sent_to_yet_tell_nobody(folder: Folder) -> None:
+    """A webhook stands in the file, and still no message would ever go out: that must be said."""
+    pager = "webhooks: {pd: {url: 'https://a.example/', format: pagerduty}"
+    only = folder.warnings(pager + "}\nalerting: {notify: [pd]}\n" + WATCH)
+    named = WATCH.replace("name: web", "name: web, notify: [pd]")
+    one = folder.warnings(pager + ", ops: {url: 'https://b.example/'}}\nalerting: {notify: [ops]}\n" + named)
+    all_of_them = folder.warnings(pager + ", ops: {url: 'https://b.example/'}}\nalerting: {notify: [pd]}\n" + WATCH)
+
+    assert "nobody is told" in only["webhooks"]
+    assert "nobody is told" in one["watches[0]"]
+    assert "nobody is told" in all_of_them["watches[0]"]
 
 
 def test_the_file_is_looked_for_where_people_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
