@@ -80,10 +80,11 @@ def read_or_open(place: Place, path: str, offline: Callable[[Store], Awaitable[T
     try:
         return call(place, "GET", path, None, **query)
     except NoDaemon:
-        return asyncio.run(_offline(place.state_dir, offline))
+        return asyncio.run(read_store(place.state_dir, offline))
 
 
-async def _offline(state_dir: Path, work: Callable[[Store], Awaitable[T]]) -> T:
+async def read_store(state_dir: Path, work: Callable[[Store], Awaitable[T]]) -> T:
+    """Do `work` on the store, open for reading only; a daemon may have it open. Raises StoreError."""
     try:
         store = await Store.open(state_dir, read_only=True)
     except PermissionError as error:

@@ -34,6 +34,21 @@ def clean(text: object) -> str:
     return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in shown.replace("\n", " "))
 
 
+def written(value: Any) -> str:
+    """The value as JSON has it, and as a condition would: true, null, "text"; numbers to three digits."""
+    return json.dumps(_rounded(value), ensure_ascii=False, default=str)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(each) for each in value]
+    return value
+
+
 def print_json(value: Any) -> None:
     """Letters of every language as they are; what could paint the terminal stays escaped, also beyond ASCII."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
@@ -64,5 +79,5 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     """Name and value, a line each."""
     width = max(len(name) for name in facts)
     for name, value in facts.items():
-        text = clean(value)
+        text = clean(value if isinstance(value, str) else written(value))
         click.echo(f"{name:<{width}}  {click.style(text, fg=_COLOURS.get(text))}")

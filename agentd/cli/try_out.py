@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from dataclasses import replace
 from datetime import datetime
@@ -15,20 +16,25 @@ import click
 
 from agentd.alert.lifecycle import step
 from agentd.cli import FAILED, FIRING
+from agentd.cli.client import read_store
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import environment_for
-from agentd.cli.tables import clean, print_json
+from agentd.cli.tables import clean, print_json, written
 from agentd.clock import SystemClock
 from agentd.condition import judge
 from agentd.config.loader import Loaded, find_config, load
+from agentd.config.models import Config
 from agentd.daemon.assemble import assemble
 from agentd.deliver.payload import alert_data, alert_payload
-from agentd.errors import AgentdError
+from agentd.errors import AgentdError, StoreError
+from agentd.memory import heartbeats
+from agentd.memory.heartbeats import Beat
+from agentd.memory.store import STATE
 from agentd.pacing import KeyedBuckets
 from agentd.pipeline import Watch, look
 from agentd.records import Alert, EventType, Judgement, Observation, Verdict
 from agentd.secret import read_secrets_from
-from agentd.watch.heartbeat import Beats
+from agentd.watch.heartbeat import HEARTBEAT, Beats
 from agentd.watch.probe import ProbeTools
 
 _MAX_SHOWN = 400
@@ -49,7 +55,7 @@ def test(watch_name: str, config_path: Path | None, output: str) -> None:
     loaded = load(path, environment=environment_for(path))
     read_secrets_from(loaded.environment)
     watch = _open(loaded, watch_name)
-    report = asyncio.run(_try(watch))
+    report = asyncio.run(_try(watch, _links(loaded.config)))
     if output == "json":
         print_json(report)
     else:
@@ -60,16 +66,50 @@ def test(watch_name: str, config_path: Path | None, output: str) -> None:
 def _open(loaded: Loaded, name: str) -> Watch:
     names = {watch.name for watch in loaded.config.watches}
     clock = SystemClock()
-    tools = ProbeTools(clock, KeyedBuckets(loaded.config.daemon.host_rate), Beats(clock))
-    plan = assemble(loaded, tools, instance=loaded.config.daemon.instance or "test")
+    beats = Beats(clock)
+    tools = ProbeTools(clock, KeyedBuckets(loaded.config.daemon.host_rate), beats)
+    plan = assemble(loaded, tools, instance=loaded.config.daemon.instance or socket.gethostname())
     if name in plan.watches:
-        return plan.watches[name].watch
+        watch = plan.watches[name].watch
+        if watch.kind == HEARTBEAT.name:
+            # Restored as of now: whatever has become late until this moment is late.
+            beats.restore([_stored_beat(loaded, name)], clock.now())
+        return watch
     if name in names:
         raise AgentdError(f"{name} cannot be tried: it is disabled, or this version does not run its source")
     raise AgentdError(f"no watch {name!r}; the configuration has: {', '.join(sorted(names)) or 'none'}")
 
 
-async def _try(watch: Watch) -> dict[str, Any]:
+def _stored_beat(loaded: Loaded, name: str) -> Beat:
+    """The last heartbeat that the daemon took; a command gets none itself. Raises AgentdError when there is none."""
+    state_dir = loaded.config.daemon.find_state_dir(loaded.environment)
+    try:
+        rows = asyncio.run(read_store(state_dir, lambda store: store.state.read(heartbeats.load)))
+    except StoreError as error:
+        why = str(error) if _may_be(state_dir / STATE) else f"no daemon has run here, {state_dir} is empty"
+        raise AgentdError(f"{name} cannot be tried: its beats are what the daemon has stored; {why}") from error
+    for row in rows:
+        if row.watch == name:
+            return row
+    raise AgentdError(
+        f"{name} cannot be tried: the daemon whose state is in {state_dir} does not wait for its beats yet; "
+        "start it, or `agentd reload`"
+    )
+
+
+def _may_be(path: Path) -> bool:
+    """False when it is surely not there."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
+
+
+def _links(config: Config) -> dict[str, str]:
+    return {"page": f"{config.api.page_url}/"} if config.api.page_url else {}
+
+
+async def _try(watch: Watch, links: dict[str, str]) -> dict[str, Any]:
     clock = SystemClock()
     try:
         observation = await look(watch, clock)
@@ -89,7 +129,7 @@ async def _try(watch: Watch) -> dict[str, Any]:
         "conditions": _conditions(watch, observation),
         "alert": _alert_step(watch, judgement, now),
         "notify": list(watch.notify),
-        "payload": _payload(watch, judgement, now),
+        "payload": _payload(watch, judgement, now, links),
     }
 
 
@@ -112,7 +152,7 @@ def _alert_step(watch: Watch, judgement: Judgement, now: datetime) -> str:
     return f"from ok to {after.status.value} ({after.reason_text}); it fires at {needed}"
 
 
-def _payload(watch: Watch, judgement: Judgement, now: datetime) -> dict[str, Any] | None:
+def _payload(watch: Watch, judgement: Judgement, now: datetime, links: dict[str, str]) -> dict[str, Any] | None:
     """What would go out at the check with which the alert fires; None when nothing fails."""
     if judgement.verdict is not Verdict.FAILING:
         return None
@@ -121,7 +161,7 @@ def _payload(watch: Watch, judgement: Judgement, now: datetime) -> dict[str, Any
         taken = step(alert, judgement, watch.policy, now)
         alert = taken.alert
     assert taken.transition is not None
-    return alert_payload(EventType.FIRING, alert_data(replace(taken.transition, alert=alert)), at=now)
+    return alert_payload(EventType.FIRING, alert_data(replace(taken.transition, alert=alert), links=links), at=now)
 
 
 def _short(value: Any) -> Any:
@@ -137,12 +177,12 @@ def _print(report: dict[str, Any]) -> None:
     if report["observation"]:
         click.echo("\nseen")
         for key, value in report["observation"].items():
-            click.echo(f"  {key} = {clean(value)}")
+            click.echo(f"  {key} = {clean(written(value))}")
     if report["conditions"]:
         click.echo("\nconditions")
         for row in report["conditions"]:
             mark = click.style("holds", fg="green") if row["holds"] else click.style("FAILS", fg="red")
-            values = ", ".join(f"{name} = {clean(value)}" for name, value in row["values"].items())
+            values = ", ".join(f"{name} = {clean(written(value))}" for name, value in row["values"].items())
             click.echo(f"  {mark}  {clean(row['condition'])}{f'   ({values})' if values else ''}")
     click.echo(f"\nalert\n  {report['alert']}")
     click.echo(f"  tells: {', '.join(report['notify']) or 'nobody'}")

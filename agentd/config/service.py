@@ -128,6 +128,12 @@ class ApiSettings(Settings):
     hooks: dict[Name, Hook] = Field(default={}, description="Inbound webhooks by name")
     cors: Cors = Field(default=Cors(), description="Web pages of other origins")
 
+    @property
+    def page_url(self) -> str | None:
+        """Where people find the page, without the last slash; None when no TCP address is listened on."""
+        tcp = [address for address in self.listen if address.path is None]
+        return f"http://{tcp[0]}" if tcp else None
+
     def find_listen(self, environment: Mapping[str, str], state_dir: Path) -> tuple[Listen, ...]:
         """The addresses to listen on; a unix socket of its own for each state folder when none is named."""
         if any(address.path for address in self.listen):

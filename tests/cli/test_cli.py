@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ from loopback import Authority, free_port
 
 from agentd.cli import COMMANDS, main
 from agentd.cli.client import quoted
-from agentd.cli.tables import clean
+from agentd.cli.tables import clean, written
 from agentd.config.loader import load
 from agentd.daemon.app import Daemon
 from agentd.deliver.payload import payload_schema
+from agentd.memory import heartbeats
+from agentd.memory.heartbeats import Beat
 from agentd.memory.store import Store
 from agentd.watch import KINDS
 
@@ -398,8 +401,6 @@ def tried(kind: str, web: str, tmp_path: Path) -> tuple[dict[str, Any], dict[str
                 {"host": {"disk": "/"}, "expect": ["disk.used_percent <= 100"]},
                 {"host": {"disk": "/"}, "expect": ["disk.used_percent < 0"]},
             )
-        case "heartbeat":
-            return {"heartbeat": {"expect_every": "1h"}}, None
         case _:
             return {}, None
 
@@ -409,7 +410,7 @@ def test_a_look_of_each_kind(agentd: Agentd, tmp_path: Path, web: str, kind: str
     """0 when all is well, 3 when the target fails, with each condition, its values and a valid payload."""
     well, failing = tried(kind, web, tmp_path)
     watches = [{"name": name, **source} for name, source in (("well", well), ("failing", failing)) if source]
-    write(tmp_path, *watches, {"name": "job", "heartbeat": {"expect_every": "1h"}})
+    write(tmp_path, *watches, {"name": "another", "host": {"disk": "/"}})
     if well:
         said = agentd("test", "well", "-o", "json")
         assert (said.code, said.json["verdict"]) == (0, "ok"), said
@@ -438,6 +439,73 @@ def test_a_look_shows_each_condition_with_its_values(agentd: Agentd, tmp_path: P
         {"condition": 'body.status == "DOWN"', "holds": False, "values": {"body.status": "UP"}},
     ]
     assert "it fires at 3 of 5" in said.json["alert"]
+
+
+async def _keep(state_dir: Path, beat: Beat) -> None:
+    store = await Store.open(state_dir)
+    await store.state.write(lambda connection: heartbeats.save(connection, [beat]))
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("age", "ok", "count", "code", "words"),
+    [
+        (timedelta(minutes=20), True, 3, 0, "beats = 3 last_ok = true"),
+        (timedelta(hours=3), True, 3, 3, "no heartbeat for 3h"),
+        (timedelta(hours=3), True, 0, 3, "no heartbeat ever, watched for 3h"),
+        (timedelta(hours=1, minutes=30), True, 3, 3, "no heartbeat for 1h30m"),
+        (timedelta(minutes=20), False, 3, 3, "the job reported failure: disk full"),
+    ],
+    ids=["in time", "late", "never", "just late", "failed"],
+)
+def test_a_heartbeat_is_tried_with_what_the_daemon_stored(
+    agentd: Agentd, tmp_path: Path, age: timedelta, ok: bool, count: int, code: int, words: str
+) -> None:
+    """A command hears no beats itself: without the stored one it would call every dead job well."""
+    write(tmp_path, {"name": "job", "heartbeat": {"expect_every": "1h", "grace": "10m"}})
+    asyncio.run(_keep(tmp_path / "s", Beat("job", datetime.now(UTC) - age, ok, "disk full", count)))
+
+    said = agentd("test", "job")
+
+    assert said.code == code, said
+    assert words in " ".join(said.out.split())
+
+
+def test_a_heartbeat_that_no_daemon_waits_for_is_never_called_well(agentd: Agentd, tmp_path: Path) -> None:
+    """Neither before the first start nor before the reload that brings the watch."""
+    write(tmp_path, {"name": "job", "heartbeat": {"expect_every": "1h"}})
+
+    first = agentd("test", "job")
+    asyncio.run(_touch(tmp_path / "s"))
+    second = agentd("test", "job", "-o", "json")
+
+    assert (first.code, first.out) == (1, "")
+    assert "no daemon has run here" in first.err
+    assert (second.code, second.out) == (1, "")
+    assert "does not wait for its beats yet" in second.err
+
+
+def test_the_payload_of_a_look_is_what_would_go_out(agentd: Agentd, tmp_path: Path, web: str) -> None:
+    """Receivers are written by it: the instance is that of the daemon, and its page is linked."""
+    path = write(tmp_path, shop(web, "/down"), api={"listen": ["127.0.0.1:8787"]})
+    path.write_text(path.read_text().replace("  instance: web-1\n", ""))
+
+    data = agentd("test", "shop", "-o", "json").json["payload"]["data"]
+
+    assert data["instance"] == socket.gethostname()
+    assert data["links"] == {"page": "http://127.0.0.1:8787/"}
+
+
+def test_values_are_shown_as_a_condition_would_write_them(agentd: Agentd, tmp_path: Path, web: str) -> None:
+    """`true` and `null`, not the words of the language that agentd is written in."""
+    assert written({"a": None, "b": [True, 1.23456], "c": "ü"}) == '{"a": null, "b": [true, 1.235], "c": "ü"}'
+    source = {"host": "127.0.0.1", "port": int(web.rsplit(":", 1)[1])}
+    write(tmp_path, {"name": "port", "tcp": source, "expect": ["!connected"]})
+
+    said = agentd("test", "port")
+
+    assert "connected = true" in said.out
+    assert not {"True", "False", "None"} & set(said.out.replace("(", " ").replace(")", " ").split())
 
 
 def test_a_look_that_is_not_possible_is_1(agentd: Agentd, tmp_path: Path, web: str) -> None:
