@@ -12,11 +12,14 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentd.config.complaints import SECRET_KEYS, did_you_mean
 from agentd.config.document import KeyPath, dotted, parse_value
 from agentd.errors import Problem
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
 
 PREFIX = "AGENTD_"
 RESERVED = frozenset({"AGENTD_CONFIG"})
@@ -47,16 +50,25 @@ def read_dotenv(folder: Path) -> tuple[dict[str, str], list[Problem]]:
     try:
         if not path.is_file():
             return {}, []
-        from dotenv import dotenv_values
+        # The parser itself: what stands above it tells of lines it cannot read in a log of its own.
+        from dotenv.parser import parse_stream
 
-        values = dotenv_values(path, interpolate=False)
+        with path.open(encoding="utf-8") as file:
+            bindings = list(parse_stream(file))
     except OSError as error:
         return {}, [
             Problem(str(path), 0, 0, "file", f"cannot be read: {error.strerror}", "allow it, or remove the file")
         ]
     except UnicodeDecodeError:
         return {}, [Problem(str(path), 0, 0, "file", "is not UTF-8 text", "save it as UTF-8")]
-    return {name: value for name, value in values.items() if value is not None}, []
+    values = {each.key: each.value for each in bindings if each.key is not None and each.value is not None}
+    return values, [_unread(path, each) for each in bindings if each.error]
+
+
+def _unread(path: Path, binding: Binding) -> Problem:
+    text = binding.original.string  # begins with the empty lines before it
+    line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+    return Problem(str(path), line, 1, "file", "this line cannot be read", "write NAME=value", warning=True)
 
 
 def apply_overrides(

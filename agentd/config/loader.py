@@ -308,7 +308,7 @@ class _Load:
                 for path, words in webhook.unusable(self.environment):
                     what, _, cure = words.partition("; ")
                     # A secret alone is no list in the file.
-                    written = path if isinstance(entry.raw.get(path[0]), dict | list) else path[:1]
+                    written = path if isinstance(entry.raw.get(str(path[0])), dict | list) else path[:1]
                     self._add([entry.problem(written, what, cure)])
             if webhook is not None and not planned:
                 valid[name] = webhook
@@ -388,7 +388,7 @@ def _told(named: Any, planned: Collection[str]) -> bool:
     """Whether somebody is named who can be told."""
     if not isinstance(named, list):
         return named is not None  # the model says what is wrong with it
-    return any(name not in planned for name in named)
+    return any(not isinstance(name, str) or name not in planned for name in named)
 
 
 def _locate_in(document: Document) -> Locate:

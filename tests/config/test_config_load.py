@@ -163,6 +163,23 @@ watches:
     assert (c.every, c.cron) == (None, "0 6 * * *")
 
 
+def test_the_grace_of_a_heartbeat_is_all_its_patience(folder: Folder) -> None:
+    """`fail_after: 3` on top of a grace would tell of a job that is already late three looks later."""
+    loaded = folder.load(
+        TOLD
+        + """
+defaults: {fail_after: 2 of 4, recover_after: 5}
+watches:
+  - {name: a, heartbeat: {expect_every: 1h}}
+  - {name: b, heartbeat: {expect_every: 1h}, fail_after: 3, recover_after: 4}
+"""
+    )
+    a, b = loaded.config.watches
+
+    assert (a.fail_after, a.recover_after) == (FailAfter(1, 1), 1)
+    assert (b.fail_after, b.recover_after) == (FailAfter(3, 3), 4)
+
+
 def test_a_wrong_default_is_told_once(folder: Folder) -> None:
     """A thousand watches must not repeat it."""
     watches = "".join(f"  - {{name: w{i}, tcp: {{host: a.example, port: 1}}}}\n" for i in range(9))
@@ -223,6 +240,18 @@ def test_dotenv_stands_below_the_real_environment(folder: Folder) -> None:
     assert (loaded.config.daemon.log_level, loaded.config.daemon.instance) == ("debug", "real")
     assert loaded.environment["TOKEN"] == "$HOME"
     assert loaded.origins["daemon.log_level"] == f"{folder.path / '.env'} (AGENTD_DAEMON__LOG_LEVEL)"
+
+
+def test_a_line_of_dotenv_that_cannot_be_read_is_warned_of_with_its_place(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The variable that somebody meant to set there is missing; the lines around it count all the same."""
+    folder.write("# words\nA=1\n\nnonsense here !\nexport B='2'\nC\n", ".env")
+    loaded = folder.load(TOLD + WATCH)
+
+    assert [(each.file, each.line) for each in loaded.warnings] == [(str(folder.path / ".env"), 4)]
+    assert (loaded.environment["A"], loaded.environment["B"]) == ("1", "2")
+    assert not caplog.records
 
 
 def test_a_dotenv_that_cannot_be_read_is_a_problem(folder: Folder) -> None:
