@@ -152,9 +152,14 @@ def complete(raw: dict[str, Any], defaults: Mapping[str, Any], kinds: Mapping[st
         if name in raw and raw[name] is None:
             whole[name] = {}
     kind = next((kinds[name] for name in kinds if name in raw), None)
+    heartbeat = kind is not None and kind.name == "heartbeat"
     scheduled = any(raw.get(key) is not None for key in ("every", "cron")) or bool(raw.get("on"))
-    if (scheduled or (kind is not None and kind.name == "heartbeat")) and "every" not in raw:
+    if (scheduled or heartbeat) and "every" not in raw:
         whole.pop("every", None)
+    if heartbeat:
+        # Its grace is the patience; a silence that outlasts it is certain, and so is a beat that ends it.
+        for key in ("fail_after", "recover_after"):
+            whole[key] = raw.get(key, 1)
     if kind is not None:
         if raw.get("expect") is None:
             whole["expect"] = kind.expect

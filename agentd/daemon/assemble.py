@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from agentd.alert.lifecycle import Policy
 from agentd.condition import Condition
@@ -22,6 +21,7 @@ from agentd.pipeline import Watch, open_watch
 from agentd.schedule.triggers import Cron, Every, OnDemand, Trigger
 from agentd.settings import Settings
 from agentd.watch import KINDS
+from agentd.watch.heartbeat import HeartbeatSettings
 from agentd.watch.probe import ProbeTools
 
 
@@ -116,9 +116,8 @@ def _plan(
 def _trigger(config: WatchConfig) -> Trigger:
     if config.cron is not None:
         return Cron(parse_cron(config.cron, config.timezone))
+    if isinstance(config.source, HeartbeatSettings):
+        return Every(config.source.look_every, config.name)
     if config.every is not None:
         return Every(config.every, config.name)
-    if config.kind == "heartbeat":
-        # Its own `expect_every` says when the job reports; looking whether it did costs nothing.
-        return Every(timedelta(seconds=KINDS[config.kind].every), config.name)
     return OnDemand()

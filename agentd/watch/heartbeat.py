@@ -31,6 +31,8 @@ MAX_PARDONS = 2
 MAX_MESSAGE_CHARS = 500
 _MIN_GRACE = timedelta(seconds=10)
 _MAX_GRACE = timedelta(hours=1)
+_MIN_LOOK = timedelta(seconds=1)
+_MAX_LOOK = timedelta(seconds=10)
 
 
 def is_pardoned(
@@ -154,6 +156,14 @@ class HeartbeatSettings(Settings):
             return self.grace
         return min(max(self.expect_every / 10, _MIN_GRACE), _MAX_GRACE)
 
+    @property
+    def look_every(self) -> timedelta:
+        """
+        How often to look whether it reported: a look costs nothing, and what is late by its grace is told of at most
+        half a grace later; between one second and ten.
+        """
+        return min(max(self.allowed_grace / 2, _MIN_LOOK), _MAX_LOOK)
+
 
 class HeartbeatProbe:
     """Looks at what came in; touches no network."""
@@ -207,5 +217,5 @@ HEARTBEAT = Kind(
     },
     open=_open,
     network=False,
-    every=10.0,
+    every=_MAX_LOOK.total_seconds(),
 )

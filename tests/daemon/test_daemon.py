@@ -422,6 +422,25 @@ def test_heartbeats_outlive_a_restart(tell: Tell) -> None:
     tell(story)
 
 
+def test_silence_is_told_of_once_the_grace_is_over(tell: Tell) -> None:
+    """The grace is what the operator allowed; looks and streaks of ours must not be added to it."""
+
+    async def story(house: House) -> None:
+        async with Receiver() as receiver:
+            house.write({"name": "job", "heartbeat": {"expect_every": "10s", "grace": "4s"}}, hook=receiver.url)
+            async with house.living() as daemon:
+                await house.clock.advance(3)
+                await daemon.control.beat("job", token=None, ok=True, message="", trusted=True)
+                await house.clock.advance(13)
+                assert told(receiver) == []
+
+                await house.clock.advance(3.5)
+
+                assert told(receiver) == ["job alert.firing"]
+
+    tell(story)
+
+
 def test_too_much_memory_for_too_long_is_told_and_ends_in_a_restart(tell: Tell) -> None:
     """A leak must end in a clean start, and somebody should know."""
 

@@ -252,6 +252,14 @@ def test_the_default_grace_follows_the_interval(every: str, grace: int) -> None:
     assert HeartbeatSettings(expect_every=every).allowed_grace == timedelta(seconds=grace)  # type: ignore[arg-type]  # read from text
 
 
+@pytest.mark.parametrize(("grace", "every"), [("0s", 1), ("3s", 1.5), ("20s", 10), ("1h", 10)])
+def test_a_short_grace_is_looked_at_often(grace: str, every: float) -> None:
+    """A job that reports each few seconds is late by more than its grace when looked at each ten."""
+    settings = HeartbeatSettings(expect_every="5s", grace=grace)  # type: ignore[arg-type]  # read from text
+
+    assert settings.look_every == timedelta(seconds=every)
+
+
 def test_never_expecting_a_beat_is_refused() -> None:
     """`expect_every: 0` would fire at every look."""
     with pytest.raises(ValidationError, match="not longer than zero"):
