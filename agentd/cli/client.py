@@ -9,14 +9,19 @@ import getpass
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import click
 import httpx
 
 from agentd.cli.place import Place
+from agentd.cli.tables import since
+from agentd.clock import iso
 from agentd.errors import AgentdError, StoreError
+from agentd.memory import meta
 from agentd.memory.store import Store
 
 T = TypeVar("T")
@@ -76,11 +81,23 @@ def _knock(path: Path) -> None:
 
 
 def read_or_open(place: Place, path: str, offline: Callable[[Store], Awaitable[T]], **query: str | None) -> T | Any:
-    """Ask the daemon, or read the store itself when there is no daemon. Raises StoreError when there is neither."""
+    """
+    Ask the daemon, or read the store itself when there is no daemon, and say so on stderr.
+
+    Raises StoreError when there is neither.
+    """
     try:
         return call(place, "GET", path, None, **query)
     except NoDaemon:
-        return asyncio.run(read_store(place.state_dir, offline))
+        pass
+
+    async def both(store: Store) -> tuple[datetime | None, T]:
+        return await store.state.read(meta.alive_at), await offline(store)
+
+    alive, answer = asyncio.run(read_store(place.state_dir, both))
+    when = f", last alive {since(alive, datetime.now(UTC))} ({iso(alive)})" if alive else ""
+    click.echo(f"agentd is not running; this is what it stored{when}", err=True)
+    return answer
 
 
 async def read_store(state_dir: Path, work: Callable[[Store], Awaitable[T]]) -> T:

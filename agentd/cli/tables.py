@@ -6,9 +6,11 @@ In: plain values, in which text is hostile: a log line must not paint the termin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -26,6 +28,9 @@ _COLOURS = {
     "blind": "magenta",
     "paused": "cyan",
 }
+
+
+_MOMENTS = ("_at", "_until")
 
 
 def clean(text: object) -> str:
@@ -49,6 +54,29 @@ def _rounded(value: Any) -> Any:
     return value
 
 
+def since(moment: datetime, now: datetime) -> str:
+    """How long ago, or in how long, in one or two units: `12s ago`, `in 1h5m`."""
+    whole = round((now - moment).total_seconds())
+    seconds = abs(whole)
+    if seconds < 60:
+        length = f"{seconds}s"
+    elif seconds < 3600:
+        length = f"{seconds // 60}m"
+    elif seconds < 86400:
+        length = f"{seconds // 3600}h" + (f"{seconds % 3600 // 60}m" if seconds % 3600 >= 60 else "")
+    else:
+        length = f"{seconds // 86400}d" + (f"{seconds % 86400 // 3600}h" if seconds % 86400 >= 3600 else "")
+    return f"{length} ago" if whole >= 0 else f"in {length}"
+
+
+def _cell(key: str, value: Any, now: datetime) -> str:
+    if isinstance(value, str) and key.endswith(_MOMENTS):
+        # A moment takes 24 columns, and a person wants its distance; JSON has it in full.
+        with contextlib.suppress(ValueError, TypeError):
+            return since(datetime.fromisoformat(value), now)
+    return clean(value if value is None or isinstance(value, str) else written(value))
+
+
 def print_json(value: Any) -> None:
     """Letters of every language as they are; what could paint the terminal stays escaped, also beyond ASCII."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
@@ -56,7 +84,11 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str) -> None:
-    """columns: key of a row to heading, in order. A word that names a state is coloured on a terminal."""
+    """
+    columns: key of a row to heading, in order; the moments of `…_at` and `…_until` are shown by their distance.
+
+    A word that names a state is coloured on a terminal.
+    """
     if not rows:
         click.echo(empty)
         return
@@ -66,9 +98,11 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for key in columns:
-        table.add_column(columns[key], overflow="fold", no_wrap=key in ("id", "name", "watch", "state"))
+        one_line = key in ("id", "name", "watch", "state") or key.endswith(_MOMENTS)
+        table.add_column(columns[key], overflow="fold", no_wrap=one_line)
+    now = datetime.now(UTC)
     for row in rows:
-        cells = [clean(row.get(key)) for key in columns]
+        cells = [_cell(key, row.get(key), now) for key in columns]
         table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in cells))
     # Piped output is for grep: one row stays one line.
     width = None if sys.stdout.isatty() else 400

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -25,11 +26,12 @@ from loopback import Authority, free_port
 
 from agentd.cli import COMMANDS, main
 from agentd.cli.client import quoted
-from agentd.cli.tables import clean, written
+from agentd.cli.tables import clean, since, written
+from agentd.clock import iso
 from agentd.config.loader import load
 from agentd.daemon.app import Daemon
 from agentd.deliver.payload import payload_schema
-from agentd.memory import heartbeats
+from agentd.memory import heartbeats, meta
 from agentd.memory.heartbeats import Beat
 from agentd.memory.store import Store
 from agentd.watch import KINDS
@@ -174,10 +176,29 @@ def test_no_daemon_is_said_and_the_store_read(agentd: Agentd, tmp_path: Path, we
 
     assert said.code == 1
     assert said.json["state"] == "not running"
+    assert said.err.startswith("agentd is not running; this is what it stored")
     assert [row["name"] for row in agentd("watches", "-o", "json").json["watches"]] == ["shop"]
     assert agentd("alerts").out == "All is well.\n"
     assert "empty" in agentd("outbox", "list").out
     assert agentd("outbox", "show", "msg_1").code == 1
+
+
+def test_what_is_read_without_a_daemon_says_how_old_it_is(agentd: Agentd, tmp_path: Path, web: str) -> None:
+    """A calm table of a daemon that died last week is the most dangerous kind."""
+    write(tmp_path, shop(web))
+    died = datetime.now(UTC) - timedelta(days=7, minutes=1)
+
+    async def live_and_die() -> None:
+        store = await Store.open(tmp_path / "s")
+        await store.state.write(lambda connection: meta.stamp_alive(connection, died))
+        await store.close()
+
+    asyncio.run(live_and_die())
+    for words in (("status",), ("watches",), ("alerts",), ("alerts", "-o", "json"), ("outbox", "list")):
+        said = agentd(*words)
+
+        assert f"agentd is not running; this is what it stored, last alive 7d ago ({iso(died)})\n" in said.err
+        assert "this is what it stored" not in said.out
 
 
 async def _touch(state_dir: Path) -> None:
@@ -649,6 +670,36 @@ def test_every_command_explains_itself(agentd: Agentd) -> None:
 def test_text_is_made_harmless_for_the_terminal(text: object, shown: str) -> None:
     """One line, nothing hidden."""
     assert clean(text) == shown
+
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("moment", "shown"),
+    [
+        (NOW, "0s ago"),
+        (NOW - timedelta(seconds=12.3), "12s ago"),
+        (NOW - timedelta(seconds=59.9), "1m ago"),
+        (NOW - timedelta(hours=1), "1h ago"),
+        (NOW - timedelta(hours=3, minutes=5), "3h5m ago"),
+        (NOW - timedelta(days=400), "400d ago"),
+        (NOW - timedelta(days=4, hours=3), "4d3h ago"),
+        (NOW + timedelta(seconds=65), "in 1m"),
+    ],
+)
+def test_moments_are_shown_by_their_distance(moment: datetime, shown: str) -> None:
+    """Nobody subtracts timestamps in a night; 24 letters of them push the rest off the screen."""
+    assert since(moment, NOW) == shown
+
+
+def test_tables_fit_a_narrow_terminal(agentd: Agentd, daemon: Daemon) -> None:
+    """Ages in tables, whole moments in JSON."""
+    assert agentd("watches", "-o", "json").json["watches"][1]["checked_at"].endswith("Z")
+    assert "s ago" in agentd("watches").out
+    assert "s ago" in agentd("alerts").out
+    for words in (("watches",), ("alerts",), ("outbox", "list")):
+        assert not re.search(r"\d{4}-\d\d-\d\dT", agentd(*words).out)
 
 
 # What is loaded, and the demo
