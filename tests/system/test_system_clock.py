@@ -156,12 +156,16 @@ async def test_a_jump_in_the_middle_of_an_incident_loses_no_message(tmp_path: Pa
         await stage.hook.start()
         clock.jump(30 * DAY)
 
-        # A month later a reminder is due too, and agentd may have told of the receiver itself.
-        await stage.hook.message("alert.firing", watch="shop")
+        def kinds() -> list[str]:
+            # A month later a reminder is due too, and agentd may have told of the receiver itself.
+            messages = [request.json for request in stage.hook.taken]
+            told = [each["type"] for each in messages if each["data"]["watch"] == "shop"]
+            return [kind for kind in told if kind != "alert.reminder"]
+
+        await stage.news.until(lambda: kinds() == ["alert.firing"], "the message arrives")
         target.status = 200
-        await stage.hook.message("alert.resolved", watch="shop")
-        kinds = [each["type"] for each in stage.hook.messages() if each["data"]["watch"] == "shop"]
-        assert [kind for kind in kinds if kind != "alert.reminder"] == ["alert.firing", "alert.resolved"]
+        await stage.news.until(lambda: kinds() == ["alert.firing", "alert.resolved"], "the end arrives")
+        await daemon.logged("delivered", id=stage.hook.ids[-1])
         assert await stage.outbox() == []
 
 
