@@ -20,6 +20,7 @@ from agentd.clock import from_optional_us, from_us, to_us
 from agentd.memory.columns import first, optional_text, text, value
 from agentd.records import Delivery, EventType
 
+STATES = ("waiting", "claimed", "dead")
 MAX_DELIVERED = 10_000
 _MAX_ERROR = 500
 
@@ -80,13 +81,17 @@ _DEAD = """
     WHERE state = 'dead' AND superseded = 0 AND (?1 IS NULL OR webhook = ?1) ORDER BY seq LIMIT ?2"""
 _COUNT_DEAD = """
     SELECT count(*) FROM outbox WHERE state = 'dead' AND superseded = ?1 AND (?2 IS NULL OR webhook = ?2)"""
+_UNDELIVERED = """
+    SELECT webhook, count(*) FROM outbox WHERE state = 'dead' AND superseded = 0 GROUP BY webhook ORDER BY webhook"""
 _GET = f"SELECT {_ROW} FROM outbox WHERE id = ?"
 _GET_DELIVERED = """
     SELECT seq, id, webhook, lane, type, fingerprint, created_at, delivered_at, attempts, status
     FROM delivered WHERE id = ? ORDER BY number DESC LIMIT 1"""
 _ROWS = f"""
     SELECT {_ROW} FROM outbox
-    WHERE seq > ?1 AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR webhook = ?3) ORDER BY seq LIMIT ?4"""
+    WHERE seq > ?1 AND (?2 IS NULL OR state = ?2 OR (?2 = 'claimed' AND state = 'waiting' AND leased = 1))
+      AND (?3 IS NULL OR webhook = ?3)
+    ORDER BY seq LIMIT ?4"""
 _COUNTS = "SELECT webhook, state, count(*) FROM outbox GROUP BY webhook, state"
 _OLDEST = """
     SELECT created_at FROM outbox WHERE state = 'waiting' AND (?1 IS NULL OR webhook = ?1) ORDER BY seq LIMIT 1"""
@@ -315,8 +320,8 @@ def rows(
     after: int | None = None,
 ) -> list[OutboxRow]:
     """
-    Rows in the order they were written. state: `waiting` (claimed ones too) or `dead`; after: the seq of the last
-    row of the page before.
+    Rows in the order they were written. state: one of STATES, of which `waiting` gives the claimed ones too;
+    after: the seq of the last row of the page before.
     """
     return [_row(row) for row in c.execute(_ROWS, (after or 0, state, webhook, limit))]
 
@@ -327,6 +332,11 @@ def counts(c: apsw.Connection) -> dict[str, Counts]:
     for webhook, state, count in c.execute(_COUNTS):
         found[webhook] = found.get(webhook, Counts(0, 0))._replace(**{state: count})
     return found
+
+
+def undelivered(c: apsw.Connection) -> dict[str, int]:
+    """The dead letters by webhook that nothing newer about the same alert has overtaken."""
+    return {str(webhook): int(count) for webhook, count in c.execute(_UNDELIVERED)}
 
 
 def oldest_waiting(c: apsw.Connection, webhook: str | None = None) -> datetime | None:
