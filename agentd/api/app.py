@@ -22,9 +22,11 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agentd.api.beat import read_beat
 from agentd.api.page import STYLE, render_overview
 from agentd.api.service import Conflict, Forbidden, NotFound, Service
 from agentd.errors import AgentdError, ConfigError, StoreError
+from agentd.memory.outbox import STATES as OUTBOX_STATES
 
 MAX_BODY_BYTES = 64 * 1024
 _ROWS_AT_ONCE = 200
@@ -60,6 +62,7 @@ def make_app(service: Service, *, hosts: Collection[str] | None) -> Starlette:
             Route("/api/v1/webhooks/{name}/enable", routes.enable_webhook, methods=["POST"]),
             Route("/api/v1/heartbeat/{name}", routes.beat, methods=["POST", "PUT"]),
             Route("/api/v1/reload", routes.reload, methods=["POST"]),
+            Route("/api/v1/doctor/resume", routes.release, methods=["POST"]),
         ],
         exception_handlers={HTTPException: _http_problem, AgentdError: _agentd_problem, Exception: _defect},
     )
@@ -154,6 +157,8 @@ class _Routes:
             limit = min(1000, max(1, int(query.get("limit", "100"))))
         except ValueError:
             raise HTTPException(422, "limit: write a whole number from 1 to 1000") from None
+        if query.get("state") not in (None, *OUTBOX_STATES):
+            raise HTTPException(422, f"state: write one of {', '.join(OUTBOX_STATES)}")
         rows = await self._service.outbox(state=query.get("state"), webhook=query.get("webhook"), limit=limit)
         return JSONResponse(rows)
 
@@ -185,17 +190,17 @@ class _Routes:
     async def beat(self, request: Request) -> Response:
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         token = bearer.strip() if scheme.lower() == "bearer" else request.query_params.get("token")
-        status = request.query_params.get("status", "ok")
-        if status not in ("ok", "failed"):
-            raise HTTPException(422, "status: write ok or failed")
-        message = (await _limited(request)).decode("utf-8", "replace")[:1000]
+        ok, message = read_beat(await _limited(request), request.query_params)
         answer = await self._service.beat(
-            request.path_params["name"], token=token, ok=status == "ok", message=message, trusted=self._trusted
+            request.path_params["name"], token=token, ok=ok, message=message[:1000], trusted=self._trusted
         )
         return JSONResponse(answer)
 
     async def reload(self, request: Request) -> Response:
         return JSONResponse(await self._service.reload(by=_who(await _body(request))))
+
+    async def release(self, request: Request) -> Response:
+        return JSONResponse(await self._service.release(by=_who(await _body(request))))
 
 
 async def _limited(request: Request) -> bytes:

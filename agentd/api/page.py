@@ -16,6 +16,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 68rem; 
 h1 { font-size: 1.3rem; margin: 0 0 .2rem; } h2 { font-size: 1.05rem; margin: 1.6rem 0 .5rem; }
 .muted { opacity: .7; } .state { font-weight: 600; }
 .ok { color: var(--ok); } .failing, .firing { color: var(--failing); } .blind, .pending { color: var(--blind); }
+ul.trouble { border: 2px solid; color: var(--failing); font-weight: 600; padding: .6rem 1rem .6rem 2rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .35rem .5rem; vertical-align: top; }
 tr { border-top: 1px solid var(--line); } thead tr { border: 0; } th { font-weight: 600; opacity: .7; }
@@ -50,6 +51,7 @@ def render_overview(overview: dict[str, Any], *, style: str) -> str:
 <p class="muted">{_headline(status)}</p>
 </header>
 <main>
+{_trouble(status["trouble"])}
 <h2>Alerts</h2>
 {_alerts(overview["alerts"])}{_more(overview["more_alerts"], "alerts")}
 <h2>Watches</h2>
@@ -71,6 +73,11 @@ def _headline(status: dict[str, Any]) -> str:
     if outbox["dead"]:
         parts.append(f"{outbox['dead']} undeliverable")
     return " · ".join(escape(str(part)) for part in parts)
+
+
+def _trouble(lines: list[str]) -> str:
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<ul class="trouble" role="alert">{items}</ul>' if items else ""
 
 
 def _more(count: int, what: str) -> str:

@@ -68,6 +68,10 @@ class Service(Protocol):
 
     async def reload(self, *, by: str) -> Json: ...
 
+    async def release(self, *, by: str) -> Json:
+        """Send again what a restore holds back."""
+        ...
+
     async def overview(self) -> Json:
         """What the page shows: status, the watches and alerts that need a look first, and how many more there are."""
         ...

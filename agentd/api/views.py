@@ -57,8 +57,8 @@ def in_order_of_need(alerts: list[Alert]) -> list[Alert]:
     )
 
 
-def delivery_view(row: OutboxRow, *, whole: bool = False) -> dict[str, Any]:
-    """whole: with the payload's data."""
+def delivery_view(row: OutboxRow, *, whole: bool = False, note: str | None = None) -> dict[str, Any]:
+    """whole: with the payload's data. note: what hinders messages for this webhook, if anything does."""
     delivery = row.delivery
     view: dict[str, Any] = {
         "id": delivery.id,
@@ -66,6 +66,7 @@ def delivery_view(row: OutboxRow, *, whole: bool = False) -> dict[str, Any]:
         "lane": delivery.lane,
         "type": delivery.type.value,
         "state": row.state,
+        "note": note if row.state in ("waiting", "claimed") else None,
         "fingerprint": delivery.fingerprint,
         "created_at": iso(delivery.created_at),
         "due_at": iso(delivery.due_at),

@@ -18,8 +18,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import apsw
+
 from agentd import __version__
 from agentd.api.server import ApiServer, make_servers, open_socket
+from agentd.api.trouble import orphans
 from agentd.clock import Clock, SystemClock, iso
 from agentd.config.loader import Loaded, load
 from agentd.daemon.assemble import Plan, Planned, assemble, self_policy
@@ -27,17 +30,17 @@ from agentd.daemon.chores import Chores, attempt
 from agentd.daemon.control import Control
 from agentd.daemon.keeping import AGENTD, Keeping, remember
 from agentd.daemon.notify import ServiceManager, listen_fds, strip_environment
-from agentd.daemon.selfwatch import SWEEP_S, SelfWatch
+from agentd.daemon.selfwatch import SWEEP_S, WEBHOOK_RULE, Receivers, SelfWatch
 from agentd.daemon.watchdog import Watchdog
 from agentd.deliver.courier import Courier
 from agentd.errors import AgentdError, InvalidConfig, StoreError
-from agentd.memory import ledger, meta, outbox
+from agentd.memory import audit, ledger, meta, outbox, webhooks
 from agentd.memory.ledger import ProbeRow
 from agentd.memory.recorder import Recorder
 from agentd.memory.retention import Retention
 from agentd.memory.store import Store
 from agentd.pacing import KeyedBuckets
-from agentd.pipeline import REMINDER_SWEEP_S, Pipeline
+from agentd.pipeline import REMINDER_SWEEP_S, SELF, Pipeline
 from agentd.records import AlertStatus
 from agentd.schedule.ledger import Ledger
 from agentd.schedule.scheduler import Due, Scheduler
@@ -83,6 +86,7 @@ class Daemon:
         self.state_dir = self.config.daemon.find_state_dir(loaded.environment)
         self.started_at = self.clock.now()
         self.note = ""
+        self.refused: str | None = None
         self.held: str | None = None
         self.ready = asyncio.Event()
         self._loaded = loaded
@@ -167,11 +171,13 @@ class Daemon:
         self.tools = ProbeTools(clock=self.clock, hosts=hosts, beats=self.keeping.beats)
         self.plan = Plan(self.config, {}, {})
         await self._swap(await asyncio.to_thread(assemble, self._loaded, self.tools, instance=self.instance))
+        self.receivers = Receivers()
         self.selfwatch = SelfWatch(
             self.clock,
             memory_limit=self.config.daemon.memory_limit,
             full=lambda: self.store.full,
             trouble=lambda: self.store.trouble,
+            receivers=self._examine_receivers,
             report=self.pipeline.report_self,
             stamp=self._stamp,
             restart=self.restart,
@@ -265,6 +271,14 @@ class Daemon:
             await attempt("save the heartbeats", self.keeping.save_beats())
             await attempt("save the stamp", self._stamp())
 
+    async def _examine_receivers(self) -> dict[str, str | None]:
+        # From the store: while the outbox is held, the courier has not read yet who is disabled.
+        disabled = await self.store.state.read(webhooks.disabled)
+        ours = [alert.rule or "" for alert in self.pipeline.alerts.values() if alert.watch == SELF]
+        told = [rule.removeprefix(WEBHOOK_RULE) for rule in ours if rule.startswith(WEBHOOK_RULE)]
+        wrong = self.receivers.judge(self.courier.health(), disabled, self.clock.monotonic())
+        return dict.fromkeys(told) | wrong  # one that the configuration no longer names is no trouble any more
+
     def _crashed(self, task: str) -> None:
         self.note = f"{task} crashed"
         self._exit_code = EXIT_CRASHED
@@ -294,6 +308,22 @@ class Daemon:
         await self.keeping.resume(watch, by=by)
         if watch in self.plan.watches:
             self.scheduler.resume(watch)
+
+    async def release(self, *, by: str) -> bool:
+        """Send again after a restore, and write down who said so. False when nothing was held. Raises StoreError."""
+        now = self.clock.now()
+
+        def change(connection: apsw.Connection) -> bool:
+            was_held = meta.delete(connection, meta.HELD)
+            audit.append(connection, by, "release", "outbox", "", now)
+            return was_held
+
+        was_held = await self.store.state.write(change)
+        if self.held is not None and not self._stopping.is_set():
+            self.held = None
+            self._chores.keep("courier", self.courier.run())
+            log.info("outbox_released", extra={"by": by})
+        return was_held
 
     async def _store_answers(self) -> None:
         """Proof of life for the watchdog: the writer has taken a turn. A full disk is an answer."""
@@ -381,12 +411,15 @@ class Daemon:
         self._loaded = loaded
         read_secrets_from(loaded.environment, register_secret)
         await self._swap(plan)
+        self.refused = None
         self.note = f"restart to apply changes of {', '.join(later)}" if later else ""
+        for lost in orphans((await self.courier.stats()).waiting, plan.webhooks):
+            log.warning("webhook_gone", extra={"what": lost})
         log.info("reloaded", extra={"watches": len(plan.watches), "restart_for": ", ".join(later)})
         return None
 
     def _refused(self, why: str) -> str:
-        self.note = f"reload refused at {iso(self.clock.now())}, running on as before: {why}"
+        self.note = self.refused = f"reload refused at {iso(self.clock.now())}, running on as before: {why}"
         log.error("reload_refused", extra={"why": why})
         return why
 

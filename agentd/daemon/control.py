@@ -17,11 +17,12 @@ import apsw
 from agentd import __version__
 from agentd.api.app import same_token
 from agentd.api.service import Conflict, Forbidden, Json, NotFound
+from agentd.api.trouble import Hindrances, find_trouble, orphans, read_hindrances
 from agentd.api.views import alert_view, delivery_view, in_order_of_need, is_current, moment
 from agentd.clock import iso
 from agentd.daemon.selfwatch import resident_bytes
 from agentd.errors import ConfigError
-from agentd.memory import audit, outbox, rollups, webhooks
+from agentd.memory import audit, outbox, rollups
 from agentd.pipeline import Check, Watch
 from agentd.records import AlertStatus, Verdict
 from agentd.secret import SecretMissing
@@ -57,7 +58,7 @@ class Control:
             if is_current(alert):
                 alerts[alert.status.value] = alerts.get(alert.status.value, 0) + 1
         courier, scheduler = await daemon.courier.stats(), daemon.scheduler.stats()
-        off = await daemon.store.state.read(webhooks.disabled)
+        hindrances = await daemon.store.state.read(read_hindrances)
         return {
             "state": "running" if daemon.ready.is_set() else "starting",
             "version": __version__,
@@ -67,6 +68,7 @@ class Control:
             "state_dir": str(daemon.state_dir),
             "started_at": iso(daemon.started_at),
             "uptime": show_duration(timedelta(seconds=int((now - daemon.started_at).total_seconds()))),
+            "trouble": self._trouble(hindrances),
             "note": daemon.note,
             "page": daemon.page_url,
             "watches": {"total": len(daemon.plan.watches), "paused": len(daemon.keeping.paused), **verdicts},
@@ -75,7 +77,7 @@ class Control:
                 "waiting": sum(courier.waiting.values()),
                 "dead": sum(courier.dead.values()),
                 "held": daemon.held,
-                "disabled_webhooks": sorted(off),
+                "disabled_webhooks": sorted(hindrances.disabled),
             },
             "checks": {
                 "done": daemon.pipeline.checks,
@@ -86,6 +88,17 @@ class Control:
             "store": {"full": daemon.store.full, "trouble": daemon.store.trouble},
             "memory_mib": round(resident_bytes() / 2**20, 1),
         }
+
+    def _trouble(self, hindrances: Hindrances) -> list[str]:
+        daemon, lines = self._daemon, []
+        if daemon.store.trouble:
+            lines.append(daemon.store.trouble)
+        if daemon.store.full:
+            lines.append("the disk is full: history is not kept, alerts live on the ballast; make room")
+        lines += find_trouble(hindrances, daemon.plan.webhooks)
+        if daemon.refused:
+            lines.append(daemon.refused.splitlines()[0])
+        return lines
 
     async def watches(self) -> list[Json]:
         views = []
@@ -152,16 +165,19 @@ class Control:
         return alert.status is not AlertStatus.FIRING, calm, watch.name
 
     async def outbox(self, *, state: str | None, webhook: str | None, limit: int) -> Json:
-        rows = await self._daemon.store.state.read(
-            lambda connection: outbox.rows(connection, state=state, webhook=webhook, limit=limit)
+        rows, found = await self._daemon.store.state.read(
+            lambda c: (outbox.rows(c, state=state, webhook=webhook, limit=limit), read_hindrances(c))
         )
-        return {"deliveries": [delivery_view(row) for row in rows]}
+        if webhook is not None and not rows:
+            await self._known_receiver(webhook)
+        known = self._daemon.plan.webhooks
+        return {"deliveries": [delivery_view(row, note=found.note(row.delivery.webhook, known)) for row in rows]}
 
     async def delivery(self, identity: str) -> Json:
-        row = await self._daemon.store.state.read(lambda connection: outbox.get(connection, identity))
+        row, found = await self._daemon.store.state.read(lambda c: (outbox.get(c, identity), read_hindrances(c)))
         if row is None:
             raise NotFound(f"no delivery {identity!r}; `agentd outbox list` shows them")
-        return delivery_view(row, whole=True)
+        return delivery_view(row, whole=True, note=found.note(row.delivery.webhook, self._daemon.plan.webhooks))
 
     # Acting.
 
@@ -189,6 +205,8 @@ class Control:
 
     async def retry(self, identity: str | None, *, webhook: str | None, by: str) -> Json:
         now, state = self._daemon.clock.now(), self._daemon.store.state
+        if webhook is not None:
+            await self._known_receiver(webhook)
         await state.write(lambda connection: audit.append(connection, by, "retry", identity or webhook or "*", "", now))
         if identity is None:
             done = await self._retry_dead(webhook)
@@ -276,7 +294,14 @@ class Control:
         why = await self._daemon.reload()
         if why is not None:
             raise ConfigError(f"the new configuration is refused, the old one runs on: {why}")
-        return {"reloaded": True, "note": self._daemon.note}
+        found = await self._daemon.store.state.read(read_hindrances)
+        lost = orphans(found.waiting, self._daemon.plan.webhooks)
+        return {"reloaded": True, "note": "; ".join([*filter(None, [self._daemon.note]), *lost])}
+
+    async def release(self, *, by: str) -> Json:
+        if not self._daemon.ready.is_set():
+            raise Conflict("the daemon is starting; try again when it runs")
+        return {"was_held": await self._daemon.release(by=by)}
 
     def _run_now(self, watch: str) -> asyncio.Task[None]:
         try:
@@ -289,6 +314,11 @@ class Control:
         if watch is None:
             raise NotFound(f"no watch {name!r}; `agentd watches` shows them")
         return watch
+
+    async def _known_receiver(self, name: str) -> None:
+        """One that the configuration names, or that messages are still kept for."""
+        if not await self._daemon.store.state.read(lambda c: outbox.rows(c, webhook=name, limit=1)):
+            self._known_webhook(name)
 
     def _known_webhook(self, name: str) -> None:
         if name not in self._daemon.plan.webhooks:

@@ -1,5 +1,5 @@
 """
-The daemon's eye on itself: memory, store, and the stamp that says "I was alive then".
+The daemon's eye on itself: memory, store, webhooks, and the stamp that says "I was alive then".
 
 In: what the process and the store say every `SWEEP_S`. Out: alerts of the watch `agentd`, a request to restart
 when memory stays above its limit, the `alive_at` stamp by which the next start knows how long we were away.
@@ -8,18 +8,22 @@ when memory stays above its limit, the `alive_at` stamp by which the next start 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from agentd.clock import Clock
+from agentd.deliver.outlet import OutletHealth
 from agentd.records import Severity
 from agentd.settings import show_duration
 
 log = logging.getLogger("agentd.selfwatch")
 
 SWEEP_S = 15.0
+WEBHOOK_RULE = "webhook:"
+"""Begins the rule of the alert that tells of a webhook; its name follows."""
 MEMORY_PATIENCE = timedelta(minutes=5)
+WEBHOOK_PATIENCE = timedelta(minutes=15)
 
 
 def resident_bytes() -> int:
@@ -48,10 +52,39 @@ class MemoryLimit:
         return now_s - self.above_since_s >= MEMORY_PATIENCE.total_seconds()
 
 
+@dataclass(slots=True)
+class Receivers:
+    """
+    Says which webhooks people must be told of by way of the others.
+
+    failing_since_s: monotonic, by webhook: a wall clock that is set must accuse nobody.
+    """
+
+    failing_since_s: dict[str, float] = field(default_factory=dict)
+
+    def judge(
+        self, health: Mapping[str, OutletHealth], disabled: Mapping[str, str], now_s: float
+    ) -> dict[str, str | None]:
+        """What is wrong with each webhook, None for nothing. disabled: reasons by name. now_s: monotonic."""
+        self.failing_since_s = {
+            name: self.failing_since_s.get(name, now_s) for name, found in health.items() if found.failures
+        }
+        return {name: self._wrong(name, found, disabled.get(name), now_s) for name, found in health.items()}
+
+    def _wrong(self, name: str, found: OutletHealth, disabled: str | None, now_s: float) -> str | None:
+        if disabled is not None:
+            return f"webhook {name} is disabled: {disabled}; mend it, then `agentd webhook enable {name}`"
+        since_s = self.failing_since_s.get(name, now_s)
+        if now_s - since_s < WEBHOOK_PATIENCE.total_seconds():
+            return None
+        return f"webhook {name} takes no message: {found.last_error}"
+
+
 class SelfWatch:
     """
     report: advances one of our own alerts (`Pipeline.report_self`). full: whether the disk holds no more.
     trouble: what the store found wrong with its own file, or None.
+    receivers: what is wrong with each webhook that there is or that we have told of, None for nothing.
     restart: asks the daemon to drain, save and exit for a clean start. stamp: stores that we are alive.
     """
 
@@ -62,6 +95,7 @@ class SelfWatch:
         memory_limit: int,
         full: Callable[[], bool],
         trouble: Callable[[], str | None],
+        receivers: Callable[[], Awaitable[Mapping[str, str | None]]],
         report: Callable[[str, str | None, Severity], Awaitable[None]],
         stamp: Callable[[], Awaitable[None]],
         restart: Callable[[str], None],
@@ -71,6 +105,7 @@ class SelfWatch:
         self.memory = MemoryLimit(memory_limit)
         self._full = full
         self._trouble = trouble
+        self._receivers = receivers
         self._report = report
         self._stamp = stamp
         self._restart = restart
@@ -92,3 +127,5 @@ class SelfWatch:
         elif self.memory.above_since_s is None:
             await self._report("memory", None, Severity.WARNING)
         await self._stamp()
+        for name, wrong in (await self._receivers()).items():
+            await self._report(WEBHOOK_RULE + name, wrong, Severity.CRITICAL)

@@ -33,6 +33,7 @@ class Fake:
     fails: Exception | None = None
     rows: int = 1
     text: str = "all quiet"
+    troubled: bool = False
     beaten: asyncio.Event = field(default_factory=asyncio.Event)
 
     def _answer(self, *what: Any) -> Json:
@@ -48,6 +49,7 @@ class Fake:
             "instance": self.text,
             "version": "1",
             "uptime": "1h",
+            "trouble": [f"trouble with {self.text}"] if self.troubled else [],
             "watches": {"total": self.rows},
             "outbox": {"waiting": 2, "dead": 1},
         }
@@ -123,6 +125,9 @@ class Fake:
     async def reload(self, *, by: str) -> Json:
         return self._answer("reload", by)
 
+    async def release(self, *, by: str) -> Json:
+        return self._answer("release", by)
+
 
 @dataclass
 class Doors:
@@ -177,6 +182,7 @@ ROUTES = [
     ("POST", "/api/v1/webhooks/ops/test", None, ("test", "ops", "socket")),
     ("POST", "/api/v1/webhooks/ops/enable", None, ("enable", "ops", "socket")),
     ("POST", "/api/v1/reload", {"by": "eve"}, ("reload", "eve")),
+    ("POST", "/api/v1/doctor/resume", {"by": "eve"}, ("release", "eve")),
     ("POST", "/api/v1/heartbeat/job?status=failed", None, ("beat", "job", None, False, "", True)),
 ]
 
@@ -304,6 +310,26 @@ async def test_what_makes_no_sense_is_refused(doors: Doors, path: str, body: byt
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert doors.service.asked == []
+
+
+async def test_an_outbox_state_that_there_is_not_is_refused(doors: Doors) -> None:
+    """An empty answer would say that all is well."""
+    answer = await doors.local.get("/api/v1/outbox?state=ded")
+
+    assert answer.status_code == 422
+    assert "waiting, claimed, dead" in answer.json()["detail"]
+    assert doors.service.asked == []
+
+
+async def test_trouble_stands_on_top_of_the_page(doors: Doors) -> None:
+    """When alerts cannot arrive, the page is the last place to say so; the text in it is hostile like all other."""
+    assert 'role="alert"' not in (await doors.tcp.get("/", headers={"Host": "localhost"})).text
+    doors.service.troubled, doors.service.text = True, HOSTILE
+
+    page = (await doors.tcp.get("/", headers={"Host": "localhost"})).text
+
+    assert page.index("trouble with &lt;script&gt;") < page.index("<h2>Alerts</h2>")
+    assert "<script" not in page
 
 
 async def test_a_body_without_end_is_cut_off(doors: Doors) -> None:

@@ -55,7 +55,11 @@ async def test_a_receiver_that_is_gone_is_disabled_until_a_person_enables_it(tmp
         target.status = 200
         await daemon.logged("alert_resolved")
         assert (await stage.cli("status", "--output", "json")).json["outbox"]["disabled_webhooks"] == ["hook"]
-        assert [each["type"] for each in await stage.outbox("--state", "waiting")] == ["alert.firing", "alert.resolved"]
+        waiting = [each for each in await stage.outbox("--state", "waiting") if each["lane"] == "shop"]
+        assert [(each["type"], each["note"]) for each in waiting] == [
+            ("alert.firing", "disabled"),
+            ("alert.resolved", "disabled"),
+        ]
 
         assert await daemon.stop() == 0
         daemon = await stage.start()
@@ -64,8 +68,9 @@ async def test_a_receiver_that_is_gone_is_disabled_until_a_person_enables_it(tmp
         enabled = await stage.cli("webhook", "enable", "hook")
         assert enabled.code == 0, enabled.err
 
-        await stage.hook.message("alert.resolved")
-        assert [each["type"] for each in stage.hook.messages()] == ["alert.firing", "alert.resolved"]
+        await stage.hook.message("alert.resolved", watch="shop")
+        kinds = [each["type"] for each in stage.hook.messages() if each["data"]["watch"] == "shop"]
+        assert kinds == ["alert.firing", "alert.resolved"]
         assert stage.hook.requests[0].id == stage.hook.taken[0].id
 
 

@@ -1,0 +1,66 @@
+"""
+What a job says with a heartbeat: that it went well or that it failed, and a message.
+
+In: the body and the query of the request, written by cron lines and scripts of anybody. Out: (went well, message).
+Promise: a job that reports a failure in any of the ways below is never taken for one that went well, and what
+cannot be understood is refused rather than guessed.
+
+    curl -X POST …/heartbeat/NAME                                        it went well
+    curl -d 'any text' …/heartbeat/NAME                                  it went well, with a message
+    curl -d 'disk full' '…/heartbeat/NAME?status=failed'                 it failed
+    curl -d '{"status": "failed", "message": "disk full"}' …/heartbeat/NAME
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+_STATUS = {"ok": True, "failed": False}
+_QUERY = ("status", "token")
+
+
+def read_beat(body: bytes, query: Mapping[str, str]) -> tuple[bool, str]:
+    """
+    Whether the job went well, and its message.
+
+    A body that is a JSON object may say `status` (ok, failed), `ok` (true, false) and `message`; any other body is
+    the message itself. Raises HTTPException 422 for an unknown query parameter and for a value that means nothing.
+    """
+    if unknown := sorted(set(query) - set(_QUERY)):
+        raise HTTPException(422, f"{unknown[0][:100]}: no such parameter; write ?status=ok or ?status=failed")
+    text = body.decode("utf-8", "replace")
+    said = _object(text)
+    if said is None:
+        return all(_claims(query)), text
+    message = said.get("message", "")
+    if not isinstance(message, str):
+        raise HTTPException(422, "message: write a text")
+    # Whoever says both does not mean that it went well.
+    return all((*_claims(query), *_claims(said))), message
+
+
+def _claims(said: Mapping[str, Any]) -> Iterator[bool]:
+    if "status" in said:
+        status = said["status"]
+        if not isinstance(status, str) or status not in _STATUS:
+            raise HTTPException(422, "status: write ok or failed")
+        yield _STATUS[status]
+    if "ok" in said:
+        if not isinstance(said["ok"], bool):
+            raise HTTPException(422, "ok: write true or false")
+        yield said["ok"]
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object that the text is, or None; a message may well begin with a brace."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
