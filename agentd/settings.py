@@ -9,11 +9,22 @@ which the loader turns into a problem with file, line and key.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
@@ -35,6 +46,47 @@ class Settings(BaseModel):
     """Base of every config model: an unknown key is an error, and nothing changes after load."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_the_schema_says(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic would read "no" as false, "80" as 80 and true as 1, which the schema refuses.
+        if isinstance(value, str | int) and (types := _plain_types(cls).get(info.field_name or "")):
+            if bool in types and not isinstance(value, bool):
+                raise ValueError(f"{_written(value)} is neither true nor false; write true or false")
+            if bool not in types and isinstance(value, str | bool):
+                bare = isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value, re.ASCII)
+                cure = f"{value}, without quotes" if bare else "e.g. 3"
+                raise ValueError(f"{_written(value)} is no number; write {cure}")
+        return value
+
+
+@cache
+def _plain_types(model: type[BaseModel]) -> dict[str, frozenset[type]]:
+    """Of the fields that are a bool or a number and nothing that a validator of their own reads: which of these."""
+    found = {}
+    for name, each in model.model_fields.items():
+        if not any(isinstance(mark, BeforeValidator) for mark in each.metadata):
+            types = frozenset(_alternatives(each.annotation)) - {type(None)}
+            if types and types <= {bool, int, float}:
+                found[name] = types
+    return found
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) in (Union, UnionType):
+        for each in get_args(annotation):
+            yield from _alternatives(each)
+    elif get_origin(annotation) is Annotated and not any(
+        isinstance(mark, BeforeValidator) for mark in annotation.__metadata__
+    ):
+        yield from _alternatives(get_args(annotation)[0])
+    else:
+        yield annotation
+
+
+def _written(value: str | int) -> str:
+    return f'"{value[:40]}"' if isinstance(value, str) else str(value).lower()
 
 
 def parse_duration(value: Any) -> timedelta:
