@@ -125,6 +125,10 @@ def _unknown(path: KeyPath, model: type[BaseModel], prefix: KeyPath, locate: Loc
     place = locate(prefix + path, True)
     word = str(path[-1])
     owner = model_at(model, path[:-1])
+    above = model_at(model, path[:-2]) if len(path) > 1 else None
+    if above is not None and word in known_keys(above) and isinstance(path[-2], str):
+        cure = f"it belongs one level up, beside `{path[-2]}`"
+        return Problem(*_flat(place), dotted(prefix + path), "is no key known here", cure)
     cure = did_you_mean(word, known_keys(owner)) if owner else "remove it"
     if owner is not None and not cure.startswith("did you mean"):
         for name, field in owner.model_fields.items():

@@ -79,6 +79,12 @@ def test_a_key_at_the_wrong_depth_is_told_where_it_belongs(folder: Folder) -> No
     assert "below `http:`" in problem.cure
 
 
+def test_a_key_that_stands_too_deep_is_told_where_it_belongs(folder: Folder) -> None:
+    problem = folder.problem("watches: [{name: web, http: {url: 'http://a.example/', expect: [status == 200]}}]")
+
+    assert (problem.key, problem.cure) == ("watches[0].http.expect", "it belongs one level up, beside `http`")
+
+
 def test_a_misspelt_source_is_one_problem(folder: Folder) -> None:
     """`htpp` is a typing slip, and not also a watch without a source."""
     assert "`http`" in folder.problem("watches: [{name: web, htpp: {url: 'http://a.example/'}}]").cure
