@@ -251,12 +251,16 @@ def _check_api(root: Entry) -> Iterator[Problem]:
     if not isinstance(api, dict):
         return
     listen = api.get("listen")
+    seen = set()
     for index, address in enumerate(listen if isinstance(listen, list) else ()):
         try:
-            local = parse_listen(address).local
+            parsed = parse_listen(address)
         except ValueError:
             continue  # the model says so
-        if not local:
+        if parsed in seen:
+            yield root.problem(("api", "listen", index), f"{address} stands here twice", "remove one of the two")
+        seen.add(parsed)
+        if not parsed.local:
             yield root.problem(
                 ("api", "listen", index),
                 f"{address} can be reached by others, and this version asks nobody for a key",

@@ -137,6 +137,13 @@ def test_listening_to_strangers_is_refused(folder: Folder, address: str, keys: s
     assert "asks nobody for a key" in problem.what
 
 
+def test_the_same_address_twice_is_refused(folder: Folder) -> None:
+    """The second one could never be listened on, and the daemon would not start."""
+    problem = folder.problem(watch(HTTP, "api: {listen: ['127.0.0.1:8787', 'unix:/run/x.sock', '127.0.0.1:8787']}\n"))
+
+    assert (problem.key, problem.what) == ("api.listen[2]", "127.0.0.1:8787 stands here twice")
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:8787", "[::1]:8787", "localhost:1", "unix:/run/x.sock"])
 def test_listening_at_home_needs_none(folder: Folder, address: str) -> None:
     assert str(folder.load(watch(HTTP, f"api: {{listen: ['{address}']}}\n")).config.api.listen[0]) == address
