@@ -32,7 +32,7 @@ format: .venv/ready
 .venv/ready: pyproject.toml
 	units/prepare
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev$(WITH_SYSTEMD)]"
+	$(BIN)/pip install -qq --disable-pip-version-check --editable ".[dev$(WITH_SYSTEMD)]"
 	touch $@
 
 # The service for this machine: programs below /opt/agentd, configuration in /etc/agentd, state in /var/lib/agentd.
@@ -42,7 +42,7 @@ install:
 	@test "$$(id -u)" = 0 || { echo "make install: run it as root, it makes a user and a service" >&2; exit 1; }
 	units/prepare
 	umask 022; $(SERVICE_PYTHON) -m venv /opt/agentd
-	umask 022; /opt/agentd/bin/pip install --quiet --disable-pip-version-check --upgrade \
+	umask 022; /opt/agentd/bin/pip install -qq --disable-pip-version-check --upgrade \
 	  "agentd[$$(pkg-config --exists libsystemd && echo systemd)] @ file://$(CURDIR)"
 	install -D -m 644 README.md /opt/agentd/share/doc/agentd/README.md
 	install -d /usr/local/bin
