@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from agentd.cli import FAILED
+from agentd.cli.client import NoDaemon, call, read_store
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
 from agentd.cli.tables import clean, print_json
+from agentd.errors import StoreError
 from agentd.memory import doctor as doctoring
+from agentd.memory import webhooks
+from agentd.memory.doctor import Finding, Level
 
 _MARKS = {
     "ok": click.style("ok     ", fg="green"),
@@ -31,7 +36,9 @@ def doctor(context: click.Context, config_path: Path | None, output: str) -> Non
     context.obj = config_path
     if context.invoked_subcommand is not None:
         return
-    findings = doctoring.examine(find_place(config_path).state_dir, datetime.now(UTC))
+    state_dir = find_place(config_path).state_dir
+    findings = [_graver(each) for each in doctoring.examine(state_dir, datetime.now(UTC))]
+    findings += _webhooks(state_dir)
     if output == "json":
         print_json([asdict(finding) for finding in findings])
     else:
@@ -41,6 +48,22 @@ def doctor(context: click.Context, config_path: Path | None, output: str) -> Non
                 click.echo(f"        {finding.cure}")
     if any(finding.level == "error" for finding in findings):
         sys.exit(FAILED)
+
+
+def _graver(finding: Finding) -> Finding:
+    """Dead letters are alerts that nobody heard of."""
+    return replace(finding, level=Level.ERROR) if "dead letters" in finding.text else finding
+
+
+def _webhooks(state_dir: Path) -> list[Finding]:
+    try:
+        off = asyncio.run(read_store(state_dir, lambda store: store.state.read(webhooks.disabled)))
+    except StoreError:
+        return []  # what is wrong with the store is said already
+    return [
+        Finding(Level.ERROR, "webhook", f"{name} is disabled: {why}", f"mend it, then `agentd webhook enable {name}`")
+        for name, why in off.items()
+    ]
 
 
 @doctor.command()
@@ -57,5 +80,9 @@ def restore(config_path: Path | None, backup: Path) -> None:
 @click.pass_obj
 def resume(config_path: Path | None) -> None:
     """Send and read on after a restore."""
-    doctoring.resume(find_place(config_path).state_dir)
-    click.echo("sending goes on when the daemon starts")
+    place = find_place(config_path)
+    try:
+        was_held, text = call(place, "POST", "/api/v1/doctor/resume")["was_held"], "sending goes on"
+    except NoDaemon:
+        was_held, text = doctoring.resume(place.state_dir), "sending goes on when the daemon starts"
+    click.echo(text if was_held else "nothing was held back")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import click
 
+from agentd.api.trouble import find_trouble, read_hindrances
 from agentd.api.views import alert_view, in_order_of_need, is_current, moment
 from agentd.cli import FAILED, FIRING
 from agentd.cli.client import read_or_open
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
-from agentd.cli.tables import print_facts, print_json, print_table
+from agentd.cli.tables import clean, print_facts, print_json, print_table
 from agentd.memory import alerts as alert_rows
 from agentd.memory import ledger, meta, outbox
 from agentd.memory.store import Store
@@ -25,22 +27,26 @@ from agentd.memory.store import Store
 def status(config_path: Path | None, output: str) -> None:
     """Say whether the daemon runs and how it is. Exits with 1 when it does not run."""
     place = find_place(config_path)
-    answer = read_or_open(place, "/api/v1/status", _status)
+    known = place.config.webhooks if place.config else None
+    answer = read_or_open(place, "/api/v1/status", lambda store: _status(store, known))
     if output == "json":
         print_json(answer)
     else:
+        for line in answer.get("trouble", ()):
+            click.secho(clean(line), fg="red")
         print_facts(_flat(answer))
     if answer["state"] != "running":
         sys.exit(FAILED)
 
 
-async def _status(store: Store) -> dict[str, Any]:
+async def _status(store: Store, known: Collection[str] | None) -> dict[str, Any]:
     counts = await store.state.read(outbox.counts)
     alive = await store.state.read(meta.alive_at)
     return {
         "state": "not running",
         "last_alive_at": moment(alive),
         "state_dir": str(store.path),
+        "trouble": find_trouble(await store.state.read(read_hindrances), known),
         "outbox": {
             "waiting": sum(count.waiting for count in counts.values()),
             "dead": sum(count.dead for count in counts.values()),
@@ -51,6 +57,8 @@ async def _status(store: Store) -> dict[str, Any]:
 def _flat(answer: dict[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for key, value in answer.items():
+        if key == "trouble":
+            continue
         if isinstance(value, dict):
             value = ", ".join(f"{name} {_list(each)}" for name, each in value.items()) or "none"
         if value not in (None, ""):

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from agentd.api.trouble import Hindrances, read_hindrances
 from agentd.api.views import delivery_view
 from agentd.cli.client import call, quoted, read_or_open
 from agentd.cli.options import config_option, output_option
-from agentd.cli.place import find_place
+from agentd.cli.place import Place, find_place
 from agentd.cli.tables import print_facts, print_json, print_table
 from agentd.errors import AgentdError
 from agentd.memory import outbox as rows
@@ -23,19 +24,23 @@ def outbox() -> None:
 
 
 @outbox.command("list")
-@click.option("--state", type=click.Choice(["waiting", "dead"]), help="Only these.")
+@click.option("--state", type=click.Choice(rows.STATES), help="Only these; claimed ones are being sent.")
 @click.option("--webhook", help="Only for this webhook.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")
 @config_option
 @output_option
 def list_(state: str | None, webhook: str | None, limit: int, config_path: Path | None, output: str) -> None:
     """List the messages that wait or are dead, oldest first."""
+    place = find_place(config_path)
 
     async def offline(store: Store) -> dict[str, Any]:
         found = await store.state.read(lambda c: rows.rows(c, state=state, webhook=webhook, limit=limit))
-        return {"deliveries": [delivery_view(row) for row in found]}
+        if webhook is not None and not found and place.config and webhook not in place.config.webhooks:
+            known = ", ".join(sorted(place.config.webhooks)) or "none"
+            raise AgentdError(f"no webhook {webhook!r}; known: {known}")
+        hindrances = await store.state.read(read_hindrances)
+        return {"deliveries": [delivery_view(row, note=_note(hindrances, row, place)) for row in found]}
 
-    place = find_place(config_path)
     answer = read_or_open(place, "/api/v1/outbox", offline, state=state, webhook=webhook, limit=str(limit))
     if output == "json":
         print_json(answer)
@@ -49,7 +54,15 @@ def list_(state: str | None, webhook: str | None, limit: int, config_path: Path 
         "created_at": "CREATED",
     }
     columns |= {"due_at": "NEXT TRY", "attempts": "TRIES", "last_error": "LAST ERROR"}
-    print_table(answer["deliveries"], columns, empty="The outbox is empty: every message was taken.")
+    # A note says why there is no next try.
+    shown = [row | ({"state": row["note"], "due_at": None} if row["note"] else {}) for row in answer["deliveries"]]
+    filtered = " ".join(filter(None, [state, "messages", f"for {webhook}" if webhook else None]))
+    empty = f"No {filtered}." if state or webhook else "The outbox is empty: nothing waits, nothing is undeliverable."
+    print_table(shown, columns, empty=empty)
+
+
+def _note(hindrances: Hindrances, row: rows.OutboxRow, place: Place) -> str | None:
+    return hindrances.note(row.delivery.webhook, place.config.webhooks if place.config else None)
 
 
 @outbox.command()
@@ -58,14 +71,15 @@ def list_(state: str | None, webhook: str | None, limit: int, config_path: Path 
 @output_option
 def show(identity: str, config_path: Path | None, output: str) -> None:
     """Show one message whole, with its payload."""
+    place = find_place(config_path)
 
     async def offline(store: Store) -> dict[str, Any]:
         row = await store.state.read(lambda c: rows.get(c, identity))
         if row is None:
             raise AgentdError(f"no delivery {identity!r}; `agentd outbox list` shows them")
-        return delivery_view(row, whole=True)
+        return delivery_view(row, whole=True, note=_note(await store.state.read(read_hindrances), row, place))
 
-    answer = read_or_open(find_place(config_path), f"/api/v1/outbox/{quoted(identity)}", offline)
+    answer = read_or_open(place, f"/api/v1/outbox/{quoted(identity)}", offline)
     if output == "json":
         print_json(answer)
         return
