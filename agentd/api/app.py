@@ -190,7 +190,7 @@ class _Routes:
     async def beat(self, request: Request) -> Response:
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         token = bearer.strip() if scheme.lower() == "bearer" else request.query_params.get("token")
-        ok, message = read_beat(await _limited(request), request.query_params)
+        ok, message = read_beat(await _limited(request), request.query_params.multi_items())
         answer = await self._service.beat(
             request.path_params["name"], token=token, ok=ok, message=message[:1000], trusted=self._trusted
         )

@@ -14,23 +14,26 @@ cannot be understood is refused rather than guessed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
 
 _STATUS = {"ok": True, "failed": False}
+_LIKE_AN_OBJECT = re.compile(r"\s*\{\s*[\"}]")
 _QUERY = ("status", "token")
 
 
-def read_beat(body: bytes, query: Mapping[str, str]) -> tuple[bool, str]:
+def read_beat(body: bytes, query: Sequence[tuple[str, str]]) -> tuple[bool, str]:
     """
     Whether the job went well, and its message.
 
     A body that is a JSON object may say `status` (ok, failed), `ok` (true, false) and `message`; any other body is
-    the message itself. Raises HTTPException 422 for an unknown query parameter and for a value that means nothing.
+    the message itself. Of several claims one failure counts. Raises HTTPException 422 for an unknown query parameter, a
+    value that means nothing, and a body that is almost JSON.
     """
-    if unknown := sorted(set(query) - set(_QUERY)):
+    if unknown := sorted({key for key, _ in query} - set(_QUERY)):
         raise HTTPException(422, f"{unknown[0][:100]}: no such parameter; write ?status=ok or ?status=failed")
     text = body.decode("utf-8", "replace")
     said = _object(text)
@@ -40,27 +43,30 @@ def read_beat(body: bytes, query: Mapping[str, str]) -> tuple[bool, str]:
     if not isinstance(message, str):
         raise HTTPException(422, "message: write a text")
     # Whoever says both does not mean that it went well.
-    return all((*_claims(query), *_claims(said))), message
+    return all((*_claims(query), *_claims(said.items()))), message
 
 
-def _claims(said: Mapping[str, Any]) -> Iterator[bool]:
-    if "status" in said:
-        status = said["status"]
-        if not isinstance(status, str) or status not in _STATUS:
-            raise HTTPException(422, "status: write ok or failed")
-        yield _STATUS[status]
-    if "ok" in said:
-        if not isinstance(said["ok"], bool):
-            raise HTTPException(422, "ok: write true or false")
-        yield said["ok"]
+def _claims(said: Iterable[tuple[str, Any]]) -> list[bool]:
+    claims = []
+    for key, value in said:
+        if key == "status":
+            if not isinstance(value, str) or value not in _STATUS:
+                raise HTTPException(422, "status: write ok or failed")
+            claims.append(_STATUS[value])
+        elif key == "ok":
+            if not isinstance(value, bool):
+                raise HTTPException(422, "ok: write true or false")
+            claims.append(value)
+    return claims
 
 
 def _object(text: str) -> dict[str, Any] | None:
-    """The JSON object that the text is, or None; a message may well begin with a brace."""
-    if not text.lstrip().startswith("{"):
+    """The JSON object that the text is, or None for any other text."""
+    if not _LIKE_AN_OBJECT.match(text):
         return None
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    except (ValueError, RecursionError) as error:
+        # Put together by a shell, with a quote in the message: it may well say that the job failed.
+        raise HTTPException(422, f"the body begins like JSON but is none: {error}"[:300]) from None
     return value if isinstance(value, dict) else None
