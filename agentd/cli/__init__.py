@@ -16,7 +16,7 @@ import sys
 import click
 
 from agentd import __version__
-from agentd.cli.tables import clean
+from agentd.cli.tables import clean_lines
 from agentd.errors import AgentdError, ConfigError, InvalidConfig
 
 COMMANDS = {
@@ -62,7 +62,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="agentd")
 def cli() -> None:
-    """Watch endpoints and logs, decide, and tell people through webhooks."""
+    """Watch endpoints, commands, units, this machine and jobs; decide; tell people through webhooks."""
 
 
 def main() -> None:
@@ -71,12 +71,11 @@ def main() -> None:
         cli(prog_name="agentd")
     except InvalidConfig as error:
         for problem in error.problems:
-            click.echo(clean(problem), err=True)
+            click.echo(clean_lines(problem), err=True)
         sys.exit(WRONG)
     except AgentdError as error:
         # What the daemon answered may quote what a target said.
-        lines = str(error).splitlines() or [type(error).__name__]
-        click.echo("agentd: " + "\n".join(clean(line) for line in lines), err=True)
+        click.echo(f"agentd: {clean_lines(str(error) or type(error).__name__)}", err=True)
         sys.exit(WRONG if isinstance(error, ConfigError) else FAILED)
     except OSError as error:
         if error.errno not in _NO_ROOM:

@@ -10,7 +10,7 @@ import click
 from agentd.cli import WRONG
 from agentd.cli.options import config_option
 from agentd.cli.place import environment_for
-from agentd.cli.tables import clean, print_json
+from agentd.cli.tables import clean_lines, counted, print_json
 from agentd.config.loader import find_config, load
 from agentd.errors import InvalidConfig
 
@@ -25,14 +25,15 @@ def check(strict: bool, config_path: Path | None) -> None:
         loaded = load(path, environment=environment_for(path))
     except InvalidConfig as error:
         for problem in error.problems:
-            click.echo(clean(problem))
+            click.echo(clean_lines(problem))
         errors = sum(not problem.warning for problem in error.problems)
-        click.echo(f"{errors} error{'s' if errors != 1 else ''}: this configuration will not be run", err=True)
+        click.echo(f"{counted(errors, 'error')}: this configuration will not be run", err=True)
         sys.exit(WRONG)
     for warning in loaded.warnings:
-        click.echo(clean(warning))
+        click.echo(clean_lines(warning))
     config = loaded.config
-    click.echo(f"{path}: {len(config.probes)} watches and {len(config.webhooks)} webhooks, ready to run", err=True)
+    what = f"{counted(len(config.probes), 'watch')} and {counted(len(config.webhooks), 'webhook')}"
+    click.echo(f"{path}: {what}, ready to run", err=True)
     if strict and loaded.warnings:
         sys.exit(WRONG)
 

@@ -17,6 +17,7 @@ import click
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
+from agentd.cli.tables import counted
 from agentd.config.document import read_document
 from agentd.config.loader import find_config, load
 from agentd.config.models import Config
@@ -62,7 +63,7 @@ def find_place(config_path: Path | None) -> Place:
         if not os.access(path, os.R_OK):
             raise
         errors = sum(not problem.warning for problem in error.problems)
-        click.echo(f"{path} has {errors} error{'s' if errors != 1 else ''}; `agentd check` shows them", err=True)
+        click.echo(f"{path} has {counted(errors, 'error')}; `agentd check` shows them", err=True)
         daemon, api = _parts(path)
     state_dir = daemon.find_state_dir(environment)
     sockets = [address.path for address in api.find_listen(environment, state_dir) if address.path]

@@ -39,6 +39,11 @@ def clean(text: object) -> str:
     return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in shown.replace("\n", " "))
 
 
+def clean_lines(text: object) -> str:
+    """The same line by line: a mark stays below what it points at."""
+    return "\n".join(clean(line) for line in str(text).rstrip("\n").split("\n"))
+
+
 def written(value: Any) -> str:
     """The value as JSON has it, and as a condition would: true, null, "text"; numbers to three digits."""
     return json.dumps(_rounded(value), ensure_ascii=False, default=str)
@@ -110,8 +115,15 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
-    """Name and value, a line each."""
+    """Name and value, a line each; a value of several lines, such as a place in a file, goes on below itself."""
     width = max(len(name) for name in facts)
     for name, value in facts.items():
-        text = clean(value if isinstance(value, str) else written(value))
-        click.echo(f"{name:<{width}}  {click.style(text, fg=_COLOURS.get(text))}")
+        whole = value.rstrip("\n") if isinstance(value, str) else written(value)
+        for number, text in enumerate(clean_lines(whole).split("\n")):
+            click.echo(f"{'' if number else name:<{width}}  {click.style(text, fg=_COLOURS.get(text))}")
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 watch`, `2 watches`."""
+    plural = "es" if thing.endswith(("ch", "s", "x")) else "s"
+    return f"{number} {thing}{'' if number == 1 else plural}"

@@ -26,7 +26,7 @@ from loopback import Authority, free_port
 
 from agentd.cli import COMMANDS, main
 from agentd.cli.client import quoted
-from agentd.cli.tables import clean, since, written
+from agentd.cli.tables import clean, print_facts, since, written
 from agentd.clock import iso
 from agentd.config.loader import load
 from agentd.daemon.app import Daemon
@@ -333,6 +333,20 @@ def test_a_broken_file_keeps_nobody_from_asking_the_daemon(agentd: Agentd, daemo
     assert "has 1 error; `agentd check` shows them" in said.err
 
 
+def test_a_mark_stays_below_what_it_points_at(
+    agentd: Agentd, tmp_path: Path, web: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A condition with a mark below it says nothing when the two are run together."""
+    write(tmp_path, shop(web, expect=["status == = 200"]))
+
+    for said in (agentd("check").out, agentd("run").err):
+        line = said.splitlines().index("    status == = 200")
+        assert said.splitlines()[line + 1].strip() == "^"
+
+    print_facts({"a": "one\n  two\x1b\n", "longer": {"b": None}})
+    assert capsys.readouterr().out == 'a       one\n          two\\x1b\nlonger  {"b": null}\n'
+
+
 def test_a_socket_of_somebody_else_is_not_taken_for_a_daemon(agentd: Agentd, tmp_path: Path, web: str) -> None:
     """It may answer, but not in our language."""
     write(tmp_path, shop(web), api={"listen": [f"unix:{tmp_path}/x"]})
@@ -587,6 +601,15 @@ def test_check_prints_every_problem_with_its_place(agentd: Agentd, tmp_path: Pat
     assert all(line.startswith(f"{path}:") for line in lines)
     assert "this configuration will not be run" in said.err
     assert "Traceback" not in said.err
+
+
+def test_check_counts_in_good_english(agentd: Agentd, tmp_path: Path, web: str) -> None:
+    """The last line of the command that a newcomer types most."""
+    write(tmp_path, shop(web))
+    assert agentd("check").err.endswith("agentd.yaml: 1 watch and 0 webhooks, ready to run\n")
+
+    write(tmp_path, shop(web), shop(web, name="b"), webhooks={"ops": {"url": web}}, alerting={"notify": ["ops"]})
+    assert agentd("check").err.endswith("2 watches and 1 webhook, ready to run\n")
 
 
 def test_check_strict_counts_warnings(agentd: Agentd, tmp_path: Path, web: str) -> None:
