@@ -15,7 +15,7 @@ from agentd.cli import FAILED, FIRING
 from agentd.cli.client import read_or_open
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
-from agentd.cli.tables import clean, print_facts, print_json, print_table
+from agentd.cli.tables import clean, print_facts, print_json, print_table, written
 from agentd.memory import alerts as alert_rows
 from agentd.memory import ledger, meta, outbox
 from agentd.memory.store import Store
@@ -60,14 +60,17 @@ def _flat(answer: dict[str, Any]) -> dict[str, Any]:
         if key == "trouble":
             continue
         if isinstance(value, dict):
-            value = ", ".join(f"{name} {_list(each)}" for name, each in value.items()) or "none"
+            parts = [f"{name} {_list(each)}" for name, each in value.items() if each is not None]
+            value = ", ".join(parts) or "none"
         if value not in (None, ""):
             facts[key.replace("_", " ")] = value
     return facts
 
 
 def _list(value: Any) -> str:
-    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return value if isinstance(value, str) else written(value)
 
 
 @click.command()

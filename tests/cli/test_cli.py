@@ -163,6 +163,8 @@ def test_status_of_a_running_daemon(agentd: Agentd, daemon: Daemon) -> None:
 
     assert said.code == 0
     assert "running" in said.out
+    assert not re.search(r"\b(None|True|False|null)\b", said.out), "these are words of programs"
+    assert "full false" in said.out
     assert agentd("status", "-o", "json").json["watches"]["total"] == 2
 
 
@@ -683,6 +685,7 @@ def test_every_command_explains_itself(agentd: Agentd) -> None:
         assert said.code == 0
         assert len(said.out.splitlines()) > 5
     assert agentd("nonsense").code == 2
+    assert "logs" not in agentd("--help").out, "no log is read by this version"
     assert agentd("--version").out.startswith("agentd")
 
 
