@@ -7,12 +7,15 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import click
 import pytest
 
+from agentd.api.beat import read_beat
 from agentd.cli import COMMANDS, cli
 from agentd.condition import judge
+from agentd.config import unserved
 from agentd.config.loader import load
 from agentd.records import Observation, Verdict
 from agentd.watch import KINDS
@@ -95,6 +98,34 @@ def test_commands_exist_with_their_options(words: list[str]) -> None:
         command = found
     options = {name for option in command.params if isinstance(option, click.Option) for name in option.opts}
     assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_heartbeats_are_sent_as_the_daemon_reads_them() -> None:
+    """The line goes into a cron job, and whether it means failure must not be found out in the night."""
+    lines = "".join(blocks("console")).replace("\\\n", " ").splitlines()
+    said = []
+    for line in lines:
+        words = shlex.split(line.removeprefix("$"), comments=True)
+        if words[:1] == ["curl"]:
+            url = urlsplit(words[-1])
+            assert url.path == "/api/v1/heartbeat/backup", "as in the example above it"
+            said.append(read_beat(words[words.index("-d") + 1].encode(), parse_qsl(url.query)))
+
+    assert said == [(True, "412 files"), (False, "disk full"), (False, "disk full")]
+
+
+def test_what_is_not_there_is_said_and_nothing_else() -> None:
+    """Nobody is to choose agentd for what it does not do, or to look elsewhere for what it does."""
+    listed = README[README.index("**Not there yet**") :].split("\n\n")[1]
+    named = set(re.findall(r"`(\w+)`", listed))
+    missing = {path[-1] for path in unserved.ROOT} | set(unserved.WATCH) | unserved.PLANNED_FORMATS
+
+    assert named <= missing
+    assert set(unserved.WATCH) | unserved.PLANNED_FORMATS <= named
+    assert {path[-1] for path in unserved.ROOT if path[0] in ("alerting", "daemon")} - named <= {
+        "group_wait",
+        "group_interval",
+    }
 
 
 def test_every_kind_of_probe_is_in_the_table() -> None:
