@@ -9,6 +9,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from agentd.api.views import shown_detail, shown_state
+
 STYLE = """
 :root { color-scheme: light dark; --ok: #2e9e5b; --failing: #d1383d; --blind: #8a6fd1; --none: #8884; --line: #8883; }
 * { box-sizing: border-box; }
@@ -108,9 +110,9 @@ def _watches(watches: list[dict[str, Any]]) -> str:
 
 def _watch(watch: dict[str, Any]) -> str:
     verdict = watch["verdict"] or "waiting"
-    shown = "paused" if watch["paused"] else verdict
+    shown, text = shown_state(watch), shown_detail(watch)
     latency = "" if watch["latency_ms"] is None else f"{watch['latency_ms']:.1f} ms"
-    detail = f'<br><span class="muted">{escape(watch["summary"])}</span>' if watch["summary"] else ""
+    detail = f'<br><span class="muted">{escape(text)}</span>' if text else ""
     return (
         f"<tr><td>{escape(watch['name'])} <span class=muted>{escape(watch['kind'])}</span>{detail}</td>"
         f'<td class="state {escape(verdict)}">{escape(shown)}</td><td>{latency}</td>'
@@ -119,7 +121,9 @@ def _watch(watch: dict[str, Any]) -> str:
 
 
 def _bars(strip: list[str | None]) -> str:
-    """strip: one verdict a bar, oldest first; None where nothing was looked at."""
+    """strip: one verdict a bar, oldest first; None where nothing was looked at. Without bars, nothing."""
+    if not strip:
+        return ""
     bars = "".join(
         f'<rect class="{escape(verdict or "none")}" x="{index * 4}" width="3" height="20"/>'
         for index, verdict in enumerate(strip[-_BARS:])

@@ -5,11 +5,14 @@ How things look from outside: records as plain JSON values, the same over HTTP, 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 from agentd.clock import iso
+from agentd.config.watches import Watch
 from agentd.memory.outbox import OutboxRow
+from agentd.memory.pauses import Pause
 from agentd.records import Alert, AlertStatus
 
 
@@ -55,6 +58,54 @@ def in_order_of_need(alerts: list[Alert]) -> list[Alert]:
         alerts,
         key=lambda alert: (states.index(alert.status), severities.index(alert.severity), alert.watch, alert.rule or ""),
     )
+
+
+def worst(alerts: Collection[Alert]) -> Alert:
+    """Of the alerts of one watch, the one that says how it is: at least one."""
+    return in_order_of_need(list(alerts))[0]
+
+
+def pause_view(pause: Pause) -> dict[str, Any]:
+    return {"by": pause.by, "at": iso(pause.at), "until": moment(pause.until), "reason": pause.reason}
+
+
+def unplanned_watch_view(watch: Watch) -> dict[str, Any]:
+    """A watch that the configuration names and that is not run, in the shape of the others."""
+    return {
+        "name": watch.name,
+        "kind": watch.kind,
+        "enabled": watch.enabled,
+        "verdict": None,
+        "summary": "",
+        "alert": AlertStatus.OK.value,
+        "severity": watch.severity.value,
+        "labels": dict(watch.labels),
+        "latency_ms": None,
+        "checked_at": None,
+        "next_at": None,
+        "paused": False,
+        "paused_until": None,
+        "pause": None,
+        "notify": [],
+    }
+
+
+def shown_state(view: Mapping[str, Any]) -> str:
+    """In one word, what a person should know first of a watch's view."""
+    if not view.get("enabled", True):
+        return "disabled"
+    return "paused" if view.get("paused") else str(view["verdict"] or "waiting")
+
+
+def shown_detail(view: Mapping[str, Any]) -> str:
+    """What was seen last, and, of a paused watch, who paused it, until when, and why."""
+    pause = view.get("pause")
+    if pause is None:
+        return str(view["summary"])
+    until = pause["until"] or "somebody resumes it"
+    why = f": {pause['reason']}" if pause["reason"] else ""
+    text = f"paused by {pause['by']} until {until}{why}"
+    return f"{text}; before that: {view['summary']}" if view["summary"] else text
 
 
 def delivery_view(row: OutboxRow, *, whole: bool = False, note: str | None = None) -> dict[str, Any]:

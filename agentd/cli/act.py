@@ -37,8 +37,10 @@ def pause(watch: str, lasting: str | None, reason: str, config_path: Path | None
         raise click.BadParameter(str(error), param_hint="--for") from error
     path = f"/api/v1/watches/{quoted(watch)}/pause"
     answer = call(find_place(config_path), "POST", path, {"for_s": for_s, "reason": reason})
-    until = f" until {answer['paused_until']}" if answer["paused_until"] else ""
-    _say(answer, output, f"{watch} is paused{until}")
+    text = f"{watch} is paused until {answer['paused_until'] or 'somebody resumes it'}"
+    if before := answer["replaced"]:
+        text += f"; this replaces the pause by {before['by']} until {before['until'] or 'somebody resumes it'}"
+    _say(answer, output, text)
 
 
 @click.command()

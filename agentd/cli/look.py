@@ -10,15 +10,26 @@ from typing import Any
 import click
 
 from agentd.api.trouble import find_trouble, read_hindrances
-from agentd.api.views import alert_view, in_order_of_need, is_current, moment
+from agentd.api.views import (
+    alert_view,
+    in_order_of_need,
+    is_current,
+    moment,
+    pause_view,
+    shown_detail,
+    shown_state,
+    unplanned_watch_view,
+    worst,
+)
 from agentd.cli import FAILED, FIRING
 from agentd.cli.client import read_or_open
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
 from agentd.cli.tables import clean, print_facts, print_json, print_table, written
 from agentd.memory import alerts as alert_rows
-from agentd.memory import ledger, meta, outbox
+from agentd.memory import ledger, meta, outbox, pauses
 from agentd.memory.store import Store
+from agentd.records import Alert
 
 
 @click.command()
@@ -82,27 +93,32 @@ def watches(config_path: Path | None, output: str) -> None:
 
     async def offline(store: Store) -> dict[str, Any]:
         probes = await store.state.read(ledger.load_probes)
-        found = {alert.watch: alert for alert in await store.state.read(alert_rows.load_all) if alert.rule is None}
-        rows = []
-        for watch in place.config.probes if place.config else ():
-            probe, alert = probes.get(watch.name), found.get(watch.name)
-            rows.append(
-                {
-                    "name": watch.name,
-                    "kind": watch.kind,
-                    "verdict": probe.verdict if probe else None,
-                    "alert": alert.status.value if alert else "ok",
-                    "checked_at": moment(probe.last_done) if probe else None,
-                    "summary": alert.summary if alert and is_current(alert) else "",
-                }
-            )
-        return {"watches": rows}
+        paused = await store.state.read(pauses.load)
+        found: dict[str, list[Alert]] = {}
+        for alert in await store.state.read(alert_rows.load_all):
+            found.setdefault(alert.watch, []).append(alert)
+        views = []
+        for watch in place.config.watches if place.config else ():
+            if watch.kind is None:
+                continue
+            view = unplanned_watch_view(watch)
+            views.append(view)
+            if not watch.enabled:
+                continue
+            if probe := probes.get(watch.name):
+                view |= {"verdict": probe.verdict, "checked_at": moment(probe.last_done)}
+            if watch.name in found:
+                alert = worst(found[watch.name])
+                view |= {"alert": alert.status.value, "summary": alert.summary if is_current(alert) else ""}
+            if pause := paused.get(watch.name):
+                view |= {"paused": True, "paused_until": moment(pause.until), "pause": pause_view(pause)}
+        return {"watches": views}
 
     answer = read_or_open(place, "/api/v1/watches", offline)
     if output == "json":
         print_json(answer)
         return
-    rows = [row | {"verdict": "paused" if row.get("paused") else row["verdict"]} for row in answer["watches"]]
+    rows = [row | {"verdict": shown_state(row), "summary": shown_detail(row)} for row in answer["watches"]]
     columns = {"name": "WATCH", "kind": "KIND", "verdict": "VERDICT", "alert": "ALERT", "checked_at": "CHECKED"}
     print_table(rows, columns | {"summary": "WHAT"}, empty="No watches are configured.")
 

@@ -18,13 +18,22 @@ from agentd import __version__
 from agentd.api.app import same_token
 from agentd.api.service import Conflict, Forbidden, Json, NotFound
 from agentd.api.trouble import Hindrances, find_trouble, orphans, read_hindrances
-from agentd.api.views import alert_view, delivery_view, in_order_of_need, is_current, moment
+from agentd.api.views import (
+    alert_view,
+    delivery_view,
+    in_order_of_need,
+    is_current,
+    moment,
+    pause_view,
+    unplanned_watch_view,
+    worst,
+)
 from agentd.clock import iso
 from agentd.daemon.selfwatch import resident_bytes
 from agentd.errors import ConfigError
 from agentd.memory import audit, outbox, rollups
 from agentd.pipeline import Check, Watch
-from agentd.records import AlertStatus, Verdict
+from agentd.records import Alert, AlertStatus, Verdict
 from agentd.secret import SecretMissing
 from agentd.settings import show_duration
 from agentd.watch.heartbeat import HeartbeatSettings
@@ -59,6 +68,7 @@ class Control:
                 alerts[alert.status.value] = alerts.get(alert.status.value, 0) + 1
         courier, scheduler = await daemon.courier.stats(), daemon.scheduler.stats()
         hindrances = await daemon.store.state.read(read_hindrances)
+        disabled = {"disabled": off} if (off := len(self._disabled())) else {}
         return {
             "state": "running" if daemon.ready.is_set() else "starting",
             "version": __version__,
@@ -71,7 +81,12 @@ class Control:
             "trouble": self._trouble(hindrances),
             "note": daemon.note,
             "page": daemon.page_url,
-            "watches": {"total": len(daemon.plan.watches), "paused": len(daemon.keeping.paused), **verdicts},
+            "watches": {
+                "total": len(daemon.plan.watches),
+                "paused": len(daemon.keeping.paused),
+                **disabled,
+                **verdicts,
+            },
             "alerts": alerts,
             "outbox": {
                 "waiting": sum(courier.waiting.values()),
@@ -106,18 +121,29 @@ class Control:
             views.append(self._watch_view(watch))
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)  # checks go first
-        return views
+        return views + self._disabled()
+
+    def _disabled(self) -> list[Json]:
+        """Or one would look for a watch that stands in the file and is nowhere."""
+        watches = self._daemon.plan.config.watches
+        return [unplanned_watch_view(watch) for watch in watches if watch.kind is not None and not watch.enabled]
+
+    def _alert(self, watch: Watch) -> Alert:
+        """The worse of the watch's two alerts: that it fails, and that nobody can look."""
+        alerts = self._daemon.pipeline.alerts
+        alert, blind = alerts.get(watch.calm.fingerprint, watch.calm), alerts.get(watch.blind.fingerprint)
+        return alert if blind is None or not is_current(blind) else worst((alert, blind))
 
     def _watch_view(self, watch: Watch) -> Json:
         daemon, last = self._daemon, watch.last
-        alert = daemon.pipeline.alerts.get(watch.calm.fingerprint, watch.calm)
         paused = daemon.keeping.paused.get(watch.name)
         return {
             "name": watch.name,
             "kind": watch.kind,
+            "enabled": True,
             "verdict": last.judgement.verdict.value if last else None,
             "summary": last.judgement.summary if last else "",
-            "alert": alert.status.value,
+            "alert": self._alert(watch).status.value,
             "severity": watch.policy.severity.value,
             "labels": dict(watch.policy.labels),
             "latency_ms": last.observation.values.get("latency_ms") if last else None,
@@ -125,6 +151,7 @@ class Control:
             "next_at": moment(daemon.scheduler.next_run(watch.name)) if watch.name in daemon.plan.watches else None,
             "paused": paused is not None,
             "paused_until": moment(paused.until) if paused else None,
+            "pause": pause_view(paused) if paused else None,
             "notify": list(watch.notify),
         }
 
@@ -149,20 +176,22 @@ class Control:
 
         for view, strip in zip(views, await daemon.store.history.read(strips), strict=True):
             view["strip"] = [_bar(bar) for bar in strip]
+        disabled = self._disabled()
+        room = MAX_ON_PAGE - len(views)
+        views += [view | {"strip": []} for view in disabled[:room]]
         current = in_order_of_need([alert for alert in daemon.pipeline.alerts.values() if is_current(alert)])
         return {
             "status": await self.status(),
             "watches": views,
-            "more_watches": len(daemon.pipeline.watches) - len(views),
+            "more_watches": len(daemon.pipeline.watches) + len(disabled) - len(views),
             "alerts": [alert_view(alert) for alert in current[:MAX_ON_PAGE]],
             "more_alerts": max(0, len(current) - MAX_ON_PAGE),
         }
 
     def _need(self, watch: Watch) -> tuple[bool, bool, str]:
         """What a person should see first: firing, then not ok, then by name."""
-        alert = self._daemon.pipeline.alerts.get(watch.calm.fingerprint, watch.calm)
         calm = watch.last is None or watch.last.judgement.verdict is Verdict.OK
-        return alert.status is not AlertStatus.FIRING, calm, watch.name
+        return self._alert(watch).status is not AlertStatus.FIRING, calm, watch.name
 
     async def outbox(self, *, state: str | None, webhook: str | None, limit: int) -> Json:
         rows, found = await self._daemon.store.state.read(
@@ -191,10 +220,10 @@ class Control:
         self._planned(watch)
         daemon = self._daemon
         lasting = None if for_s is None else timedelta(seconds=for_s)
-        await daemon.keeping.pause(watch, by=by, lasting=lasting, reason=reason)
+        before = await daemon.keeping.pause(watch, by=by, lasting=lasting, reason=reason)
         planned = self._planned(watch)  # unless a reload has taken it away meanwhile
         daemon.scheduler.pause(watch)
-        return self._watch_view(planned)
+        return self._watch_view(planned) | {"replaced": pause_view(before) if before else None}
 
     async def resume(self, watch: str, *, by: str) -> Json:
         self._planned(watch)

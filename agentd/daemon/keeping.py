@@ -41,8 +41,12 @@ class Keeping:
         alive_at = await self._state.read(meta.alive_at)
         self.beats.restore(await self._state.read(heartbeats.load), alive_at)
 
-    async def pause(self, watch: str, *, by: str, lasting: timedelta | None, reason: str) -> None:
-        """Write down that the watch is paused, or paused otherwise. Raises StoreError, and nothing is changed."""
+    async def pause(self, watch: str, *, by: str, lasting: timedelta | None, reason: str) -> Pause | None:
+        """
+        Write down that the watch is paused, or paused otherwise; returns the pause that this one replaces.
+
+        Raises StoreError, and nothing is changed.
+        """
         now = self._clock.now()
         pause = Pause(watch, by, now, None if lasting is None else now + lasting, reason)
 
@@ -51,7 +55,9 @@ class Keeping:
             audit.append(connection, by, "pause", watch, reason, now)
 
         await self._state.write(change)
+        before = self.paused.get(watch)
         self.paused[watch] = pause
+        return before
 
     async def resume(self, watch: str, *, by: str) -> None:
         """Write down that the pause is over. Raises StoreError, and nothing is changed."""

@@ -321,6 +321,25 @@ async def test_an_outbox_state_that_there_is_not_is_refused(doors: Doors) -> Non
     assert doors.service.asked == []
 
 
+async def test_the_page_says_why_a_watch_is_not_run(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paused by whom, until when; disabled in the file: without that, nobody dares to touch it."""
+    pause = {"by": "eve", "at": "2026", "until": "2027", "reason": HOSTILE}
+    views = [
+        doors.service._watch(1) | {"paused": True, "pause": pause},
+        doors.service._watch(2) | {"enabled": False, "verdict": None, "summary": "", "strip": []},
+    ]
+
+    async def watches() -> list[Json]:
+        return views
+
+    monkeypatch.setattr(doors.service, "watches", watches)
+    page = (await doors.tcp.get("/", headers={"Host": "localhost"})).text
+
+    assert "paused by eve until 2027: &lt;script&gt;" in page
+    assert ">disabled<" in page
+    assert "<script" not in page
+
+
 async def test_trouble_stands_on_top_of_the_page(doors: Doors) -> None:
     """When alerts cannot arrive, the page is the last place to say so; the text in it is hostile like all other."""
     assert 'role="alert"' not in (await doors.tcp.get("/", headers={"Host": "localhost"})).text

@@ -106,3 +106,22 @@ def test_doctor_resume_asks_the_daemon_that_runs(agentd: Agentd, tmp_path: Path,
         assert isinstance(daemon, Daemon)
         assert daemon.held is None
     assert agentd("doctor", "resume").out == "nothing was held back\n"
+
+
+def test_watches_say_why_they_are_not_looked_at(agentd: Agentd, tmp_path: Path, web: str) -> None:
+    """With the daemon and without it: who paused what until when, and what stands disabled in the file."""
+    path = write(tmp_path, shop(web), shop(web, name="off", enabled=False), **HOOKS)
+    with running(path):
+        assert "replaces" not in agentd("pause", "shop", "--for", "2h", "--reason", "move").out
+        again = agentd("pause", "shop", "--reason", "long move").out
+        assert again.startswith("shop is paused until somebody resumes it; this replaces the pause by ")
+        live = agentd("watches").out
+        shape = [set(view) for view in agentd("watches", "-o", "json").json["watches"]]
+    offline = agentd("watches").out
+
+    for table in (live, offline):
+        assert "until somebody resumes it: long move" in table
+        paused, disabled = table.splitlines()[1:]
+        assert " paused " in paused
+        assert " disabled " in disabled
+    assert [set(view) for view in agentd("watches", "-o", "json").json["watches"]] == shape
