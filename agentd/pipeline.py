@@ -47,6 +47,7 @@ from agentd.records import (
     Transition,
     Verdict,
 )
+from agentd.telemetry.redact import without_secrets
 from agentd.telemetry.traces import KEEP, WATCH, traceparent
 from agentd.watch.probe import Probe
 
@@ -143,7 +144,7 @@ class Pipeline:
         try:
             started = self._clock.monotonic()
             observation = await self._look(watch, run)
-            judgement = judge(observation, watch.conditions)
+            observation, judgement = judged(observation, watch.conditions)
             if judgement.verdict is Verdict.FAILING and self.stood_still(started):
                 # Stopped or suspended in mid-look: a timeout then is ours, not the target's.
                 judgement = Judgement(Verdict.BLIND, f"this process stood still while it looked: {judgement.summary}")
@@ -399,6 +400,30 @@ async def look(watch: Watch, clock: Clock) -> Observation:
         observation = Observation(blind=f"the {watch.kind} probe {what}")
     observation.duration_s = clock.monotonic() - started
     return observation
+
+
+def judged(observation: Observation, conditions: Sequence[Condition]) -> tuple[Observation, Judgement]:
+    """
+    What an observation is worth, and the observation as it may be kept.
+
+    One that is not ok is about to be stored, shown and sent to strangers, and its target may have echoed a secret of
+    ours: conditions are asked about what was really seen, and only then is it put into words without the secret.
+    """
+    judgement = judge(observation, conditions)
+    if judgement.verdict is Verdict.OK:
+        return observation, judgement
+    seen = (observation.values, observation.error, observation.blind)
+    shown = without_secrets(seen)
+    if shown is seen:
+        return observation, judgement
+    values, error, blind = shown
+    kept = replace(observation, values=values, error=error, blind=blind)
+    # Put into words anew: words are cut short, and half a secret in them would not be found.
+    worded = judge(kept, conditions)
+    if (worded.verdict, worded.failed) != (judgement.verdict, judgement.failed):
+        summary = f"{judgement.failed[0]} does not hold (not shown: what it read holds a secret)"
+        worded = replace(judgement, summary=summary, shown={})
+    return kept, worded
 
 
 def _is_told_to_end(error: BaseException) -> bool:

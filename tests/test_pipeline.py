@@ -6,9 +6,9 @@ import asyncio
 import json
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from agentd.memory import outbox
 from agentd.memory.store import Store
 from agentd.pipeline import SELF, Pipeline, Watch, open_watch
 from agentd.records import Alert, AlertStatus, CheckResult, Observation, Reason, Severity, Transition, Verdict
+from agentd.telemetry.redact import forget_secrets, register_secret
 from agentd.testing import FakeClock
 
 OK = Observation(values={"latency_ms": 3.5})
@@ -211,6 +212,59 @@ def test_a_steady_check_writes_nothing(tell: Tell, state: Observation) -> None:
         await b.see(watch, *[state] * 50)
 
         assert b.store.state.counts.commits == commits
+
+    tell(story)
+
+
+@pytest.fixture
+def password() -> Iterator[str]:
+    register_secret("correct-horse-battery")
+    yield "correct-horse-battery"
+    forget_secrets()
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Observation(error="refused: PASSWORD is wrong"),
+        Observation(blind="cannot run PASSWORD"),
+        Observation(values={"stdout": "x" * 70 + "PASSWORD", "body": {"env": ["PASSWORD"]}}),
+    ],
+    ids=["error", "blind", "values"],
+)
+def test_a_secret_that_the_target_echoes_stays_with_us(tell: Tell, password: str, seen: Observation) -> None:
+    """A command that prints its environment must not bring a password into the store, the page and the webhooks."""
+
+    def leaking(value: Any) -> Any:
+        return json.loads(json.dumps(value).replace("PASSWORD", password))
+
+    async def story(b: Bench) -> None:
+        conditions = [compile_condition(text, ("stdout", "body")) for text in ('stdout == ""', "body.env.size() == 9")]
+        watch = b.watch(policy=replace(AT_ONCE, blind_after=timedelta(0)), conditions=conditions)
+
+        await b.see(watch, Observation(leaking(seen.values), leaking(seen.error), leaking(seen.blind)))
+
+        rows = await b.store.state.read(lambda c: outbox.rows(c, limit=10))
+        assert rows
+        everything = [row.delivery.data for row in rows]
+        everything += map(repr, (watch.last, b.results, b.pipeline.alerts, b.transitions))
+        for text in everything:
+            assert "correct-hor" not in text
+        assert "***" in everything[0]
+
+    tell(story)
+
+
+def test_conditions_are_asked_about_what_was_really_seen(tell: Tell, password: str) -> None:
+    """Stars in the place of a secret must turn no failure into another one, or into none."""
+
+    async def story(b: Bench) -> None:
+        watch = b.watch(conditions=[compile_condition("stdout.size() < 10", ("stdout",))])
+
+        await b.see(watch, Observation({"stdout": "ok"}), Observation({"stdout": f"ok {password}"}))
+
+        assert [result.verdict for result in b.results] == [Verdict.OK, Verdict.FAILING]
+        assert b.results[1].summary == "stdout.size() < 10 does not hold (not shown: what it read holds a secret)"
 
     tell(story)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,6 @@ from agentd.cli.options import config_option, output_option
 from agentd.cli.place import environment_for
 from agentd.cli.tables import clean, print_json, written
 from agentd.clock import SystemClock
-from agentd.condition import judge
 from agentd.config.loader import Loaded, find_config, load
 from agentd.config.models import Config
 from agentd.daemon.assemble import assemble
@@ -31,9 +31,10 @@ from agentd.memory import heartbeats
 from agentd.memory.heartbeats import Beat
 from agentd.memory.store import STATE
 from agentd.pacing import KeyedBuckets
-from agentd.pipeline import Watch, look
+from agentd.pipeline import Watch, judged, look
 from agentd.records import Alert, EventType, Judgement, Observation, Verdict
 from agentd.secret import read_secrets_from
+from agentd.telemetry.redact import register_secret, without_secrets
 from agentd.watch.heartbeat import HEARTBEAT, Beats
 from agentd.watch.probe import ProbeTools
 
@@ -53,7 +54,7 @@ def test(watch_name: str, config_path: Path | None, output: str) -> None:
     """
     path = find_config(config_path)
     loaded = load(path, environment=environment_for(path))
-    read_secrets_from(loaded.environment)
+    read_secrets_from(loaded.environment, register_secret)
     watch = _open(loaded, watch_name)
     report = asyncio.run(_try(watch, _links(loaded.config)))
     if output == "json":
@@ -115,7 +116,8 @@ async def _try(watch: Watch, links: dict[str, str]) -> dict[str, Any]:
         observation = await look(watch, clock)
     finally:
         await watch.probe.close()
-    judgement = judge(observation, watch.conditions)
+    _, judgement = judged(observation, watch.conditions)
+    values = without_secrets(observation.values)
     now = clock.now()
     return {
         "watch": watch.name,
@@ -123,20 +125,20 @@ async def _try(watch: Watch, links: dict[str, str]) -> dict[str, Any]:
         "verdict": judgement.verdict.value,
         "summary": judgement.summary,
         "duration_ms": round(observation.duration_s * 1000, 1),
-        "error": observation.error,
-        "blind": observation.blind,
-        "observation": {key: _short(value) for key, value in observation.values.items()},
-        "conditions": _conditions(watch, observation),
+        "error": without_secrets(observation.error),
+        "blind": without_secrets(observation.blind),
+        "observation": {key: _short(value) for key, value in values.items()},
+        "conditions": _conditions(watch, observation, values),
         "alert": _alert_step(watch, judgement, now),
         "notify": list(watch.notify),
         "payload": _payload(watch, judgement, now, links),
     }
 
 
-def _conditions(watch: Watch, observation: Observation) -> list[dict[str, Any]]:
+def _conditions(watch: Watch, observation: Observation, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for condition in watch.conditions:
-        _, seen = condition.explain(observation.values)
+        _, seen = condition.explain(shown)
         rows.append({"condition": condition.source, "holds": condition.holds(observation.values), "values": seen})
     return rows
 

@@ -90,6 +90,7 @@ Agentd = Callable[..., Said]
 def agentd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Agentd:
     """`agentd(...)` with $AGENTD_CONFIG pointing into tmp_path."""
     monkeypatch.setenv("AGENTD_CONFIG", str(tmp_path / "agentd.yaml"))
+    monkeypatch.setattr("agentd.secret._on_read", None)
     monkeypatch.setattr("agentd.secret._environment", os.environ)  # the commands set it; put it back in the end
 
     def run(*words: str) -> Said:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd.telemetry.redact import forget_secrets, is_sensitive, redact, register_secret
+from agentd.telemetry.redact import forget_secrets, is_sensitive, redact, register_secret, without_secrets
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +67,27 @@ def test_a_field_named_like_a_secret_is_one(key: str) -> None:
 def test_a_field_with_an_ordinary_name_is_shown(key: str) -> None:
     """Token counts are what a budget log is about."""
     assert not is_sensitive(key)
+
+
+def test_secrets_are_starred_in_whatever_a_target_said() -> None:
+    """A target may echo one in any place of its answer."""
+    register_secret("correct-horse")
+    register_secret("correct-horse-battery")
+
+    said = {"a correct-horse": [1, None, ("is correct-horse-battery", {"b": "correct-horse"})], "c": True}
+
+    assert without_secrets(said) == {"a ***": [1, None, ("is ***", {"b": "***"})], "c": True}
+    assert without_secrets("correct-horse") == "***"
+
+
+def test_what_holds_no_secret_is_not_copied() -> None:
+    """It may be a megabyte, and is asked about at each failing look."""
+    said = {"a": ["correct"]}
+    assert without_secrets(said) is said
+
+    register_secret("correct-horse")
+
+    assert without_secrets(said) is said
 
 
 @given(st.text(max_size=2000))
