@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentd.condition import MAX_VALUE_DEPTH, Condition, compile_condition, judge
+from agentd.condition.types import Types
 from agentd.errors import ConfigError
 from agentd.records import Observation, Verdict
 
@@ -179,6 +180,96 @@ def test_at_most_five_values_are_shown() -> None:
 def test_what_is_wrong_is_told_at_load(text: str, says: str) -> None:
     """A misspelt condition found at run would be an alert at night."""
     assert says in wrong(text)
+
+
+TYPES: Types = {
+    ("status",): "number",
+    ("latency_ms",): "number",
+    ("text",): "text",
+    ("body",): "any",
+    ("headers",): "map",
+    ("headers", "*"): "text",
+    ("answers",): "list",
+    ("answers", "*"): "text",
+    ("connected",): "bool",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('status == "200"', "never holds: status is a number, not text; write 200 without quotes"),
+        ('"200" == status', "never holds: status is a number, not text"),
+        ('body.x == 1 && status != "a"', "always holds: status is a number, not text"),
+        ('status > "a"', "can never be computed: status is a number, not text"),
+        ("1 < text", "can never be computed: text is text, not a number; write int(text)"),
+        ("text == 5", 'write "5" in quotes'),
+        ('connected == "true"', "write connected or !connected"),
+        ("connected >= 1", "connected is true or false, not a number"),
+        ('answers == "a"', 'write e.g. "a" in answers'),
+        ('headers == "a"', "name a member of it"),
+        ('headers["content-length"] > 5', 'write int(headers["content-length"])'),
+        ("status", "`status` is neither true nor false"),
+        ("text.size()", "neither true nor false"),
+        ("status == 200 ? 1 : 2", "neither true nor false"),
+        ("!status", "can never be computed: status is a number"),
+        ('text + 1 == "a1"', "can never be computed: text is text"),
+        ("true", "always holds, whatever is seen"),
+        ("1 == 2", "never holds, whatever is seen"),
+    ],
+)
+def test_what_can_never_hold_is_told_at_load_where_types_are_known(text: str, says: str) -> None:
+    """Such a condition is an alert at the first check, or one that never comes."""
+    with pytest.raises(ConfigError) as caught:
+        compile_condition(text, [*KNOWN, "connected"], TYPES)
+
+    assert says in str(caught.value)
+    assert "; " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("status == 200", "latency_ms < 300.5", "status in [200, 204]", "status % 2 == 0", "status / 100 == 2"),
+        *("connected", "!connected", "connected == true", "connected && status == 200", "body", "body.ok", "!body.ok"),
+        *('body == "a"', "body.x > 5", 'text < "b"', "int(text) > 5", 'string(status) == "200"', "text.size() > 0"),
+        *('"a" in answers', 'answers[0] == "a"', "answers == []", "answers.all(a, a == 5)", "answers.size() == 2"),
+        *('headers["a"] == "b"', 'headers.exists(h, h == "a")', "has(headers.a)", "status != null", "text != b'a'"),
+        *("answers.exists(status, status == 'a')", "(connected ? status : 5) == 5", "status + 1 == 201"),
+        *('dyn(status) == "a"', "type(status) == int", "disks == 5", 'disks["/"].x > "a"', "text == string(status)"),
+        *('status == 200 || text.contains("a")', '[status == 200, text == "a"].all(x, x)', "text.trim() == r'a'"),
+    ],
+)
+def test_what_might_hold_is_taken(text: str) -> None:
+    """A false alarm at load would forbid a sound configuration; so what is not certain passes."""
+    compile_condition(text, [*KNOWN, "connected"], TYPES)
+
+
+_BY_TYPE = {
+    "number": st.integers(-(2**40), 2**40) | st.floats(allow_nan=False, allow_infinity=False),
+    "text": st.text(st.characters(codec="utf-8")),
+    "bool": st.booleans(),
+    "list": st.lists(st.text(st.characters(codec="utf-8"))),
+    "map": st.dictionaries(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8"))),
+}
+
+
+@given(
+    st.sampled_from(sorted(_BY_TYPE)),
+    st.sampled_from(["==", "!=", "<", "<=", ">", ">="]),
+    st.sampled_from(["200", "-1", "1.5", '"200"', '""', '"a"', "true", "false"]),
+    st.booleans(),
+    st.data(),
+)
+def test_what_is_refused_is_of_no_use_whatever_is_seen(
+    type_: Any, operator: str, literal: str, turned: bool, data: st.DataObject
+) -> None:
+    """The refusal is right only when no value of the type could make a difference."""
+    text = f"{literal} {operator} x" if turned else f"x {operator} {literal}"
+    try:
+        compile_condition(text, ["x"], {("x",): type_})
+    except ConfigError:
+        assert compile_condition(text, ["x"]).holds({"x": data.draw(_BY_TYPE[type_])}) is (operator == "!=")
 
 
 def test_a_syntax_error_shows_the_place() -> None:

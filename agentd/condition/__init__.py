@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentd.condition.reading import raise_unless_panic, read
 from agentd.condition.shown import MAX_SHOWN_CHARS, Path, as_text, follow, preview, written
+from agentd.condition.types import Types, check_comparisons, check_result
 from agentd.records import Judgement, Observation, Verdict
 
 if TYPE_CHECKING:
@@ -110,16 +111,17 @@ class Condition:
         return self._program.execute(reading)
 
 
-def compile_condition(text: str, variables: Collection[str]) -> Condition:
+def compile_condition(text: str, variables: Collection[str], types: Types | None = None) -> Condition:
     """
     Read one condition.
 
-    variables: the names it may read. Raises ConfigError, `what; how to mend`, when it cannot be read, reads
-    something else, calls a function that is not there, or can never be true or false.
+    variables: the names it may read. types: of which type they are, as far as that is known; with it, a condition
+    must ask for something that can be otherwise. Raises ConfigError, `what; how to mend`, when it cannot be read,
+    reads something else, calls a function that is not there, or can never be true or false.
     """
-    parsed = read(text, variables)
+    parsed = read(text, variables, constants=types is None)
     whole, members = _needs(parsed.prefixes)
-    return Condition(
+    condition = Condition(
         source=text.strip(),
         variables=frozenset(str(path[0]) for path in parsed.paths),
         _program=parsed.program,
@@ -128,6 +130,10 @@ def compile_condition(text: str, variables: Collection[str]) -> Condition:
         _members=members,
         _extra=parsed.extra,
     )
+    if types is not None:
+        check_comparisons(parsed.tokens, parsed.reads, types)
+        check_result(text, parsed.paths, types, condition._compute)
+    return condition
 
 
 MAX_SHOWN = 20

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,10 @@ def _load_cel() -> ModuleType:
 _cel = _load_cel()
 
 
+Token = tuple[str, str]
+"""What sort of word it is, and the word."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """
@@ -82,16 +86,23 @@ class Parsed:
     paths: what it reads, with members as far as they are constant, for people.
     prefixes: the same, only as far as plain member names go: what evaluation needs.
     extra: the functions it calls that the program must be given.
+    tokens: all its words; reads: where each path stands among them (begin, end, path).
     """
 
     program: Program
     paths: tuple[Path, ...]
     prefixes: tuple[Path, ...]
     extra: Mapping[str, Callable[..., Any]]
+    tokens: Sequence[Token]
+    reads: Sequence[tuple[int, int, Path]]
 
 
-def read(text: str, variables: Collection[str]) -> Parsed:
-    """Parse and check; raises ConfigError, `what; how to mend`."""
+def read(text: str, variables: Collection[str], *, constants: bool = True) -> Parsed:
+    """
+    Parse and check; raises ConfigError, `what; how to mend`.
+
+    constants: whether `true`, which asks for nothing, may stand as a condition.
+    """
     if len(text) > MAX_CONDITION_CHARS:
         raise ConfigError(
             f"condition of {len(text)} characters is longer than {MAX_CONDITION_CHARS}; split it into several"
@@ -115,10 +126,11 @@ def read(text: str, variables: Collection[str]) -> Parsed:
         for found in (reading.paths, reading.prefixes)
     )
     if not paths and not reading.has_macros:
-        _check_constant(text, program)
+        _check_constant(text, program, constants)
     from cel.stdlib import STDLIB_FUNCTIONS
 
-    return Parsed(program, paths, prefixes, {name: STDLIB_FUNCTIONS[name] for name in sorted(called & _EXTRA)})
+    extra = {name: STDLIB_FUNCTIONS[name] for name in sorted(called & _EXTRA)}
+    return Parsed(program, paths, prefixes, extra, reading.tokens, reading.reads)
 
 
 class _Reading:
@@ -131,21 +143,22 @@ class _Reading:
     def __init__(self, text: str) -> None:
         self.paths: list[Path] = []
         self.prefixes: list[Path] = []
+        self.reads: list[tuple[int, int, Path]] = []
         self.globals_called: set[str] = set()
         self.structs: list[str] = []
         self.patterns: list[str] = []
         self.has_macros = False
-        self._tokens = [
+        self.tokens = [
             (match.lastgroup or "", match[0]) for match in _TOKEN.finditer(text) if match.lastgroup != "space"
         ]
         self._read()
 
     def _at(self, index: int) -> tuple[str, str]:
-        return self._tokens[index] if 0 <= index < len(self._tokens) else ("end", "")
+        return self.tokens[index] if 0 <= index < len(self.tokens) else ("end", "")
 
     def _read(self) -> None:
         scopes: list[str] = []  # one per open parenthesis: the name that a macro binds in it, or ""
-        for index, (kind, word) in enumerate(self._tokens):
+        for index, (kind, word) in enumerate(self.tokens):
             if word == "(" and kind == "sign":
                 scopes.append(self._bound_at(index))
             elif word == ")" and kind == "sign" and scopes:
@@ -171,6 +184,7 @@ class _Reading:
         return word
 
     def _read_path(self, index: int) -> None:
+        begin = index
         path: list[str | int] = [self._at(index)[1]]
         plain = 1
         index += 1
@@ -188,6 +202,7 @@ class _Reading:
                 plain = len(path)
         self.paths.append(tuple(path))
         self.prefixes.append(tuple(path[:plain]))
+        self.reads.append((begin, index, tuple(path)))
 
 
 def _constant(kind: str, word: str) -> str | int | None:
@@ -234,7 +249,7 @@ def _check_patterns(reading: _Reading) -> None:
             ) from None
 
 
-def _check_constant(text: str, program: Program) -> None:
+def _check_constant(text: str, program: Program, allowed: bool) -> None:
     try:
         result = program.execute({})
     except Exception as error:
@@ -244,6 +259,11 @@ def _check_constant(text: str, program: Program) -> None:
         raise ConfigError(
             f"`{text.strip()}` is always {as_text(preview(result))}, neither true nor false; "
             "write a comparison, e.g. status == 200"
+        )
+    if not allowed:
+        raise ConfigError(
+            f"`{text.strip()}` {'always' if result else 'never'} holds, whatever is seen; "
+            "write a comparison, e.g. status == 200, or `expect: []` when any answer will do"
         )
 
 

@@ -15,9 +15,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from agentd.condition import Condition, compile_condition
+from agentd.condition.types import Types
 from agentd.config.alerting import ALERT_VARIABLES
 from agentd.config.complaints import Locate, did_you_mean, show
 from agentd.config.document import KeyPath, dotted
+from agentd.config.readable import types_of
 from agentd.config.values import parse_listen
 from agentd.config.watches import OTHER_SOURCES
 from agentd.cron import parse_cron
@@ -62,12 +64,12 @@ class Compiler:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Condition | ConfigError] = {}
 
-    def condition(self, text: str, kind: str, variables: Collection[str]) -> Condition:
+    def condition(self, text: str, kind: str, variables: Collection[str], types: Types | None = None) -> Condition:
         """kind names the variables. Raises ConfigError."""
         known = self._known.get((kind, text))
         if known is None:
             try:
-                known = compile_condition(text, variables)
+                known = compile_condition(text, variables, types)
             except ConfigError as error:
                 known = error
             self._known[kind, text] = known
@@ -132,7 +134,7 @@ def check_conditions(
         if not isinstance(text, str):
             continue
         try:
-            conditions.append(compiler.condition(text, kind.name, kind.variables))
+            conditions.append(compiler.condition(text, kind.name, kind.variables, types_of(kind.name)))
         except ConfigError as error:
             yield watch.problem(("expect", index), *_split(error))
 

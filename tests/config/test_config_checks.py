@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from config_folder import TOLD, Folder
 
+from agentd.config.readable import types_of
 from agentd.config.unserved import ROOT, WATCH
+from agentd.watch import KINDS
 
 
 @pytest.fixture
@@ -49,6 +51,9 @@ HTTP = "http: {url: 'http://a.example/'}"
         (f"{HTTP}, expect: ['rcode == 0']", "watches[0].expect[0]", "unknown variable `rcode`"),
         (f"{HTTP}, expect: ['status ==']", "watches[0].expect[0]", "cannot read condition"),
         (f"{HTTP}, expect: status == 200", "watches[0].expect", "not a list"),
+        (f"{HTTP}, expect: ['status == \"200\"']", "watches[0].expect[0]", "status is a number, not text"),
+        (f"{HTTP}, expect: [status]", "watches[0].expect[0]", "neither true nor false"),
+        (f"{HTTP}, expect: ['true']", "watches[0].expect[0]", "always holds"),
         (f"{HTTP}, expect: [5]", "watches[0].expect[0]", "not text"),
         (f"{HTTP}, fail_after: 6 of 5", "watches[0].fail_after", "cannot read fail_after"),
         (f"{HTTP}, fail_after: 0", "watches[0].fail_after", "cannot read fail_after"),
@@ -102,6 +107,12 @@ def test_no_conditions_at_all_is_a_choice(folder: Folder) -> None:
 
     assert loaded.config.watches[0].expect == ()
     assert loaded.conditions["web"] == ()
+
+
+def test_the_types_of_all_that_conditions_may_read_are_known() -> None:
+    """A variable without a type is never checked; one that is not there checks nothing."""
+    for name, kind in KINDS.items():
+        assert {path[0] for path in types_of(name)} == set(kind.variables)
 
 
 def test_equal_conditions_are_compiled_once(folder: Folder) -> None:
