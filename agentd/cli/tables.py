@@ -30,6 +30,8 @@ _COLOURS = {
 }
 
 
+_PROSE = ("summary", "reason_text", "last_error")
+_LEAST_PROSE = 20
 _MOMENTS = ("_at", "_until")
 
 
@@ -97,21 +99,28 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *
     if not rows:
         click.echo(empty)
         return
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for key in columns:
-        one_line = key in ("id", "name", "watch", "state") or key.endswith(_MOMENTS)
-        table.add_column(columns[key], overflow="fold", no_wrap=one_line)
     now = datetime.now(UTC)
-    for row in rows:
-        cells = [_cell(key, row.get(key), now) for key in columns]
-        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in cells))
-    # Piped output is for grep: one row stays one line.
-    width = None if sys.stdout.isatty() else 400
-    Console(width=width, highlight=False).print(table)
+    shown = [{key: _cell(key, row.get(key), now) for key in columns} for row in rows]
+    # Piped output is for grep: one row stays one line, and every column is there.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
+    kept = [key for key in columns if not sys.stdout.isatty() or any(row[key] for row in shown)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    least = 0
+    for key in kept:
+        whole = max(cell_len(columns[key]), *(cell_len(row[key]) for row in shown))
+        # Prose gives way on a narrow terminal, names and numbers never: a column of single letters is unreadable.
+        width = min(whole, _LEAST_PROSE) if key in _PROSE else whole
+        least += width + 2
+        table.add_column(columns[key], overflow="fold", no_wrap=key not in _PROSE, min_width=width)
+    for row in shown:
+        table.add_row(*(Text(row[key], style=_COLOURS.get(row[key], "")) for key in kept))
+    console.width = max(console.width, least)
+    console.print(table)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import click
 import jsonschema
 import pytest
 import yaml
@@ -26,7 +27,7 @@ from loopback import Authority, free_port
 
 from agentd.cli import COMMANDS, main
 from agentd.cli.client import quoted
-from agentd.cli.tables import clean, print_facts, since, written
+from agentd.cli.tables import clean, print_facts, print_table, since, written
 from agentd.clock import iso
 from agentd.config.loader import load
 from agentd.daemon.app import Daemon
@@ -720,13 +721,35 @@ def test_moments_are_shown_by_their_distance(moment: datetime, shown: str) -> No
     assert since(moment, NOW) == shown
 
 
-def test_tables_fit_a_narrow_terminal(agentd: Agentd, daemon: Daemon) -> None:
-    """Ages in tables, whole moments in JSON."""
+def test_tables_show_ages_and_json_has_moments(agentd: Agentd, daemon: Daemon) -> None:
+    """A person wants the distance, a program the moment."""
     assert agentd("watches", "-o", "json").json["watches"][1]["checked_at"].endswith("Z")
     assert "s ago" in agentd("watches").out
     assert "s ago" in agentd("alerts").out
     for words in (("watches",), ("alerts",), ("outbox", "list")):
         assert not re.search(r"\d{4}-\d\d-\d\dT", agentd(*words).out)
+
+
+@pytest.mark.parametrize("width", [20, 60, 100, 200])
+def test_names_in_tables_are_never_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    """On a narrow terminal prose gives way; an identity that stands one letter a line cannot be copied."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    row = {"id": "msg_" + "0" * 32, "webhook": "ops", "lane": "a-long-name-of-a-watch", "rule": None}
+
+    print_table(
+        [row | {"last_error": "connection refused " * 5}],
+        {"id": "ID", "webhook": "WEBHOOK", "lane": "WATCH", "rule": "RULE", "last_error": "LAST ERROR"},
+        empty="",
+    )
+
+    head, first, *more = click.unstyle(capsys.readouterr().out).splitlines()
+    assert head.split() == ["ID", "WEBHOOK", "WATCH", "LAST", "ERROR"], "a column that says nothing takes no room"
+    assert first.split()[:3] == [row["id"], row["webhook"], row["lane"]]
+    assert "connection" in first
+    assert not any(line[0] != " " for line in more)
 
 
 # What is loaded, and the demo
