@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,10 +21,12 @@ from agentd.config.alerting import ALERT_VARIABLES
 from agentd.config.complaints import Locate, did_you_mean, show
 from agentd.config.document import KeyPath, dotted
 from agentd.config.readable import types_of
+from agentd.config.service import DaemonSettings, MemorySettings
 from agentd.config.values import parse_listen
-from agentd.config.watches import OTHER_SOURCES
+from agentd.config.watches import OTHER_SOURCES, Watch
 from agentd.cron import parse_cron
 from agentd.errors import ConfigError, Problem
+from agentd.settings import show_duration
 from agentd.watch.probe import Kind
 
 
@@ -134,9 +137,44 @@ def check_conditions(
         if not isinstance(text, str):
             continue
         try:
-            conditions.append(compiler.condition(text, kind.name, kind.variables, types_of(kind.name)))
+            condition = compiler.condition(text, kind.name, kind.variables, types_of(kind.name))
         except ConfigError as error:
             yield watch.problem(("expect", index), *_split(error))
+            continue
+        conditions.append(condition)
+        if "cert_days_left" in condition.variables and _is_without_tls(watch.raw.get("http")):
+            what = "asks for a certificate, and an http:// address has none"
+            yield watch.problem(("expect", index), what, "watch the https:// address, or remove the condition")
+
+
+def _is_without_tls(http: Any) -> bool:
+    # A redirect may lead to https.
+    url = http.get("url") if isinstance(http, dict) else None
+    return isinstance(url, str) and url.lower().startswith("http://") and not http.get("follow_redirects")
+
+
+_LITTLE_MEMORY = 128 * 2**20
+_LITTLE_STORE = 16 * 2**20
+
+
+def check_sense(watch: Entry, typed: Watch) -> Iterator[Problem]:
+    """Warn of times that can be meant, but hardly are; only of what the watch itself says."""
+    if "every" in watch.raw and typed.every is not None and typed.every < timedelta(seconds=1):
+        what = f"a look every {show_duration(typed.every)} is a load on the target and on this machine"
+        yield watch.problem(("every",), what, "write 1s or more", warning=True)
+    if "timeout" in watch.raw and typed.every is not None and typed.timeout > typed.every:
+        what = f"is longer than the time between two checks, {show_duration(typed.every)}: a slow one skips the next"
+        yield watch.problem(("timeout",), what, "write a shorter one, or a longer `every`", warning=True)
+
+
+def check_sizes(root: Entry, daemon: DaemonSettings, memory: MemorySettings) -> Iterator[Problem]:
+    """Warn of sizes that leave no room to work in."""
+    if daemon.memory_limit < _LITTLE_MEMORY:
+        what = "is little: the daemon would start anew again and again"
+        yield root.problem(("daemon", "memory_limit"), what, "write 128MiB or more", warning=True)
+    if memory.max_size < _LITTLE_STORE:
+        what = "is little: next to no history would be kept"
+        yield root.problem(("memory", "max_size"), what, "write 16MiB or more", warning=True)
 
 
 def check_references(watch: Entry, names: Names) -> Iterator[Problem]:

@@ -189,7 +189,10 @@ class _Load:
         where = ("include", index)
         try:
             if glob.has_magic(pattern):
-                return [folder / name for name in sorted(glob.glob(pattern, root_dir=folder, recursive=True))]
+                names = sorted(glob.glob(pattern, root_dir=folder, recursive=True))
+                if not names:
+                    self._add(_passed_over(pattern, folder, root, where))
+                return [folder / name for name in names]
             if (folder / pattern).exists():
                 return [folder / pattern]
         except (OSError, ValueError) as error:
@@ -275,6 +278,8 @@ class _Load:
         config = self._typed(Config, data, root)
         self._add(secrets.problems(data, (), root.locate, config))
         self._add(unserved.unserved_in_root(data, root.locate))
+        if config is not None:
+            self._add(checks.check_sizes(root, config.daemon, config.memory))
         return config
 
     def _defaults(self, root: Entry) -> tuple[dict[str, Any], Defaults | None]:
@@ -328,6 +333,7 @@ class _Load:
             is_probe = any(kind in entry.raw for kind in KINDS)
             self._add(unserved.unserved_in_watch(entry.raw, entry.path, entry.locate, is_probe))
             if watch is not None:
+                self._add(checks.check_sense(entry, watch))
                 valid.append(watch)
                 self.conditions[watch.name] = tuple(conditions)
         return valid
@@ -382,6 +388,17 @@ class _Load:
             elif named and not _told(named, planned):
                 what, cure = "nobody is told of its alerts", "name a webhook of a format that this version sends"
                 self._add([watch.problem((), what, cure, warning=True)])
+
+
+def _passed_over(pattern: str, folder: Path, root: Entry, where: KeyPath) -> Iterator[Problem]:
+    """A warning where a glob meets nothing and yet there are files beside what it looks for: `*.yaml`, and `a.yml`."""
+    inside, _, last = pattern.rpartition("/")
+    if glob.has_magic(inside) or not last.endswith((".yaml", ".yml")):
+        return
+    others = sorted(glob.glob("*.y*ml", root_dir=folder / inside)) if inside else []
+    if others:
+        what = f"matches no file, though {folder / inside / others[0]} is there"
+        yield root.problem(where, what, "rename the file, or widen the glob", warning=True)
 
 
 def _told(named: Any, planned: Collection[str]) -> bool:

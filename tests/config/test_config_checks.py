@@ -54,6 +54,7 @@ HTTP = "http: {url: 'http://a.example/'}"
         (f"{HTTP}, expect: ['status == \"200\"']", "watches[0].expect[0]", "status is a number, not text"),
         (f"{HTTP}, expect: [status]", "watches[0].expect[0]", "neither true nor false"),
         (f"{HTTP}, expect: ['true']", "watches[0].expect[0]", "always holds"),
+        (f"{HTTP}, expect: [status == 200, cert_days_left > 14]", "watches[0].expect[1]", "http:// address has none"),
         (f"{HTTP}, expect: [5]", "watches[0].expect[0]", "not text"),
         (f"{HTTP}, fail_after: 6 of 5", "watches[0].fail_after", "cannot read fail_after"),
         (f"{HTTP}, fail_after: 0", "watches[0].fail_after", "cannot read fail_after"),
@@ -113,6 +114,29 @@ def test_the_types_of_all_that_conditions_may_read_are_known() -> None:
     """A variable without a type is never checked; one that is not there checks nothing."""
     for name, kind in KINDS.items():
         assert {path[0] for path in types_of(name)} == set(kind.variables)
+
+
+@pytest.mark.parametrize("http", ["url: 'https://a.example/'", "url: 'http://a.example/', follow_redirects: true"])
+def test_a_certificate_may_be_asked_for_where_there_may_be_one(folder: Folder, http: str) -> None:
+    folder.load(watch(f"http: {{{http}}}, expect: [cert_days_left > 14]"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "before", "key"),
+    [
+        (f"{HTTP}, every: 1ms, timeout: 1ms", "", "watches[0].every"),
+        (f"{HTTP}, every: 5s, timeout: 6s", "", "watches[0].timeout"),
+        (HTTP, "daemon: {memory_limit: 10MiB}\n", "daemon.memory_limit"),
+        (HTTP, "memory: {max_size: 1MiB}\n", "memory.max_size"),
+    ],
+)
+def test_what_is_hardly_meant_is_warned_of(folder: Folder, keys: str, before: str, key: str) -> None:
+    assert set(folder.warnings(watch(keys, before))) == {key}
+
+
+def test_what_others_mean_is_not_warned_of(folder: Folder) -> None:
+    """A short interval below the usual timeout is what most people write."""
+    assert not folder.warnings(watch(f"{HTTP}, every: 1s", "daemon: {memory_limit: 128MiB}\n"))
 
 
 def test_equal_conditions_are_compiled_once(folder: Folder) -> None:

@@ -116,6 +116,15 @@ def test_a_glob_may_match_nothing_but_a_named_file_must_be_there(folder: Folder)
     assert (problem.key, problem.line) == ("include[1]", 1)
 
 
+def test_a_glob_that_just_misses_a_file_is_warned_of(folder: Folder) -> None:
+    """`2.yml` beside `*.yaml` would be a watch that nobody runs."""
+    folder.write("watches: []", "w.d/2.yml")
+    warnings = folder.warnings("include: [w.d/*.yaml, 'none.d/*.yaml']\n" + TOLD + WATCH)
+
+    assert list(warnings) == ["include[0]"]
+    assert "2.yml is there" in warnings["include[0]"]
+
+
 def test_a_glob_that_meets_the_main_file_does_not_read_it_twice(folder: Folder) -> None:
     assert len(folder.load("include: ['*.yaml']\n" + TOLD + WATCH).files) == 1
 
