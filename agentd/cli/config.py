@@ -12,7 +12,7 @@ from agentd.cli.options import config_option
 from agentd.cli.place import environment_for
 from agentd.cli.tables import clean_lines, counted, print_json
 from agentd.config.loader import find_config, load
-from agentd.errors import InvalidConfig
+from agentd.errors import ConfigError, InvalidConfig
 
 
 @click.command()
@@ -51,8 +51,19 @@ def init(folder: Path) -> None:
 
 @click.command()
 @click.option("--payload", is_flag=True, help="The schema of the messages that webhooks get, instead.")
-def schema(payload: bool) -> None:
+@click.option(
+    "--variables",
+    "variables_of",
+    is_flag=False,
+    flag_value="",
+    metavar="[KIND]",
+    help="What the conditions of one kind of watch, or of each, may read, instead.",
+)
+def schema(payload: bool, variables_of: str | None) -> None:
     """Print the JSON Schema of the configuration, for editors and other tools."""
+    if variables_of is not None:
+        _print_variables(variables_of)
+        return
     if payload:
         from agentd.deliver.payload import payload_schema
 
@@ -61,3 +72,20 @@ def schema(payload: bool) -> None:
     from agentd.config.schema import config_schema
 
     print_json(config_schema())
+
+
+def _print_variables(name: str) -> None:
+    from agentd.config.complaints import did_you_mean
+    from agentd.config.readable import types_of
+    from agentd.watch import KINDS
+
+    if name and name not in KINDS:
+        raise ConfigError(f"there is no kind of watch called {name}; {did_you_mean(name, KINDS)}")
+    width = max(len(variable) for kind in KINDS.values() for variable in kind.variables)
+    for number, kind in enumerate([KINDS[name]] if name else KINDS.values()):
+        expects = "; ".join(kind.expect) or "nothing"
+        click.echo(f"{chr(10) if number else ''}{kind.name}: when the watch names no `expect`: {expects}")
+        types = types_of(kind.name)
+        for variable, meaning in kind.variables.items():
+            type_ = types.get((variable,), "any")
+            click.echo(f"  {variable:<{width}}  {'' if type_ == 'any' else type_:<6}  {meaning}")
