@@ -171,6 +171,8 @@ def _file(path: Path, family: str) -> Iterator[Finding]:
         return
     if wrong != ["ok"]:
         yield Finding(Level.ERROR, family, f"{path} is damaged: {'; '.join(wrong)}", cure)
+    elif found == 0 and family == "state":
+        yield Finding(Level.ERROR, family, f"{path} is empty", cure)
     elif found > known:
         text = f"{path} is of a newer agentd (schema {found}, this one knows up to {known})"
         yield Finding(Level.ERROR, family, text, "install that agentd again, or restore an older backup")

@@ -24,6 +24,7 @@ from agentd.errors import StoreBusy, StoreError, StoreFull
 from agentd.memory import backup, retention
 from agentd.memory.database import Database
 from agentd.memory.files import BUSY_TIMEOUT_MS
+from agentd.memory.lost import refuse_lost
 from agentd.memory.retention import Retention
 from agentd.memory.room import Ballast, free_bytes
 
@@ -107,6 +108,7 @@ class Store:
         return self
 
     async def _open_databases(self, stack: contextlib.AsyncExitStack) -> None:
+        await asyncio.to_thread(refuse_lost, self.path / STATE, self.path / HISTORY, self.path / BACKUPS)
         self.state = await self._opened(self._open_state)
         stack.push_async_callback(self.state.close)
         self.history = await self._opened(self._open_history)
