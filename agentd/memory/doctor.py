@@ -81,6 +81,8 @@ def restore(state_dir: Path, copy: Path, now: datetime) -> Path:
         raise StoreError(f"{copy}: no such backup; `agentd doctor` lists them")
     if wrong := backup.check(copy):
         raise StoreError(f"{copy}: this backup is damaged ({wrong}); take another, `agentd doctor` lists them")
+    if not _is_state(copy):
+        raise StoreError(f"{copy}: not a state file of agentd; `agentd doctor` lists the backups of it")
     with _owned(state_dir):
         part = state_dir / ".restore.part"
         part.unlink(missing_ok=True)
@@ -264,6 +266,19 @@ def _prepare(copy: Path, part: Path, now: datetime) -> None:
     finally:
         connection.close()
     _sync(part)
+
+
+def _is_state(copy: Path) -> bool:
+    """Whether a sound file is a store of ours with alerts; the history is one without."""
+    try:
+        connection = files.open_reader(copy)
+        try:
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        finally:
+            connection.close()
+    except apsw.Error:
+        return False
+    return {"meta", "alerts", "outbox"} <= tables
 
 
 def _fold_wal(current: Path, kept: Path) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import apsw
 import pytest
 
 from agentd.errors import StoreBusy, StoreError
@@ -86,6 +87,22 @@ async def test_damaged_state_is_found_and_restored(tmp_path: Path) -> None:
     await store.close()
     assert doctor.resume(tmp_path)
     assert not doctor.resume(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["history.db", "other.db"])
+async def test_only_a_state_file_is_put_in_its_place(tmp_path: Path, name: str) -> None:
+    """The history lies right beside it, and is as sound."""
+    await (await well(tmp_path)).close()
+    other = apsw.Connection(str(tmp_path / "other.db"))
+    other.execute("CREATE TABLE meta (x); PRAGMA user_version = 1")
+    other.close()
+
+    with pytest.raises(StoreError, match="not a state file of agentd"):
+        doctor.restore(tmp_path, tmp_path / name, NOW)
+
+    store = await opened(tmp_path)
+    assert await store.state.read(lambda c: meta.get(c, "k")) == "v"
+    await store.close()
 
 
 async def test_a_restore_forgets_what_came_after_the_backup(tmp_path: Path) -> None:
