@@ -28,6 +28,7 @@ from agentd.memory.room import free_bytes
 from agentd.memory.store import BACKUP_EVERY, BACKUPS, BALLAST_BYTES, HISTORY, RESERVE_BYTES, STATE, lock
 
 _OLD_MESSAGE = timedelta(hours=1)
+_AS_WHOM = "run this as the service's user, or as root"
 
 
 class Level(StrEnum):
@@ -48,8 +49,8 @@ class Finding:
 
 def examine(state_dir: Path, now: datetime) -> list[Finding]:
     """Look at everything; blocks for as long as reading both files takes. Raises nothing that a store can cause."""
-    if not state_dir.is_dir():
-        return [Finding(Level.ERROR, "state_dir", f"{state_dir} is not there", "start agentd once, or name another")]
+    if nothing := _unseen(state_dir):
+        return [nothing]
     found: list[Finding] = []
     checks: list[Callable[[], Iterator[Finding]]] = [
         lambda: _owner(state_dir),
@@ -65,8 +66,9 @@ def examine(state_dir: Path, now: datetime) -> list[Finding]:
         try:
             found += check()
         except (OSError, StoreError, apsw.Error) as error:
-            cure = "run this as the service's user, or as root"
-            found.append(Finding(Level.ERROR, "doctor", f"{state_dir} cannot be looked at: {error}", cure))
+            again = Finding(Level.ERROR, "doctor", f"{state_dir} cannot be looked at: {error}", _AS_WHOM)
+            if again not in found:
+                found.append(again)
     return found
 
 
@@ -117,6 +119,19 @@ def resume(state_dir: Path) -> bool:
             raise StoreError(f"{path}: not a state file of agentd: {error}") from error
         finally:
             connection.close()
+
+
+def _unseen(state_dir: Path) -> Finding | None:
+    """One finding for all when the folder is not there, or we may not look into it at all."""
+    try:
+        if not state_dir.is_dir():
+            cure = "start agentd once, or name another"
+            return Finding(Level.ERROR, "state_dir", f"{state_dir} is not there", cure)
+        os.listdir(state_dir)
+        (state_dir / STATE).exists()
+    except PermissionError as error:
+        return Finding(Level.ERROR, "doctor", f"{state_dir} cannot be looked at: {error.strerror}", _AS_WHOM)
+    return None
 
 
 def _owner(state_dir: Path) -> Iterator[Finding]:

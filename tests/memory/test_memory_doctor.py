@@ -159,3 +159,17 @@ def test_a_missing_directory_is_said_and_not_made(tmp_path: Path) -> None:
     """A doctor changes nothing."""
     assert [finding.level for finding in doctor.examine(tmp_path / "x", NOW)] == [Level.ERROR]
     assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_that_is_closed_to_us_is_one_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same complaint seven times hides what to do."""
+
+    def closed(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "listdir", closed)
+
+    (finding,) = doctor.examine(tmp_path, NOW)
+
+    assert finding.text.endswith("cannot be looked at: Permission denied")
+    assert "as the service's user" in finding.cure
