@@ -211,14 +211,8 @@ class Daemon:
         return make_servers(self.control, sockets, hosts | {address.host for address in addresses if address.host})
 
     def _links(self, fingerprint: str) -> dict[str, str]:
-        base = self.page_url
+        base = self.config.api.page_url
         return {"page": f"{base}/"} if base else {}
-
-    @property
-    def page_url(self) -> str | None:
-        """Where people find the page, or None when no TCP address is listened on."""
-        tcp = [address for address in self.config.api.listen if address.path is None]
-        return f"http://{tcp[0]}" if tcp else None
 
     # Living.
 
@@ -253,7 +247,7 @@ class Daemon:
                 self.scheduler.run_now(planned.watch.name)
         self.manager.ready(self.status_text())
         self.ready.set()
-        log.info("started", extra={"version": __version__, "watches": len(self.plan.watches), "page": self.page_url})
+        log.info("started", extra={"version": __version__, "watches": len(self.plan.watches), "page": self.config.api.page_url})
 
     async def _wind_down(self) -> None:
         """Stop taking work in, then let go of it from the front of the path to its end."""

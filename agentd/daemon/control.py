@@ -80,7 +80,7 @@ class Control:
             "uptime": show_duration(timedelta(seconds=int((now - daemon.started_at).total_seconds()))),
             "trouble": self._trouble(hindrances),
             "note": daemon.note,
-            "page": daemon.page_url,
+            "page": daemon.config.api.page_url,
             "watches": {
                 "total": len(daemon.plan.watches),
                 "paused": len(daemon.keeping.paused),
