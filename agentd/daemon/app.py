@@ -247,7 +247,8 @@ class Daemon:
                 self.scheduler.run_now(planned.watch.name)
         self.manager.ready(self.status_text())
         self.ready.set()
-        log.info("started", extra={"version": __version__, "watches": len(self.plan.watches), "page": self.config.api.page_url})
+        facts = {"version": __version__, "watches": len(self.plan.watches), "page": self.config.api.page_url}
+        log.info("started", extra=facts)
 
     async def _wind_down(self) -> None:
         """Stop taking work in, then let go of it from the front of the path to its end."""
