@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import socket
 import ssl
@@ -114,7 +115,8 @@ class Sender:
         return headers | rendered.headers | expanded.headers | signed
 
     async def _exchange(self, address: str, headers: dict[str, str], body: bytes, discretion: Discretion) -> Sent:
-        httpx = import_httpx()
+        # On a thread: it takes a tenth of a second the first time, for which the loop must not stand still.
+        httpx: Any = _httpx or await asyncio.to_thread(import_httpx)
         try:
             url = httpx.URL(address)
             host, scheme = url.raw_host.decode("ascii"), url.scheme  # of an international name the ASCII form
@@ -183,10 +185,14 @@ class Sender:
         return self._client
 
 
+_httpx: Any = None
+
+
 def import_httpx() -> Any:
     """
     httpx without its command line, which would bring rich, pygments and click: 5 MiB and 90 ms for nothing.
     """
+    global _httpx
     if "httpx" not in sys.modules and "httpx._main" not in sys.modules:
         sys.modules["httpx._main"] = None  # type: ignore[assignment]  # the documented way to make an import fail
         try:
@@ -195,6 +201,9 @@ def import_httpx() -> Any:
             del sys.modules["httpx._main"]
     import httpx
 
+    for late in ("httpcore", "anyio._backends._asyncio"):  # httpx would import them at its first connection
+        importlib.import_module(late)
+    _httpx = httpx
     return httpx
 
 
