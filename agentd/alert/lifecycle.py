@@ -60,7 +60,8 @@ class Step:
 def step(alert: Alert, judgement: Judgement, policy: Policy, now: datetime) -> Step:
     """Advance an alert by one verdict."""
     if judgement.verdict is Verdict.BLIND:
-        if alert.blind_since is not None:
+        # Blindness that begins in the future: the clock was set back, and would keep its alert away for as long.
+        if alert.blind_since is not None and alert.blind_since <= now:
             return Step(alert)
         return Step(replace(alert, blind_since=now), changed=True)
     regained = alert.blind_since is not None

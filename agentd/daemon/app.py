@@ -33,7 +33,7 @@ from agentd.daemon.notify import ServiceManager, listen_fds, strip_environment
 from agentd.daemon.selfwatch import SWEEP_S, WEBHOOK_RULE, Receivers, SelfWatch
 from agentd.daemon.watchdog import Watchdog
 from agentd.deliver.courier import Courier
-from agentd.errors import AgentdError, InvalidConfig, StoreError
+from agentd.errors import AgentdError, InvalidConfig, StoreError, StoreFull
 from agentd.memory import audit, ledger, meta, outbox, webhooks
 from agentd.memory.ledger import ProbeRow
 from agentd.memory.recorder import Recorder
@@ -321,9 +321,12 @@ class Daemon:
         return was_held
 
     async def _store_answers(self) -> None:
-        """Proof of life for the watchdog: the writer has taken a turn. A full disk is an answer."""
-        with contextlib.suppress(StoreError):
-            await self.store.state.write(lambda connection: None)
+        """
+        Proof of life for the watchdog: something could be written. A full disk is an answer, a broken store is none:
+        without alerts we are no use, and a restart says what is wrong.
+        """
+        with contextlib.suppress(StoreFull):
+            await self._stamp()
 
     async def _scheduler_answers(self) -> None:
         """The same of the scheduler: nothing that is due has been lying for long."""

@@ -380,20 +380,30 @@ class Database:
     def _again(self, jobs: list[_Job], error: Exception) -> None:
         """The transaction failed as a whole: make room or repair if we can, then give each change one of its own."""
         may_make_room = self._is_full(error)
-        if may_make_room:
-            self._hooks.filled()
-            self._reuse_wal()
-        if isinstance(error, apsw.BusyError) or not self._repaired(error):
+        try:
+            if may_make_room:
+                self._hooks.filled()
+                self._reuse_wal()
+            alone_may_do = not isinstance(error, apsw.BusyError) and self._repaired(error)
+        except Exception as stumble:
+            # Whatever a failing disk comes up with: who waits gets an answer, and the writer goes on.
+            log.exception("writer_stumbled", extra={"file": str(self.path)})
+            error, alone_may_do = stumble, False
+        if not alone_may_do:
             for job in jobs:
                 job.error = self._explain(error)
             return
         for job in jobs:
-            failure = self._single(job)
-            if failure is not None and may_make_room and self._is_full(failure):
-                may_make_room = False
-                if self._hooks.make_room():
-                    self._reuse_wal()
-                    failure = self._single(job)
+            try:
+                failure = self._single(job)
+                if failure is not None and may_make_room and self._is_full(failure):
+                    may_make_room = False
+                    if self._hooks.make_room():
+                        self._reuse_wal()
+                        failure = self._single(job)
+            except Exception as stumble:
+                log.exception("writer_stumbled", extra={"file": str(self.path)})
+                failure = stumble
             if failure is not None:
                 job.error = self._explain(failure)
 
@@ -505,11 +515,18 @@ class Database:
             return False
         # The shared memory beside the WAL cannot grow either on a full disk, but SQLite calls that an I/O error.
         code = self._writer.system_errno if self._writer is not None else 0
-        return code in (errno.ENOSPC, errno.EDQUOT) or free_bytes(self.path.parent) < _NO_ROOM_BYTES
+        if code in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        try:
+            return free_bytes(self.path.parent) < _NO_ROOM_BYTES
+        except OSError:
+            return False  # a file system that is gone is not full
 
     def _explain(self, error: Exception) -> Exception:
         if isinstance(error, StopIteration):  # a future refuses to carry it
             return StoreError(f"{self.path}: a change looked for a row that is not there")
+        if isinstance(error, OSError):
+            return self._cannot_open(error)
         if not isinstance(error, apsw.Error):
             return error
         if self._is_full(error):

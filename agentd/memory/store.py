@@ -162,8 +162,9 @@ class Store:
 
     def check_room(self) -> None:
         """Stop history before the disk is full to the last byte. One system call; the recorder asks every second."""
-        if not self.full and free_bytes(self.path) < self._reserve:
-            self._set_full(True)
+        with contextlib.suppress(OSError):  # a folder that cannot be asked: the writes say what is wrong with it
+            if not self.full and free_bytes(self.path) < self._reserve:
+                self._set_full(True)
 
     async def recover(self) -> bool:
         """When there is room again: put the ballast back and let history go on. Returns whether all is well."""

@@ -176,6 +176,17 @@ def test_lasting_blindness_is_an_alert_of_its_own() -> None:
     assert resolved.transition.reason is Reason.SIGHT_REGAINED
 
 
+def test_a_clock_set_back_does_not_hide_blindness() -> None:
+    """Since tomorrow is never longer than ten minutes ago."""
+    policy = Policy(blind_after=timedelta(minutes=10))
+    tomorrow = replace(ALERT, blind_since=NOW + timedelta(days=1))
+
+    seen = step(tomorrow, Judgement(Verdict.BLIND, "no route"), policy, NOW)
+
+    assert seen.changed
+    assert seen.alert.blind_since == NOW
+
+
 def test_a_removed_watch_resolves_with_its_reason() -> None:
     """Nobody may wait for ever for the resolve of a watch that is gone."""
     firing = play("xxx", Policy(needed=3, of=3))[-1].alert

@@ -399,3 +399,24 @@ async def test_state_is_synced_at_every_commit_and_history_is_not(tmp_path: Path
     assert await history_db.alone(lambda c: c.pragma("synchronous")) == 1
     await state_db.close()
     await history_db.close()
+
+
+async def test_a_disk_that_is_gone_ends_no_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a write must hear that it failed; a writer that died in silence would hold up everything."""
+    database = await Database.open(tmp_path / "state.db", migrations="state", durable=True)
+    try:
+
+        def gone(path: Path) -> int:
+            raise OSError(5, "Input/output error")
+
+        def change(c: apsw.Connection) -> None:
+            raise apsw.IOError("disk I/O error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("agentd.memory.database.free_bytes", gone)
+            with pytest.raises(StoreError):
+                await asyncio.wait_for(database.write(change), 10)
+
+        assert await asyncio.wait_for(database.write(lambda c: 7), 10) == 7
+    finally:
+        await database.close()
