@@ -31,7 +31,7 @@ _ROW = f"{_COLUMNS}, state, leased, ready_at, dead_at, superseded"
 _OLD_REMINDER = """
     SELECT seq FROM outbox
     WHERE state = 'waiting' AND type = 'alert.reminder' AND fingerprint = ?1 AND webhook = ?2 AND lane = ?3
-      AND (leased = 0 OR ready_at <= ?4)"""
+      AND leased = 0"""
 _PUT = """
     INSERT INTO outbox (id, webhook, lane, type, fingerprint, data, traceparent, created_at, due_at, ready_at,
                         attempts, last_error, last_status, head)
@@ -142,8 +142,7 @@ def put(c: apsw.Connection, delivery: Delivery) -> int:
     """
     lane = text(delivery.lane)
     if delivery.type is EventType.REMINDER and delivery.fingerprint is not None:
-        about = (delivery.fingerprint, delivery.webhook, lane, to_us(delivery.created_at))
-        for (old,) in c.execute(_OLD_REMINDER, about).fetchall():
+        for (old,) in c.execute(_OLD_REMINDER, (delivery.fingerprint, delivery.webhook, lane)).fetchall():
             c.execute(_DELETE, (old,))
             _move_head(c, delivery.webhook, lane)
     c.execute(

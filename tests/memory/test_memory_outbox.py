@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import apsw
@@ -130,6 +131,18 @@ def test_a_reminder_being_sent_is_not_replaced(c: apsw.Connection) -> None:
 
     assert [row.delivery.id for row in outbox.rows(c)] == ["r1", "r2"]
     assert claimed(c) == []
+
+
+def test_a_jump_of_the_clock_does_not_replace_a_reminder_being_sent(c: apsw.Connection) -> None:
+    """After a suspend its lease looks over while its sender is alive: two of one lane would be under way at once."""
+    outbox.put(c, delivery("r1", type=EventType.REMINDER))
+    claimed(c)
+    late = NOW + timedelta(hours=5)
+
+    outbox.put(c, replace(delivery("r2", type=EventType.REMINDER, due_at=late), created_at=late))
+
+    assert [row.delivery.id for row in outbox.rows(c)] == ["r1", "r2"]
+    assert claimed(c, late) == ["r1"]
 
 
 def test_a_buried_message_lets_its_lane_go_on(c: apsw.Connection) -> None:
