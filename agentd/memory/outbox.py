@@ -52,6 +52,10 @@ _FORGET = "DELETE FROM delivered WHERE number <= ?"
 _SUPERSEDE = """
     UPDATE outbox SET superseded = 1
     WHERE state = 'dead' AND superseded = 0 AND fingerprint = ?1 AND webhook = ?2 AND lane = ?3 AND seq < ?4"""
+# A dead letter that was revived while this one was being sent: it stands before it, and would arrive after it.
+_OVERTAKE = """
+    UPDATE outbox SET state = 'dead', dead_at = ?5, superseded = 1, head = 0, ready_at = due_at
+    WHERE state = 'waiting' AND leased = 0 AND webhook = ?2 AND lane = ?3 AND seq < ?4 AND fingerprint = ?1"""
 _DELAY = """
     UPDATE outbox SET due_at = ?2, ready_at = ?2, leased = 0, last_error = ?3, last_status = ?4
     WHERE id = ?1 AND state = 'waiting'"""
@@ -191,8 +195,8 @@ def next_due(c: apsw.Connection, *, skip: Collection[str] = ()) -> datetime | No
 
 def done(c: apsw.Connection, id: str, now: datetime, status: int | None) -> bool:
     """
-    The receiver took it: the row goes, the next of its lane becomes first, older dead letters of the same alert are
-    superseded. status: the HTTP status. Returns False when the row is gone (an operator dropped it meanwhile).
+    The receiver took it: the row goes, the next of its lane becomes first, and what is older of the same alert, dead or
+    revived meanwhile, is superseded. status: the HTTP status. Returns False when the row is gone.
     """
     place = _place(c, id)
     if place is None:
@@ -203,6 +207,7 @@ def done(c: apsw.Connection, id: str, now: datetime, status: int | None) -> bool
     c.execute(_DELETE, (seq,))
     if fingerprint is not None:
         c.execute(_SUPERSEDE, (fingerprint, webhook, lane, seq))
+        c.execute(_OVERTAKE, (fingerprint, webhook, lane, seq, to_us(now)))
     _move_head(c, webhook, lane)
     return True
 

@@ -203,6 +203,49 @@ def test_a_superseded_dead_letter_is_not_resent(c: apsw.Connection) -> None:
     assert claimed(c) == ["other"]
 
 
+@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_dead_letter_revived_behind_its_resolve_is_overtaken(
+    c: apsw.Connection, every: bool, restarted: bool
+) -> None:
+    """Sent once the resolve has arrived, a firing would be the last word about an alert that is over."""
+    outbox.put(c, delivery("firing"))
+    claimed(c)
+    outbox.bury(c, "firing", now=NOW, error="400")
+    outbox.put(c, delivery("resolved", type=EventType.RESOLVED))
+    outbox.put(c, delivery("other", fingerprint="f2"))
+    assert claimed(c) == ["resolved"]
+
+    if every:
+        assert outbox.retry_dead(c, NOW).retried == 1
+    else:
+        assert outbox.retry(c, "firing", NOW) == "retried"
+    if restarted:
+        outbox.release_all(c)
+        assert claimed(c) == ["resolved"]
+    outbox.done(c, "resolved", LEASE, 200)
+
+    row = outbox.get(c, "firing")
+    assert row is not None
+    assert (row.state, row.superseded, row.ended_at) == ("dead", True, LEASE)
+    assert outbox.retry(c, "firing", NOW) == "superseded"
+    assert claimed(c) == ["other"]
+
+
+def test_a_revived_dead_letter_of_another_alert_is_not_overtaken(c: apsw.Connection) -> None:
+    """Alerts that share a lane do not speak for each other."""
+    outbox.put(c, delivery("firing", fingerprint="f2"))
+    claimed(c)
+    outbox.bury(c, "firing", now=NOW, error="400")
+    outbox.put(c, delivery("resolved", type=EventType.RESOLVED))
+    claimed(c)
+    outbox.retry(c, "firing", NOW)
+
+    outbox.done(c, "resolved", NOW, 200)
+
+    assert claimed(c) == ["firing"]
+
+
 def test_a_receiver_that_is_back_gets_what_failed(c: apsw.Connection) -> None:
     """An hour's back-off must not go on when the receiver answers; what waits for another reason still waits."""
     outbox.put(c, delivery("failed", lane="a"))
