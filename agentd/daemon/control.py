@@ -263,11 +263,14 @@ class Control:
     async def drop(self, identity: str, *, by: str) -> Json:
         now = self._daemon.clock.now()
 
-        def change(connection: apsw.Connection) -> bool:
+        def change(connection: apsw.Connection) -> str:
             audit.append(connection, by, "drop", identity, "", now)
-            return bool(outbox.drop(connection, identity))
+            return outbox.drop(connection, identity)
 
-        if not await self._daemon.store.state.write(change):
+        outcome = await self._daemon.store.state.write(change)
+        if outcome == "claimed":
+            raise Conflict(f"{identity} is being sent at this moment")
+        if outcome == "missing":
             raise NotFound(f"no delivery {identity!r} that could be dropped; `agentd outbox list` shows them")
         self._daemon.courier.wake()
         return {"dropped": 1}

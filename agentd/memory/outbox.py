@@ -45,6 +45,7 @@ _CLAIM = f"UPDATE outbox SET leased = 1, ready_at = ?, attempts = attempts + 1 W
 _FIRST_READY = "SELECT ready_at FROM outbox WHERE head = 1 AND webhook = ? ORDER BY ready_at LIMIT 1"
 _PLACE = "SELECT seq, webhook, lane, state, head, fingerprint, superseded FROM outbox WHERE id = ?"
 _DELETE = "DELETE FROM outbox WHERE seq = ?"
+_DROP = "DELETE FROM outbox WHERE seq = ? AND leased = 0"
 _REMEMBER = """
     INSERT INTO delivered (id, seq, webhook, lane, type, fingerprint, created_at, delivered_at, attempts, status)
     SELECT id, seq, webhook, lane, type, fingerprint, created_at, ?2, attempts, ?3 FROM outbox WHERE seq = ?1"""
@@ -291,14 +292,20 @@ def retry_dead(c: apsw.Connection, now: datetime, webhook: str | None = None, *,
     return Retried(len(dead), superseded, left)
 
 
-def drop(c: apsw.Connection, id: str) -> bool:
-    """Delete a row for good, waiting or dead. False when it is not there."""
+def drop(c: apsw.Connection, id: str) -> str:
+    """
+    Delete a row for good, waiting or dead.
+
+    Returns `dropped`, `claimed` (being sent: its lane may not go on before the outcome is known) or `missing`.
+    """
     place = _place(c, id)
     if place is None:
-        return False
-    c.execute(_DELETE, (place[0],))
+        return "missing"
+    c.execute(_DROP, (place[0],))
+    if not c.changes():
+        return "claimed"
     _move_head(c, place[1], place[2])
-    return True
+    return "dropped"
 
 
 def get(c: apsw.Connection, id: str) -> OutboxRow | None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from loopback import Served, plain, serving
-from receiver import Receiver
+from receiver import Answer, Receiver
 
 from agentd.api.server import CannotListen
 from agentd.api.service import Conflict, NotFound
@@ -694,6 +694,30 @@ def test_many_watches_leave_room_for_checks(tell: Tell) -> None:
             assert overview["more_watches"] == 1000 - MAX_ON_PAGE
             assert overview["watches"][0]["name"] == "w777"
             assert [len(view["strip"]) for view in overview["watches"]] == [90] * MAX_ON_PAGE
+
+    tell(story)
+
+
+def test_what_is_being_sent_is_neither_resent_nor_dropped(tell: Tell) -> None:
+    """A person is told why, and the message that is on its way keeps its place."""
+
+    async def story(house: House) -> None:
+        shop = Shop()
+        shop.up = False
+        async with Receiver() as receiver, serving(shop.answer) as served:
+            receiver.answers(Answer(200, delay_s=10))
+            house.write(http(served), hook=receiver.url)
+            async with house.living() as daemon:
+                while not receiver.requests:
+                    await house.clock.advance(5)
+                (row,) = (await daemon.control.outbox(state="claimed", webhook=None, limit=10))["deliveries"]
+                with pytest.raises(Conflict, match="being sent"):
+                    await daemon.control.drop(row["id"], by="eve")
+                with pytest.raises(Conflict, match="being sent"):
+                    await daemon.control.retry(row["id"], webhook=None, by="eve")
+                await house.clock.advance(15)
+                assert told(receiver) == ["shop alert.firing"]
+                assert await daemon.store.state.read(lambda c: outbox.rows(c)) == []
 
     tell(story)
 

@@ -293,8 +293,21 @@ def test_dropping_a_head_frees_its_lane(c: apsw.Connection) -> None:
     for id in ("m1", "m2"):
         outbox.put(c, delivery(id))
 
-    assert outbox.drop(c, "m1")
-    assert not outbox.drop(c, "m1")
+    assert outbox.drop(c, "m1") == "dropped"
+    assert outbox.drop(c, "m1") == "missing"
+    assert claimed(c) == ["m2"]
+
+
+def test_what_is_being_sent_is_not_dropped(c: apsw.Connection) -> None:
+    """It is on its way whatever is deleted here, and the next of its lane would be under way beside it."""
+    for id in ("m1", "m2"):
+        outbox.put(c, delivery(id))
+    claimed(c)
+
+    assert outbox.drop(c, "m1") == "claimed"
+    assert claimed(c) == []
+    outbox.delay(c, "m1", due_at=LEASE, error="503")
+    assert outbox.drop(c, "m1") == "dropped"
     assert claimed(c) == ["m2"]
 
 
