@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -11,10 +13,10 @@ from typing import Any
 import pytest
 
 from agentd.deliver.formats import Message, Rendered, template
-from agentd.deliver.formats.renderer import Renderer, TemplateError
+from agentd.deliver.formats.renderer import Renderer, RendererLost, TemplateError
 from agentd.deliver.payload import examples
 from agentd.deliver.webhook import WebhookSettings
-from agentd.errors import DeliveryRefused
+from agentd.errors import DeliveryDelayed, DeliveryRefused
 from agentd.records import EventType
 
 NOW = datetime(2026, 11, 20, 9, 0, 3, tzinfo=UTC)
@@ -108,7 +110,7 @@ def test_what_cannot_be_written_is_refused_with_the_reason(body: str, says: str)
 )
 def test_a_runaway_template_is_stopped_and_the_next_one_works(renderer: Renderer, body: str, says: str) -> None:
     """Neither time nor memory of the daemon may hang on what somebody wrote into a template."""
-    with pytest.raises(TemplateError, match=says):
+    with pytest.raises((TemplateError, RendererLost), match=says):
         renderer.render(body, {})
 
     assert renderer.render("{{ a }}", {"a": "well"}) == "well"
@@ -132,3 +134,20 @@ def test_a_child_that_died_is_replaced(renderer: Renderer) -> None:
     renderer._child.wait()
 
     assert renderer.render("b", {}) == "b"
+
+
+def test_a_child_that_cannot_answer_costs_no_alert(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed for memory, starved or suspended in mid-render: the machine's trouble passes, a buried alert does not."""
+    small = Renderer(deadline_s=0.2)
+    monkeypatch.setattr(template, "_renderer", small)
+    try:
+        render("{{ alert.severity | tojson }}")
+        assert small.pid is not None
+        os.kill(small.pid, signal.SIGSTOP)
+
+        with pytest.raises(DeliveryDelayed, match="its process was killed"):
+            render("{{ alert.severity | tojson }}")
+
+        assert render("{{ alert.severity | tojson }}").body == b'"critical"'
+    finally:
+        small.close()

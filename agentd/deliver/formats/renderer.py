@@ -1,7 +1,7 @@
 """
 The parent's side of the template child: started at the first template, kept for a minute, killed at the deadline.
 
-In: a template and plain data, on a thread that may block. Out: text, or TemplateError.
+In: a template and plain data, on a thread that may block. Out: text, or TemplateError, or RendererLost.
 Promise: `render` returns within its deadline (and the half second a process takes to start) whatever the template does.
 """
 
@@ -27,7 +27,11 @@ _CHILD = Path(__file__).with_name("template_child.py")
 
 
 class TemplateError(AgentdError):
-    """The template cannot make text of this data; the message says where and why."""
+    """The template cannot make text of this data, as the child itself reports; the message says where and why."""
+
+
+class RendererLost(AgentdError):
+    """The child gave no answer: killed, or out of time. That may be the template's doing or the machine's."""
 
 
 class Renderer:
@@ -41,7 +45,7 @@ class Renderer:
         self._retire: threading.Timer | None = None
 
     def render(self, template: str, data: dict[str, Any]) -> str:
-        """Raises TemplateError, or OSError when no process can be started."""
+        """Raises TemplateError, RendererLost, or OSError when no process can be started."""
         request = json.dumps({"template": template, "data": data, "most": MAX_OUTPUT_BYTES}).encode() + b"\n"
         with self._lock:
             if self._retire is not None:
@@ -73,8 +77,10 @@ class Renderer:
         answer = self._ask(request, deadline_s)
         if answer is None:
             self._end()
-            raise TemplateError(
-                f"it took longer than {deadline_s:g} s or more memory than it may; is there a loop too many?"
+            # Nobody knows whether the template or a machine short of memory or CPU is to blame.
+            raise RendererLost(
+                f"it took longer than {deadline_s:g} s, or its process was killed; is there a loop too many, or too "
+                "little memory on this machine?"
             )
         return answer
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentd.clock import iso
 from agentd.deliver.formats import JSON, Message, Rendered
-from agentd.deliver.formats.renderer import Renderer, TemplateError
+from agentd.deliver.formats.renderer import Renderer, RendererLost, TemplateError
 from agentd.deliver.payload import AlertData, examples
 from agentd.errors import DeliveryDelayed, DeliveryRefused
 from agentd.records import EventType
@@ -70,6 +70,8 @@ async def render(message: Message, settings: WebhookSettings) -> Rendered:
         text = await loop.run_in_executor(_thread, _renderer.render, settings.body, _variables(message))
     except TemplateError as error:
         raise DeliveryRefused(f"the template cannot write this message: {error}") from error
+    except RendererLost as error:
+        raise DeliveryDelayed(f"the template wrote nothing: {error}") from error
     except OSError as error:
         raise DeliveryDelayed(f"no process to write the template in: {error.strerror}") from error
     own_type = next((value.text for name, value in settings.headers.items() if name.lower() == "content-type"), None)
