@@ -25,6 +25,7 @@ from agentd.clock import Clock
 from agentd.deliver.formats import Message
 from agentd.deliver.outcome import Outcomes
 from agentd.deliver.outlet import Outlet, OutletHealth, make_outlet
+from agentd.deliver.retry import CAP_S
 from agentd.deliver.sender import Sent
 from agentd.deliver.trial import Outcome, try_webhook
 from agentd.deliver.webhook import WebhookSettings
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LEASE = timedelta(hours=1)
+_LONGEST_WAIT = timedelta(seconds=CAP_S + 60)
 LONGEST_REST_S = 60.0
 _SHORTEST_REST_S = 0.001
 ORPHANED_S = 3600.0
@@ -279,8 +281,9 @@ class Courier:
 
     async def _begin(self) -> None:
         """
-        At start and after a reload: which webhooks are disabled; no lease is anybody's where nothing is under way; and
-        what a webhook failed to take before it was changed is tried at once: a person may have mended it.
+        At start and after a reload: which webhooks are disabled; no lease is anybody's where nothing is under way; what
+        a clock that was ahead put far off is due now; and what a webhook failed to take before it was changed is tried
+        at once: a person may have mended it.
         """
         now = self._clock.now()
         fresh = set(self._fresh)
@@ -288,6 +291,7 @@ class Courier:
         def change(c: apsw.Connection) -> dict[str, str]:
             if not self._tasks:
                 outbox.release_all(c)
+            outbox.pull_in(c, now, longest=_LONGEST_WAIT)
             for name in fresh:
                 outbox.hurry(c, name, now)
             return webhooks.disabled(c)

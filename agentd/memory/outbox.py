@@ -75,6 +75,8 @@ _HURRY = """
 _SET_BACK = """
     UPDATE outbox SET due_at = max(due_at - ?1, ?2), ready_at = max(ready_at - ?1, ?2)
     WHERE state = 'waiting' AND ready_at > ?2"""
+_PULL_IN = """
+    UPDATE outbox SET due_at = ?1, ready_at = ?1 WHERE state = 'waiting' AND leased = 0 AND due_at > ?2"""
 _RELEASE_ALL = "UPDATE outbox SET leased = 0, ready_at = due_at WHERE head = 1 AND leased = 1"
 _REVIVE = """
     UPDATE outbox SET state = 'waiting', dead_at = NULL, attempts = 0, created_at = ?2, due_at = ?2, ready_at = ?2,
@@ -251,6 +253,15 @@ def set_back(c: apsw.Connection, by: timedelta, now: datetime) -> int:
     A clock set forward needs nothing: what becomes due too early is tried too early.
     """
     c.execute(_SET_BACK, (by // timedelta(microseconds=1), to_us(now)))
+    return c.changes()
+
+
+def pull_in(c: apsw.Connection, now: datetime, *, longest: timedelta) -> int:
+    """
+    What is due later than `longest` from `now` is due now: nothing is made to wait that long, so it was written while
+    the wall clock was ahead. Returns how many moved. Rows under a lease stay.
+    """
+    c.execute(_PULL_IN, (to_us(now), to_us(now + longest)))
     return c.changes()
 
 

@@ -164,6 +164,23 @@ def test_what_waited_from_an_earlier_life_is_sent_at_start(play: Play) -> None:
     play(story)
 
 
+def test_what_was_written_while_the_clock_was_ahead_is_sent_at_start(play: Play) -> None:
+    """The date was mended while agentd was down; the message would wait until the false date comes."""
+
+    async def story(stage: Stage) -> None:
+        async with Receiver() as receiver:
+            stage.clock.jump(timedelta(days=30))
+            ids = await stage.put("audit", "shop")
+            stage.clock.jump(timedelta(days=-30))
+            ids += await stage.put("audit", "shop")
+            stage.start(audit=receiver.url)
+            await stage.clock.advance(5)
+
+            assert receiver.ids == ids
+
+    play(story)
+
+
 def test_after_an_hour_down_everything_arrives_in_order(play: Play) -> None:
     """The promise that all of this exists for."""
 
@@ -428,6 +445,67 @@ def test_a_jump_of_the_clock_buries_nothing(play: Play) -> None:
 
             assert receiver.ids == ids
             assert await stage.rows() == []
+
+    play(story)
+
+
+def test_days_switched_off_and_a_short_outage_bury_nothing(play: Play) -> None:
+    """A dozen rows fail a dozen times within minutes of the start; none of them had its chance yet."""
+
+    async def story(stage: Stage) -> None:
+        async with Receiver() as receiver:
+            receiver.otherwise = 503
+            ids = await stage.put("audit", *(f"lane{n}" for n in range(30)))
+            stage.clock.jump(timedelta(days=4))
+            stage.start(audit={"url": receiver.url, "concurrency": 4})
+            await stage.clock.advance(3000)
+            assert len(receiver.requests) > 12
+            assert await stage.rows("dead") == []
+
+            receiver.otherwise = 200
+            await stage.clock.advance(600)
+            assert sorted(receiver.ids) == sorted(ids)
+            assert await stage.rows() == []
+
+    play(story)
+
+
+def test_a_row_that_failed_often_before_days_off_gets_another_hour(play: Play) -> None:
+    """Its attempts are those of an earlier life; they say nothing of the receiver of today."""
+
+    async def story(stage: Stage) -> None:
+        async with Receiver() as receiver:
+            await stage.put("audit", "shop")
+            await stage.state.write(lambda c: c.execute("UPDATE outbox SET attempts = 50"))
+            stage.clock.jump(timedelta(days=4))
+            receiver.answers(503)
+            stage.start(audit=receiver.url, rng=Longest())
+            await stage.clock.advance(10)
+            assert await stage.rows("dead") == []
+
+            await stage.clock.advance(3700)
+            assert await stage.rows() == []
+
+    play(story)
+
+
+def test_a_message_that_alone_fails_is_buried_alone(play: Play) -> None:
+    """A webhook that takes the others is not given up, yet what it never takes must not block its lane for ever."""
+
+    async def story(stage: Stage) -> None:
+        async with Receiver() as receiver:
+            receiver.answers(503)
+            stage.start(audit=receiver.url, rng=Longest())
+            (poison,) = await stage.put("audit", "poison")
+            await stage.state.write(lambda c: c.execute("UPDATE outbox SET attempts = 50"))
+            await stage.clock.advance(3000)
+            stage.clock.jump(timedelta(hours=73))
+            receiver.answers(*[503] * 20)
+            stage.courier.wake()
+            await stage.clock.advance(1)
+            await stage.clock.advance(3600)
+
+            assert [row.delivery.id for row in await stage.rows("dead")] == [poison]
 
     play(story)
 

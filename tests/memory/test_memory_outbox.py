@@ -374,3 +374,22 @@ def test_a_clock_set_back_makes_nothing_wait_longer(c: apsw.Connection) -> None:
     assert claimed(c, NOW - back + timedelta(seconds=5)) == ["soon"]
     outbox.done(c, "soon", NOW - back, 200)
     assert claimed(c, NOW - back + timedelta(seconds=5)) == ["behind"]
+
+
+def test_what_a_clock_ahead_put_far_off_is_due_now(c: apsw.Connection) -> None:
+    """It would wait for a date that is months off, and its lane with it; an honest back-off goes on."""
+    far = NOW + timedelta(days=30)
+    hour = timedelta(hours=1)
+    outbox.put(c, delivery("leased", lane="b", due_at=far))
+    assert claimed(c, far) == ["leased"]
+    outbox.put(c, delivery("far", lane="a", due_at=far))
+    outbox.put(c, delivery("behind", lane="a"))
+    outbox.put(c, delivery("soon", lane="c", due_at=NOW + hour))
+
+    assert outbox.pull_in(c, NOW, longest=hour) == 1
+
+    assert claimed(c) == ["far"]
+    outbox.done(c, "far", NOW, 200)
+    assert claimed(c) == ["behind"]
+    outbox.done(c, "behind", NOW, 200)
+    assert claimed(c, NOW + hour) == ["soon"]
