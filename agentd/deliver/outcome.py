@@ -17,7 +17,7 @@ import apsw
 
 from agentd.clock import Clock
 from agentd.deliver.outlet import Outlet
-from agentd.deliver.retry import MAX_AGE, expired, retry_in_s
+from agentd.deliver.retry import MAX_AGE, expired, hopeless, retry_in_s
 from agentd.deliver.sender import Sent
 from agentd.errors import DeliveryDelayed, DeliveryRefused, StoreError
 from agentd.memory import outbox, webhooks
@@ -66,12 +66,15 @@ class Outcomes:
 
     async def delayed(self, outlet: Outlet, delivery: Delivery, error: DeliveryDelayed) -> None:
         hold_s = error.retry_after_s if error.status in (429, 503) else None
-        outlet.delayed(str(error), self._clock.monotonic(), hold_s=hold_s)
+        now_s = self._clock.monotonic()
+        outlet.delayed(str(error), now_s, hold_s=hold_s)
         now = self._clock.now()
         extra: dict[str, Any] = {"webhook": outlet.name, "id": delivery.id, "error": str(error)}
         extra |= {"attempt": delivery.attempts, "status": error.status}
-        if expired(delivery, outlet.breaker.failures, now):
-            await self._bury(outlet, delivery, f"gave up after {MAX_AGE.days} days: {error}", error.status)
+        dead = hopeless(outlet.breaker.failures, outlet.failing_s(now_s))
+        if expired(delivery, now, hopeless=dead, trying_s=outlet.trying_s(now_s)):
+            text = f"gave up after {MAX_AGE.days} days: {error}"
+            await self._bury(outlet, delivery, text, error.status, others=dead)
             log.error("delivery_expired", extra=extra)
             return
         wait_s = retry_in_s(delivery.attempts, error.retry_after_s, self._rng)
@@ -102,13 +105,15 @@ class Outcomes:
         await self._record(change)
         log.error("webhook_disabled", extra=extra | {"cure": f"agentd webhook enable {outlet.name}"})
 
-    async def _bury(self, outlet: Outlet, delivery: Delivery, error: str, status: int | None) -> None:
-        """Bury this row, and with it everything else of the webhook that is as old: it would fail the same way."""
+    async def _bury(self, outlet: Outlet, delivery: Delivery, error: str, status: int | None, *, others: bool) -> None:
+        """Bury this row. others: everything else of the webhook that is as old too, for it would fail the same way."""
         now = self._clock.now()
 
         def change(c: apsw.Connection) -> int:
             outbox.bury(c, delivery.id, now=now, error=error, status=status)
             webhooks.failed(c, outlet.name, now)
+            if not others:
+                return 0
             buried = 0
             for row in outbox.rows(c, state="waiting", webhook=outlet.name, limit=_BURY_AT_ONCE):
                 if row.state == "waiting" and now - row.delivery.created_at >= MAX_AGE:

@@ -54,6 +54,8 @@ class Outlet:
         self.disabled: str | None = None
         self.retired = False
         self._held_until = 0.0
+        self._failing_since: float | None = None
+        self._first_failure: float | None = None
         self._delivered = self._failed = self._refused = 0
         self._last_error: str | None = None
 
@@ -94,11 +96,23 @@ class Outlet:
 
     def delayed(self, error: str, now: float, *, hold_s: float | None = None) -> None:
         """hold_s: the receiver asked for a pause, which holds for every message to it."""
+        if not self.breaker.failures:
+            self._failing_since = now
+        if self._first_failure is None:
+            self._first_failure = now
         self.breaker.fail(now)
         if hold_s is not None:
             self._held_until = max(self._held_until, now + hold_s)
         self._failed += 1
         self._last_error = error
+
+    def failing_s(self, now: float) -> float:
+        """How long every attempt has failed; 0 when the last one did not."""
+        return now - self._failing_since if self.breaker.failures and self._failing_since is not None else 0.0
+
+    def trying_s(self, now: float) -> float:
+        """How long ago the first attempt failed that did; 0 when none has."""
+        return 0.0 if self._first_failure is None else now - self._first_failure
 
     def refused(self, error: str) -> None:
         """One message was refused for good: the receiver itself is alive."""

@@ -13,6 +13,7 @@ BASE_S = 5.0
 CAP_S = 3600.0
 MAX_AGE = timedelta(hours=72)
 MIN_FAILURES = 12
+MIN_TRYING_S = 3600.0
 
 
 def retry_in_s(attempt: int, retry_after_s: float | None, rng: Uniform | None = None) -> float:
@@ -25,10 +26,23 @@ def retry_in_s(attempt: int, retry_after_s: float | None, rng: Uniform | None = 
     return full_jitter(attempt, base_s=BASE_S, cap_s=CAP_S, rng=rng)
 
 
-def expired(delivery: Delivery, failures: int, now: datetime) -> bool:
+def hopeless(failures: int, failing_s: float) -> bool:
     """
-    Is it time to give up? failures: how often the webhook failed in a row, this attempt among them.
+    Is there no sign of life of the webhook? failures: in a row. failing_s: for how long, by the monotonic clock.
 
-    Age alone does not bury: after a jump of the wall clock, or days switched off, the first failure would.
+    Only an hour of this process counts: after a jump of the wall clock, or days switched off, all that waits is old,
+    and a dozen failures in a row take but minutes.
     """
-    return now - delivery.created_at >= MAX_AGE and max(failures, delivery.attempts) >= MIN_FAILURES
+    return failures >= MIN_FAILURES and failing_s >= MIN_TRYING_S
+
+
+def expired(delivery: Delivery, now: datetime, *, hopeless: bool, trying_s: float) -> bool:
+    """
+    Is it time to give up? hopeless: nothing gets through to the webhook. trying_s: since its first failure in this
+    process, by the monotonic clock.
+
+    A message that alone fails, time and again, does not need a hopeless webhook: it would block its lane for ever.
+    """
+    if now - delivery.created_at < MAX_AGE:
+        return False
+    return hopeless or (delivery.attempts >= MIN_FAILURES and trying_s >= MIN_TRYING_S)

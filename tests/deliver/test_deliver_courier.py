@@ -494,18 +494,23 @@ def test_a_message_that_alone_fails_is_buried_alone(play: Play) -> None:
 
     async def story(stage: Stage) -> None:
         async with Receiver() as receiver:
-            receiver.answers(503)
+            receiver.otherwise = 503
             stage.start(audit=receiver.url, rng=Longest())
-            (poison,) = await stage.put("audit", "poison")
-            await stage.state.write(lambda c: c.execute("UPDATE outbox SET attempts = 50"))
-            await stage.clock.advance(3000)
-            stage.clock.jump(timedelta(hours=73))
-            receiver.answers(*[503] * 20)
-            stage.courier.wake()
-            await stage.clock.advance(1)
-            await stage.clock.advance(3600)
+            poison, behind = await stage.put("audit", "poison", "poison")
+            for _ in range(70):
+                receiver.answers(200)
+                await stage.put("audit", "other")
+                await stage.clock.advance(60)
+            assert [row.delivery.id for row in await stage.rows("waiting")] == [poison, behind]
 
+            stage.clock.jump(timedelta(hours=72))
+            receiver.answers(503, 200)
+            stage.courier.wake()
+            await stage.clock.advance(60)
+
+            assert [row.delivery.id for row in await stage.rows()] == [poison]
             assert [row.delivery.id for row in await stage.rows("dead")] == [poison]
+            assert receiver.ids[-1] == behind
 
     play(story)
 
