@@ -112,6 +112,7 @@ class Courier:
         self._asked: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: set[str] = set()
+        self._unplaced: list[str] = []  # claimed, and no room for them any more
         self._outcomes = Outcomes(state, clock, rng)
         self._store_failures = 0
 
@@ -248,17 +249,19 @@ class Courier:
         try:
             if not self._begun:
                 await self._begin()
+            await self._give_back()
             await self._sweep_orphans(now_s)
             rooms = {name: room for name, outlet in self._outlets.items() if (room := outlet.room(now_s)) > 0}
             claimed, due = await self._claim(rooms)
+            for delivery in claimed:
+                await self._start(group, delivery)
+            await self._give_back()
         except StoreError as error:
             return self._store_failed("courier_cannot_claim", error)
         except Exception:
             log.exception("courier_defect")
             return _STORE_RETRY_CAP_S
         self._store_failures = 0
-        for delivery in claimed:
-            await self._start(group, delivery)
         opening = [at - now_s for outlet in self._outlets.values() if (at := outlet.opens_at(now_s)) is not None]
         if due is not None:
             opening.append((due - self._clock.now()).total_seconds())
@@ -268,16 +271,33 @@ class Courier:
     async def _start(self, group: asyncio.TaskGroup, delivery: Delivery) -> None:
         outlet = self._outlets.get(delivery.webhook)
         # A jump of the wall clock ends leases early: what is under way already is not sent twice at once.
-        if outlet is None or self._stopping or delivery.id in self._under_way:
+        if self._stopping or delivery.id in self._under_way:
+            return
+        # A reload while the claim was written: another outlet, or none, and what it has room for is another matter.
+        if outlet is None or not outlet.room(self._clock.monotonic()):
+            self._unplaced.append(delivery.id)
             return
         if outlet.bucket is not None:
-            await outlet.bucket.take()  # there is a token: `room` saw it
+            await outlet.bucket.take()  # never waits: `room` has just seen a token
         self._under_way.add(delivery.id)
         outlet.in_flight += 1
         outlet.breaker.admit(self._clock.monotonic())
         task = group.create_task(self._carry(outlet, delivery))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _give_back(self) -> None:
+        """End the leases of what found no room; what the store does not take is given back in the next round."""
+        unplaced = list(self._unplaced)
+        if not unplaced:
+            return
+
+        def change(c: apsw.Connection) -> None:
+            for id in unplaced:
+                outbox.give_back(c, id)
+
+        await self._state.write(change)
+        del self._unplaced[: len(unplaced)]
 
     async def _begin(self) -> None:
         """

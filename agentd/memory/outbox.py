@@ -64,6 +64,9 @@ _BURY = """
     UPDATE outbox SET state = 'dead', dead_at = ?2, last_error = ?3, last_status = ?4, head = 0, leased = 0,
                       ready_at = due_at
     WHERE seq = ?1"""
+_GIVE_BACK = """
+    UPDATE outbox SET leased = 0, ready_at = due_at, attempts = max(attempts - 1, 0)
+    WHERE id = ? AND state = 'waiting' AND leased = 1"""
 _LEASED_HEAD = "SELECT 1 FROM outbox WHERE head = 1 AND webhook = ? AND lane = ? AND leased = 1"
 _FIRST_IN_LANE = "SELECT seq FROM outbox WHERE state = 'waiting' AND webhook = ? AND lane = ? ORDER BY seq LIMIT 1"
 _UNHEAD = "UPDATE outbox SET head = 0 WHERE head = 1 AND webhook = ? AND lane = ? AND seq <> ?"
@@ -232,6 +235,17 @@ def bury(c: apsw.Connection, id: str, *, now: datetime, error: str, status: int 
     if place is None:
         return False
     c.execute(_BURY, (place[0], to_us(now), _short(error), status))
+    _move_head(c, place[1], place[2])
+    return True
+
+
+def give_back(c: apsw.Connection, id: str) -> bool:
+    """It was claimed and not tried: no lease, and no attempt counted. False when it is not under a lease."""
+    c.execute(_GIVE_BACK, (id,))
+    if not c.changes():
+        return False
+    place = _place(c, id)
+    assert place is not None
     _move_head(c, place[1], place[2])
     return True
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gc
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -654,6 +655,80 @@ def test_a_changed_address_is_tried_at_once(play: Play) -> None:
             await stage.clock.advance(1)
 
             assert right.ids == ids
+
+    play(story)
+
+
+async def reload_during_claim(stage: Stage, *steps: dict[str, Any]) -> None:
+    """Wake the courier, and give it other webhooks while its claim waits behind another change."""
+    claiming, go = threading.Event(), threading.Event()
+
+    def hold(c: apsw.Connection) -> None:
+        claiming.set()
+        go.wait(10)
+
+    holding = asyncio.create_task(stage.state.write(hold))
+    await asyncio.to_thread(claiming.wait, 10)
+    stage.courier.wake()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    for number, settings in enumerate(steps):
+        await stage.courier.replace({name: WebhookSettings.model_validate(given) for name, given in settings.items()})
+        if not number:
+            go.set()
+            await holding
+            await stage.clock.settle()
+
+
+async def put_unseen(stage: Stage, webhook: str, *lanes: str) -> list[str]:
+    """Write messages without waking the courier."""
+    now = stage.clock.now()
+    made = [Delivery(f"{webhook}_{lane}", webhook, lane, EventType.FIRING, DATA, now, now) for lane in lanes]
+
+    def change(c: apsw.Connection) -> None:
+        for delivery in made:
+            outbox.put(c, delivery)
+
+    await stage.state.write(change)
+    return [delivery.id for delivery in made]
+
+
+def test_a_smaller_rate_that_comes_during_a_claim_stops_no_other_webhook(play: Play) -> None:
+    """The claim was made for the old rate; to wait for tokens of the new one would take hours, for everybody."""
+
+    async def story(stage: Stage) -> None:
+        async with receivers(2) as (slow, other):
+            stage.start(slow=slow.url, other=other.url)
+            await stage.clock.settle()
+            await put_unseen(stage, "slow", "a", "b", "c")
+            await reload_during_claim(stage, {"slow": {"url": slow.url, "rate": "1/h"}, "other": {"url": other.url}})
+            assert len(slow.ids) == 1
+            rest = await stage.rows()
+            assert [(row.state, row.delivery.attempts) for row in rest] == [("waiting", 0)] * 2
+            ids = await stage.put("other", "x")
+            assert other.ids == ids
+            await asyncio.wait_for(stage.courier.answer(), 5)
+
+            await stage.clock.advance(2 * 3600 + 60)
+            assert len(slow.ids) == 3
+
+    play(story)
+
+
+def test_what_was_claimed_for_a_webhook_that_went_is_free_when_it_returns(play: Play) -> None:
+    """A lease of an hour that nobody holds would keep an alert back for that hour."""
+
+    async def story(stage: Stage) -> None:
+        async with receivers(2) as (receiver, busy):
+            busy.answers(Answer(hang=True))  # something under way, so that a reload frees no leases by itself
+            stage.start(audit=receiver.url, busy={"url": busy.url, "timeout": "1m"})
+            await stage.put("busy", "x")
+            ids = await put_unseen(stage, "audit", "shop")
+            kept = {"busy": {"url": busy.url, "timeout": "1m"}}
+            await reload_during_claim(stage, kept, kept | {"audit": {"url": receiver.url}})
+            await stage.clock.advance(1)
+
+            assert receiver.ids == ids
 
     play(story)
 
