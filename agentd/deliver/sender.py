@@ -2,8 +2,9 @@
 One attempt to deliver one message: render, sign, send, and say what came of it.
 
 In: a message and a webhook's settings.  Out: `Sent`, or DeliveryRefused (never again), DeliveryDelayed (later).
-Promise: an attempt ends within the webhook's timeout whatever the receiver does, reads little of the answer,
-follows nothing, asks no proxy, and no error text holds the address or a secret.
+Promise: a status comes within the webhook's timeout or counts as none; once there it decides, and its body costs two
+seconds at most. An attempt reads little of the answer, follows nothing, asks no proxy, and no error text holds the
+address or a secret.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Sender:
 
     async def send(self, message: Message) -> Sent:
         """
-        Deliver once, within the webhook's timeout and the time that a template takes.
+        Deliver once, within the webhook's timeout, the time that a template takes, and ANSWER_S for the answer's body.
 
         Raises DeliveryRefused or DeliveryDelayed.
         """
@@ -85,7 +86,8 @@ class Sender:
         try:
             headers = self._headers(message, rendered, expanded)
             async with asyncio.timeout(timeout_s):
-                return await self._exchange(expanded.url, headers, rendered.body, discretion)
+                response, latency_s = await self._exchange(expanded.url, headers, rendered.body)
+            return await self._outcome(response, latency_s, discretion)
         except TimeoutError as error:
             raise DeliveryDelayed(f"no answer within {timeout_s:g} s") from error
         except (DeliveryDelayed, DeliveryRefused):
@@ -114,7 +116,8 @@ class Sender:
             headers["traceparent"] = message.traceparent
         return headers | rendered.headers | expanded.headers | signed
 
-    async def _exchange(self, address: str, headers: dict[str, str], body: bytes, discretion: Discretion) -> Sent:
+    async def _exchange(self, address: str, headers: dict[str, str], body: bytes) -> tuple[httpx.Response, float]:
+        """The answer, its body yet unread, and the seconds until its status."""
         # On a thread: it takes a tenth of a second the first time, for which the loop must not stand still.
         httpx: Any = _httpx or await asyncio.to_thread(import_httpx)
         try:
@@ -149,11 +152,10 @@ class Sender:
                 if number == len(addresses):
                     raise
                 continue
-            return await self._outcome(response, started, discretion)
+            return response, self._clock.monotonic() - started
         raise AssertionError("unreachable: resolve gives at least one address")
 
-    async def _outcome(self, response: httpx.Response, started: float, discretion: Discretion) -> Sent:
-        latency_s = self._clock.monotonic() - started
+    async def _outcome(self, response: httpx.Response, latency_s: float, discretion: Discretion) -> Sent:
         status = response.status_code
         try:
             answer = discretion.shown(await _beginning(response), SHOWN_CHARS)

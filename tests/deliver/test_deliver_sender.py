@@ -248,6 +248,29 @@ def test_a_body_that_trickles_does_not_hold_us() -> None:
     clock.run(story())
 
 
+@pytest.mark.parametrize("status", [200, 400, 410])
+def test_a_status_in_time_decides_though_its_body_stalls(status: int) -> None:
+    """A message that was taken must not come again, and one that was refused must not be tried for three days."""
+    clock = FakeClock()
+
+    async def story() -> None:
+        async with Receiver() as receiver:
+            head = f"HTTP/1.1 {status} Said\r\nContent-Length: 100\r\n\r\nstart"
+            receiver.answers(Answer(raw=head.encode()))
+            sender = Sender(WebhookSettings.model_validate({"url": receiver.url, "timeout": "1s"}), clock=clock)
+            sending = asyncio.create_task(sender.send(message(clock)))
+            await clock.advance(4)
+            if status == 200:
+                assert (await sending).answer == "start"
+            else:
+                with pytest.raises(DeliveryRefused, match=f"answered {status}: start") as raised:
+                    await sending
+                assert raised.value.disable == (status == 410)
+            await sender.close()
+
+    clock.run(story())
+
+
 async def test_a_compressed_bomb_is_not_unpacked() -> None:
     """64 KiB on the wire may be 64 MiB in memory."""
     bomb = gzip.compress(b"x" * 50_000_000)
