@@ -254,10 +254,17 @@ def test_a_status_in_time_decides_though_its_body_stalls(status: int) -> None:
     clock = FakeClock()
 
     async def story() -> None:
-        async with Receiver() as receiver:
-            head = f"HTTP/1.1 {status} Said\r\nContent-Length: 100\r\n\r\nstart"
-            receiver.answers(Answer(raw=head.encode()))
-            sender = Sender(WebhookSettings.model_validate({"url": receiver.url, "timeout": "1s"}), clock=clock)
+        async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(f"HTTP/1.1 {status} Said\r\nContent-Length: 100\r\n\r\nstart".encode())
+            while await reader.read(65536):  # until we hang up
+                pass
+            writer.close()
+
+        server = await asyncio.start_server(stall, "127.0.0.1", 0)
+        async with server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            sender = Sender(WebhookSettings.model_validate({"url": url, "timeout": "1s"}), clock=clock)
             sending = asyncio.create_task(sender.send(message(clock)))
             await clock.advance(4)
             if status == 200:
