@@ -43,7 +43,6 @@ class Reason(StrEnum):
     SIGHT_REGAINED = "sight_regained"
     WATCH_REMOVED = "watch_removed"
     REMINDER = "reminder"
-    SELF = "self"
 
 
 class EventType(StrEnum):
