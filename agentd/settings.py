@@ -1,6 +1,6 @@
 """
 The words of the configuration file that every room's own config model is written in:
-durations, sizes, rates, and the strict base model.
+durations, sizes, rates, percentages, names, and the strict base model.
 
 In: what YAML gave. Out: `timedelta`, bytes, events per second. Raises ValueError with what and how to mend,
 which the loader turns into a problem with file, line and key.
@@ -17,6 +17,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -39,6 +40,8 @@ _SIZE_UNITS = {
     "TiB": 2**40,
 }
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|KiB|MiB|GiB|TiB)", re.ASCII)
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+_NAME = re.compile(NAME_PATTERN.strip("^$"))
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h|d)", re.ASCII)
 
 
@@ -209,3 +212,49 @@ Rate = Annotated[
         }
     ),
 ]
+
+
+def _name(text: str) -> str:
+    if _NAME.fullmatch(text):
+        return text
+    raise ValueError(
+        f"{_shown(text)} cannot be a name; use letters, digits and _ . - (at most 63, the first a letter or digit)"
+    )
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_name),
+    WithJsonSchema({"type": "string", "pattern": NAME_PATTERN, "description": "A name: letters, digits, _ . -"}),
+]
+"""What a watch, webhook, model or rule is called."""
+
+
+def parse_percent(value: Any) -> float:
+    """Read `30%` or `30` into 30.0."""
+    number: Any = value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?\s*%", value.strip()):
+        number = float(value.strip().rstrip("% "))
+    if isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= 100:
+        return float(number)
+    raise ValueError(f'cannot read percentage {_shown(value)}; write 0% to 100%, e.g. "30%"')
+
+
+Percent = Annotated[
+    float,
+    BeforeValidator(parse_percent),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*%$"},
+                {"type": "number", "minimum": 0, "maximum": 100},
+            ],
+            "examples": ["30%"],
+        }
+    ),
+]
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -10,9 +10,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from agentd.config.values import Name, Url
+from agentd.config.values import Url
 from agentd.secret import Secret
-from agentd.settings import Duration, PositiveDuration, Rate, Settings
+from agentd.settings import Duration, Name, PositiveDuration, Rate, Settings
 
 Provider = Literal[
     "anthropic",

@@ -9,8 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from agentd.config.values import Percent
-from agentd.settings import Duration, PositiveDuration, Settings
+from agentd.settings import Duration, Percent, PositiveDuration, Settings
 
 Remind = Literal["doubling", "fixed"]
 

@@ -14,10 +14,9 @@ from pydantic import Field, SerializeAsAny
 from agentd.config.agents import AgentSettings, BudgetSettings, EmbeddingsSettings, ModelSettings
 from agentd.config.alerting import AlertingSettings, Remind
 from agentd.config.service import ApiSettings, DaemonSettings, MemorySettings, TelemetrySettings
-from agentd.config.values import Name
 from agentd.config.watches import Defaults, Watch
 from agentd.deliver.webhook import WebhookSettings
-from agentd.settings import Settings
+from agentd.settings import Name, Settings
 
 
 class Config(Settings):

@@ -11,9 +11,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from agentd.config.values import Listen, ListenField, Name, TargetField, Url
+from agentd.config.values import Listen, ListenField, TargetField, Url
 from agentd.secret import Secret
-from agentd.settings import Duration, PositiveDuration, Rate, RateLimit, Settings, Size
+from agentd.settings import Duration, Name, PositiveDuration, Rate, RateLimit, Settings, Size
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Scope = Literal["read", "operate", "admin"]

@@ -1,5 +1,5 @@
 """
-Values of the configuration that are more than a word: fail_after, addresses, names, labels, percentages.
+Values of the configuration that are more than a word: fail_after, addresses, labels.
 
 In: what YAML gave. Out: small frozen values. Raises ValueError with what and how to mend.
 """
@@ -13,28 +13,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 MAX_WINDOW = 100
 
-_NAME = re.compile(NAME_PATTERN.strip("^$"))
 _N_OF_M = re.compile(r"([0-9]{1,6}) of ([0-9]{1,6})")
 _URL = re.compile(r"https?://[^\s/]+\S*")
-
-
-def _name(text: str) -> str:
-    if _NAME.fullmatch(text):
-        return text
-    raise ValueError(
-        f"{_short(text)} cannot be a name; use letters, digits and _ . - (at most 63, the first a letter or digit)"
-    )
-
-
-Name = Annotated[
-    str,
-    AfterValidator(_name),
-    WithJsonSchema({"type": "string", "pattern": NAME_PATTERN, "description": "A name: letters, digits, _ . -"}),
-]
-"""What a watch, webhook, model or rule is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,31 +189,6 @@ Labels = dict[
     ],
 ]
 """Names and values that alerts carry and routes match on."""
-
-
-def parse_percent(value: Any) -> float:
-    """Read `30%` or `30` into 30.0."""
-    number: Any = value
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?\s*%", value.strip()):
-        number = float(value.strip().rstrip("% "))
-    if isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= 100:
-        return float(number)
-    raise ValueError(f'cannot read percentage {_short(value)}; write 0% to 100%, e.g. "30%"')
-
-
-Percent = Annotated[
-    float,
-    BeforeValidator(parse_percent),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*%$"},
-                {"type": "number", "minimum": 0, "maximum": 100},
-            ],
-            "examples": ["30%"],
-        }
-    ),
-]
 
 
 def _short(value: Any) -> str:

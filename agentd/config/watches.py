@@ -16,10 +16,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, cre
 
 from agentd.config.agents import Budget, Investigation
 from agentd.config.alerting import Escalation, Remind
-from agentd.config.logs import JournalSource, LogSource, Rule
-from agentd.config.values import NAME_PATTERN, FailAfter, FailAfterField, Labels, Name
+from agentd.config.values import FailAfter, FailAfterField, Labels
+from agentd.logs.settings import JournalSource, LogSource, Rule
 from agentd.records import Severity
-from agentd.settings import Duration, PositiveDuration, Settings
+from agentd.settings import NAME_PATTERN, Duration, Name, PositiveDuration, Settings
 from agentd.watch import KINDS
 from agentd.watch.probe import Kind
 

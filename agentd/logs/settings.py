@@ -1,5 +1,5 @@
 """
-Where log lines come from and what in them matters: `log`, `journal` and `rules` of a watch.
+Where log lines come from and what in them matters, as the configuration says it: `log`, `journal` and `rules`.
 """
 
 from __future__ import annotations
@@ -8,9 +8,23 @@ from typing import Literal
 
 from pydantic import Field
 
-from agentd.config.values import Name, Percent
 from agentd.records import Severity
-from agentd.settings import Duration, PositiveDuration, Settings
+from agentd.settings import Duration, Name, Percent, PositiveDuration, Settings, Size
+
+LogFormat = Literal["auto", "plain", "syslog", "json", "logfmt", "common", "combined", "regex"]
+RuleType = Literal[
+    "any",
+    "frequency",
+    "spike",
+    "flatline",
+    "new_value",
+    "change",
+    "cardinality",
+    "percentage",
+    "blocklist",
+    "allowlist",
+    "novel",
+]
 
 
 class LogSource(Settings):
@@ -18,14 +32,15 @@ class LogSource(Settings):
 
     files: tuple[str, ...] = Field(default=(), description="Paths or globs; rotation is followed")
     command: tuple[str, ...] | None = Field(default=None, min_length=1, description="argv whose output is read instead")
-    format: Literal["auto", "plain", "syslog", "json", "logfmt", "common", "combined", "regex"] = Field(
-        default="auto", description="How a line is taken apart"
-    )
+    format: LogFormat = Field(default="auto", description="How a line is taken apart")
     pattern: str | None = Field(default=None, description="For format regex: RE2 with named groups")
-    start_at: Literal["end", "beginning"] = Field(default="end", description="Where a file that is new to us is begun")
+    start_at: Literal["end", "start"] = Field(default="end", description="Where a file that is new to us is begun")
     multiline: str | None = Field(
         default=None, description="auto: join tracebacks and indented lines; else a pattern that begins an entry"
     )
+    encoding: str = Field(default="utf-8", description="Of the text; what cannot be read is replaced and counted")
+    max_line: Size = Field(default=64 * 1024, ge=1024, le=1024 * 1024, description="Longer lines are cut, and counted")
+    templates: bool = Field(default=True, description="Keep a table of the kinds of lines that come")
 
 
 class JournalSource(Settings):
@@ -38,30 +53,26 @@ class JournalSource(Settings):
     priority: Literal["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"] | None = Field(
         default=None, description="Least important priority that is read"
     )
+    boot: Literal["all", "current"] = Field(default="all", description="Whether entries of earlier boots count")
+    start_at: Literal["end", "start"] = Field(default="end", description="Where the journal is begun at first")
+    templates: bool = Field(default=True, description="Keep a table of the kinds of messages that come")
 
 
 class Rule(Settings):
     """What in the lines makes an alert."""
 
     name: Name = Field(description="Name of the rule, part of its alerts' identity")
-    type: Literal[
-        "any",
-        "frequency",
-        "spike",
-        "flatline",
-        "new_value",
-        "change",
-        "cardinality",
-        "percentage",
-        "blocklist",
-        "allowlist",
-        "novel",
-    ] = Field(description="What is counted")
+    type: RuleType = Field(description="What is counted")
     match: str | None = Field(default=None, description="RE2 pattern; its named groups are the alert's values")
     when: str | None = Field(default=None, description="CEL condition on the fields of a line")
     ignore: str | tuple[str, ...] | None = Field(default=None, description="Lines that match this do not count")
     by: tuple[str, ...] = Field(default=(), description="Fields or groups; each of their values counts for itself")
-    count: int | None = Field(default=None, ge=1, description="frequency: so many lines")
+    max_keys: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="So many values of `by` at most; the least recent goes"
+    )
+    count: int | None = Field(
+        default=None, ge=1, description="frequency: so many lines; spike, percentage: at least so many"
+    )
     within: PositiveDuration | None = Field(default=None, description="Window that is looked at")
     times: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="spike: so many times the usual")
     fewer_than: int | None = Field(
@@ -73,6 +84,7 @@ class Rule(Settings):
     )
     values: tuple[str, ...] = Field(default=(), description="blocklist, allowlist: the values")
     learn: Duration | None = Field(default=None, description="novel, new_value: learn this long before telling")
+    per_hour: int = Field(default=10, ge=1, description="novel: tell of so many an hour at most; the rest is counted")
     resolve_after: PositiveDuration | None = Field(
         default=None, description="Resolve after this much quiet; default 5m"
     )
