@@ -43,6 +43,9 @@ class Reason(StrEnum):
     SIGHT_REGAINED = "sight_regained"
     WATCH_REMOVED = "watch_removed"
     REMINDER = "reminder"
+    MATCHED = "matched"
+    QUIET = "quiet"
+    CROWDED_OUT = "crowded_out"
 
 
 class EventType(StrEnum):
@@ -96,6 +99,60 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """
+    Where a log entry stands.
+
+    file: path, `journal`, or the command. offset: of its first byte (in the unpacked text, if it is compressed).
+    cursor: of a journal entry.
+    """
+
+    file: str
+    offset: int | None = None
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One log line that an alert rests on, cut to a sensible length."""
+
+    place: Place
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """
+    What a log rule is there for came about: its alert fires, or if it fires already, counts on.
+
+    by: names and values of the alert's identity. at, last_at: event time of the first and the last, in one run whose
+    gaps are all shorter than the rule's `resolve_after`. count: how many (lines, for rules that count lines).
+    summary: one line for people. reason_text: such as `5 lines within 10m`.
+    """
+
+    rule: str
+    by: Mapping[str, str]
+    at: datetime
+    last_at: datetime
+    count: int
+    summary: str
+    reason_text: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The alert of (rule, by) is over before its `resolve_after`: lines are back, or too many keys crowded it out."""
+
+    rule: str
+    by: Mapping[str, str]
+    at: datetime
+    reason_text: str
+    crowded_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Alert:
     """
     One alert and the streaks that lead to it: one row of the state store.
@@ -106,6 +163,8 @@ class Alert:
     reminders: how many were sent of this firing; remind_at: when the next is due.
     occurrences: failing verdicts of this incident; exact when told, not written at every check.
     told: the webhooks that were sent this firing: they hear of its end, whatever the config says by then.
+    evidence: log lines of this incident, the first and the last few. last_at: event time of the newest occurrence, of
+    alerts of log rules.
     """
 
     fingerprint: str
@@ -135,6 +194,8 @@ class Alert:
     flapping: bool = False
     told: tuple[str, ...] = ()
     trace_id: str | None = None
+    evidence: tuple[Evidence, ...] = ()
+    last_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

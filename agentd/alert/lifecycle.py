@@ -93,7 +93,7 @@ def _failed(alert: Alert, judgement: Judgement, policy: Policy, now: datetime) -
     if failures < policy.needed:
         text = f"failed {failures} of {policy.needed} needed"
         pending = replace(seen, status=AlertStatus.PENDING, reason=Reason.THRESHOLD, reason_text=text, ended_at=None)
-        return Step(pending, True, _transition(alert, pending, now) if fresh else None)
+        return Step(pending, True, transition(alert, pending, now) if fresh else None)
     text = f"failed {failures} of {policy.of}" if policy.of != policy.needed else _in_a_row(failures)
     fired = replace(
         seen,
@@ -105,10 +105,10 @@ def _failed(alert: Alert, judgement: Judgement, policy: Policy, now: datetime) -
         started_at=now,
         ended_at=None,
         reminders=0,
-        remind_at=_first_reminder(policy, now),
+        remind_at=first_reminder(policy, now),
         acked_by=None,
     )
-    return Step(fired, True, _transition(alert, fired, now, EventType.FIRING))
+    return Step(fired, True, transition(alert, fired, now, EventType.FIRING))
 
 
 def _in_a_row(count: int) -> str:
@@ -135,7 +135,7 @@ def _recovering(alert: Alert, policy: Policy, now: datetime) -> Step:
     if oks < policy.recover_after:
         return Step(replace(alert, oks=oks), changed=True)
     text = "ok once" if oks == 1 else f"ok {oks} times in a row"
-    return _resolve(alert, Reason.RECOVERED, text, now)
+    return resolve(alert, Reason.RECOVERED, text, now)
 
 
 def _held(alert: Alert, policy: Policy, now: datetime) -> Step:
@@ -153,7 +153,7 @@ def _held(alert: Alert, policy: Policy, now: datetime) -> Step:
         reason_text="ok again before it fired",
         pending_since=None,
     )
-    return Step(calm, True, _transition(alert, calm, now))
+    return Step(calm, True, transition(alert, calm, now))
 
 
 def step_blind(alert: Alert, blind: str | None, since: datetime | None, policy: Policy, now: datetime) -> Step:
@@ -165,7 +165,7 @@ def step_blind(alert: Alert, blind: str | None, since: datetime | None, policy: 
     """
     if blind is None:
         if alert.status is AlertStatus.FIRING:
-            return _resolve(alert, Reason.SIGHT_REGAINED, "the checker can look again", now)
+            return resolve(alert, Reason.SIGHT_REGAINED, "the checker can look again", now)
         return Step(alert)
     if alert.status is AlertStatus.FIRING or since is None or now - since < policy.blind_after:
         return Step(alert)
@@ -182,9 +182,9 @@ def step_blind(alert: Alert, blind: str | None, since: datetime | None, policy: 
         pending_since=since,
         occurrences=1,
         reminders=0,
-        remind_at=_first_reminder(policy, now),
+        remind_at=first_reminder(policy, now),
     )
-    return Step(fired, True, _transition(alert, fired, now, EventType.FIRING))
+    return Step(fired, True, transition(alert, fired, now, EventType.FIRING))
 
 
 def step_reminder(alert: Alert, policy: Policy, now: datetime) -> Step:
@@ -202,7 +202,7 @@ def step_reminder(alert: Alert, policy: Policy, now: datetime) -> Step:
     count = alert.reminders + 1
     lasting = show_duration(_whole_seconds(now - alert.started_at)) if alert.started_at else "some time"
     reminded = replace(alert, reminders=count, remind_at=now + _interval(policy, count))
-    transition = Transition(
+    reminder = Transition(
         before=alert.status,
         after=alert.status,
         reason=Reason.REMINDER,
@@ -211,13 +211,13 @@ def step_reminder(alert: Alert, policy: Policy, now: datetime) -> Step:
         alert=reminded,
         event=EventType.REMINDER,
     )
-    return Step(reminded, True, transition)
+    return Step(reminded, True, reminder)
 
 
 def end(alert: Alert, reason: Reason, text: str, now: datetime) -> Step:
     """End an alert whose watch is gone: a firing one resolves, with the reason; any other just ends."""
     if alert.status is AlertStatus.FIRING:
-        return _resolve(alert, reason, text, now)
+        return resolve(alert, reason, text, now)
     return Step(alert)
 
 
@@ -225,10 +225,13 @@ _OVER = {
     Reason.RECOVERED: "ok again",
     Reason.SIGHT_REGAINED: "can look again",
     Reason.WATCH_REMOVED: "not watched any more",
+    Reason.QUIET: "quiet again",
+    Reason.CROWDED_OUT: "not followed any more",
 }
 
 
-def _resolve(alert: Alert, reason: Reason, text: str, now: datetime) -> Step:
+def resolve(alert: Alert, reason: Reason, text: str, now: datetime) -> Step:
+    """End a firing alert. text: why, for people."""
     resolved = replace(
         alert,
         summary=f"{_OVER.get(reason, 'over')}; it was: {alert.summary}",
@@ -245,15 +248,17 @@ def _resolve(alert: Alert, reason: Reason, text: str, now: datetime) -> Step:
         remind_at=None,
         acked_by=None,
     )
-    return Step(resolved, True, _transition(alert, resolved, now, EventType.RESOLVED))
+    return Step(resolved, True, transition(alert, resolved, now, EventType.RESOLVED))
 
 
-def _transition(before: Alert, after: Alert, now: datetime, event: EventType | None = None) -> Transition:
+def transition(before: Alert, after: Alert, now: datetime, event: EventType | None = None) -> Transition:
+    """The change from one state to the other, for the reason that the alert carries now."""
     assert after.reason is not None
     return Transition(before.status, after.status, after.reason, after.reason_text, now, after, event)
 
 
-def _first_reminder(policy: Policy, now: datetime) -> datetime | None:
+def first_reminder(policy: Policy, now: datetime) -> datetime | None:
+    """When people are reminded for the first time of an alert that fires now."""
     return None if policy.remind_every is None else now + policy.remind_every
 
 

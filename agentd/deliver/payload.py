@@ -9,7 +9,7 @@ and keeps what identifies the alert whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ from pydantic.json_schema import models_json_schema
 
 from agentd.clock import iso
 from agentd.deliver.plain import Limits, plain, short
-from agentd.records import AlertStatus, EventType, Reason, Severity, Transition
+from agentd.records import AlertStatus, EventType, Evidence, Reason, Severity, Transition
 
 MAX_DATA_BYTES = 32 * 1024
 _NAME_CHARS = 256
@@ -56,7 +56,9 @@ class AlertData(_Model):
     reason_text: str = Field(description="The reason, for people.")
     instance: str = Field(description="The machine that looked.")
     summary: str = Field(description="One line for people.")
-    labels: dict[str, str] = Field(description="Labels of the watch.")
+    labels: dict[str, str] = Field(
+        description="Labels of the watch, and the values that tell the alerts of one rule apart."
+    )
     values: dict[str, Any] = Field(description="The values that the conditions read, cut to a sensible size.")
     failed: list[str] = Field(description="The conditions that did not hold, as configured.")
     evidence: list[dict[str, Any]] = Field(
@@ -126,7 +128,6 @@ def alert_data(
     transition: Transition,
     *,
     links: Mapping[str, str] | None = None,
-    evidence: Sequence[Mapping[str, Any]] = (),
     finding: Mapping[str, Any] | None = None,
     cost: Mapping[str, Any] | None = None,
     trace_id: str | None = None,
@@ -156,12 +157,13 @@ def alert_data(
         "occurrences": alert.occurrences,
         "trace_id": trace_id or alert.trace_id,
     }
-    texts = {"labels": alert.labels, "links": links or {}}
+    # What tells the alerts of one rule apart is a label too: receivers route and group by labels.
+    texts = {"labels": {**alert.labels, **alert.by}, "links": links or {}}
     cut = {
         "summary": f"{alert.watch}: {alert.summary}",
         "values": alert.values,
         "failed": alert.failed,
-        "evidence": list(evidence),
+        "evidence": [evidence_data(each) for each in alert.evidence],
         "finding": finding,
         "cost": cost,
     }
@@ -173,6 +175,13 @@ def alert_data(
         if _size(data) <= MAX_DATA_BYTES:
             return data
     return data | {"values": {}, "evidence": [], "finding": None}
+
+
+def evidence_data(evidence: Evidence) -> dict[str, Any]:
+    """One line of evidence as it goes out."""
+    place = evidence.place
+    where = {"file": place.file, "offset": place.offset, "cursor": place.cursor}
+    return {key: value for key, value in where.items() if value is not None} | {"line": evidence.line}
 
 
 def alert_payload(type: EventType, data: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:

@@ -15,19 +15,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """
-    Where an entry stands, for evidence.
-
-    file: path, `journal`, or the command. offset: of its first byte (in the unpacked text, if it is compressed).
-    cursor: of a journal entry.
-    """
-
-    file: str
-    offset: int | None = None
-    cursor: str | None = None
+from agentd.records import Ended as Ended
+from agentd.records import Evidence as Evidence
+from agentd.records import Occurrence as Occurrence
+from agentd.records import Place as Place
 
 
 @dataclass(slots=True)
@@ -177,46 +168,6 @@ class Sighting:
     template: str
     pattern: str
     entry: Entry
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """One line that an alert rests on; `line` is cut to 1,000 characters."""
-
-    place: Place
-    line: str
-
-
-@dataclass(frozen=True, slots=True)
-class Occurrence:
-    """
-    What a rule is there for came about: its alert fires, or if it fires already, counts on.
-
-    by: names and values of the alert's identity. at, last_at: event time of the first and the last, in one run whose
-    gaps are all shorter than the rule's `resolve_after`. count: how many (lines, for rules that count lines).
-    summary: one line for people. reason_text: such as `5 lines within 10m`.
-    """
-
-    rule: str
-    by: Mapping[str, str]
-    at: datetime
-    last_at: datetime
-    count: int
-    summary: str
-    reason_text: str
-    values: Mapping[str, Any] = field(default_factory=dict)
-    evidence: tuple[Evidence, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The alert of (rule, by) is over before its `resolve_after`: lines are back, or too many keys crowded it out."""
-
-    rule: str
-    by: Mapping[str, str]
-    at: datetime
-    reason_text: str
-    crowded_out: bool = False
 
 
 @dataclass(slots=True)

@@ -13,16 +13,16 @@ import apsw
 
 from agentd.clock import from_optional_us, optional_us
 from agentd.memory.columns import first, from_json, optional_text, text, to_json
-from agentd.records import Alert, AlertStatus, Reason, Severity
+from agentd.records import Alert, AlertStatus, Evidence, Place, Reason, Severity
 
 _COLUMNS = (
     'fingerprint, instance, watch, rule, severity, status, by, labels, "window", oks, blind_since, pending_since, '
     'started_at, ended_at, reason, reason_text, summary, "values", failed, occurrences, reminders, remind_at, '
-    "acked_by, muted_by, flapping, told, trace_id"
+    "acked_by, muted_by, flapping, told, trace_id, evidence, last_at"
 )
 _LOAD_ALL = f"SELECT {_COLUMNS} FROM alerts"
 _GET = f"SELECT {_COLUMNS} FROM alerts WHERE fingerprint = ?"
-_SAVE = f"INSERT OR REPLACE INTO alerts ({_COLUMNS}) VALUES ({', '.join('?' * 27)})"
+_SAVE = f"INSERT OR REPLACE INTO alerts ({_COLUMNS}) VALUES ({', '.join('?' * 29)})"
 _DELETE = "DELETE FROM alerts WHERE fingerprint = ?"
 
 
@@ -68,6 +68,8 @@ def save(c: apsw.Connection, alert: Alert) -> None:
             int(alert.flapping),
             to_json(alert.told),
             alert.trace_id,
+            text(to_json([_evidence_row(each) for each in alert.evidence])),
+            optional_us(alert.last_at),
         ),
     )
 
@@ -107,4 +109,10 @@ def _alert(row: tuple[Any, ...]) -> Alert:
         flapping=bool(row[24]),
         told=tuple(from_json(row[25])),
         trace_id=row[26],
+        evidence=tuple(Evidence(Place(*place), line) for line, *place in from_json(row[27])),
+        last_at=from_optional_us(row[28]),
     )
+
+
+def _evidence_row(evidence: Evidence) -> tuple[str, str, int | None, str | None]:
+    return evidence.line, evidence.place.file, evidence.place.offset, evidence.place.cursor

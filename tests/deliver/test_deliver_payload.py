@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agentd.deliver.payload import MAX_DATA_BYTES, alert_data, alert_payload, examples, payload_schema, sample_test
 from agentd.deliver.plain import Limits, plain, short
-from agentd.records import Alert, AlertStatus, EventType, Reason, Severity, Transition
+from agentd.records import Alert, AlertStatus, EventType, Evidence, Place, Reason, Severity, Transition
 
 NOW = datetime(2026, 11, 20, 9, 0, 3, tzinfo=UTC)
 ALERT = Alert(
@@ -180,13 +180,33 @@ def test_long_text_shows_that_it_was_cut() -> None:
 )
 def test_oversize_values_are_cut_and_the_alert_stays(values: dict[str, Any]) -> None:
     """A target that answers megabytes must not make its own alert undeliverable."""
-    hostile = replace(with_values(values).alert, summary="s" * 100_000, labels={str(n): "v" * 999 for n in range(999)})
+    hostile = replace(
+        with_values(values).alert,
+        summary="s" * 100_000,
+        labels={str(n): "v" * 999 for n in range(999)},
+        evidence=tuple(Evidence(Place("/var/log/a", n), "l" * 10_000) for n in range(1000)),
+    )
 
-    data = alert_data(replace(FIRING, alert=hostile), evidence=[{"line": "l" * 10_000}] * 1000)
+    data = alert_data(replace(FIRING, alert=hostile))
 
     assert size(data) <= MAX_DATA_BYTES
     assert data["watch"] == "shop"
     assert data["fingerprint"] == "9f2c"
+    VALIDATOR.validate(alert_payload(EventType.FIRING, data, at=NOW))
+
+
+def test_evidence_says_where_the_line_stands() -> None:
+    """A person must be able to find the line in the file, or the entry in the journal."""
+    lines = (Evidence(Place("/var/log/auth.log", 1234), "Failed"), Evidence(Place("journal", None, "s=1;i=2"), "oom"))
+    told = replace(FIRING, alert=replace(FIRING.alert, evidence=lines, by={"ip": "192.0.2.1"}))
+
+    data = alert_data(told)
+
+    assert data["evidence"] == [
+        {"file": "/var/log/auth.log", "offset": 1234, "line": "Failed"},
+        {"file": "journal", "cursor": "s=1;i=2", "line": "oom"},
+    ]
+    assert data["labels"]["ip"] == "192.0.2.1"
     VALIDATOR.validate(alert_payload(EventType.FIRING, data, at=NOW))
 
 
