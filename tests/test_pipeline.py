@@ -23,7 +23,7 @@ from agentd.condition import Condition, compile_condition
 from agentd.memory import alerts as alert_rows
 from agentd.memory import outbox
 from agentd.memory.store import Store
-from agentd.pipeline import SELF, Pipeline, Watch, open_watch
+from agentd.pipeline import SELF, Pipeline, ProbeWatch, open_watch
 from agentd.records import Alert, AlertStatus, CheckResult, Observation, Reason, Severity, Transition, Verdict
 from agentd.telemetry.redact import forget_secrets, register_secret
 from agentd.testing import FakeClock
@@ -74,13 +74,13 @@ class Bench:
         policy: Policy = AT_ONCE,
         notify: Sequence[str] = ("ops",),
         conditions: Sequence[Condition] = (),
-    ) -> Watch:
+    ) -> ProbeWatch:
         """A watch in the pipeline, in the place of one of that name."""
         watch = open_watch(name, "fake", Scripted(), conditions, policy, instance="web-1", notify=notify, timeout_s=10)
         self.pipeline.watches[name] = watch
         return watch
 
-    async def see(self, watch: Watch, *seen: Observation | BaseException) -> None:
+    async def see(self, watch: ProbeWatch, *seen: Observation | BaseException) -> None:
         """One check for each, a minute apart."""
         assert isinstance(watch.probe, Scripted)
         for says in seen:
@@ -277,9 +277,10 @@ def test_a_restart_in_the_middle_of_a_streak_changes_nothing(tmp_path: Path) -> 
         async with bench(tmp_path, clock) as b:
             await b.see(b.watch(policy=PATIENT), DOWN, DOWN)
         async with bench(tmp_path, clock) as b:
-            await b.see(b.watch(policy=PATIENT), DOWN)
+            watch = b.watch(policy=PATIENT)
+            await b.see(watch, DOWN)
             assert await b.told() == ["ops alert.firing"]
-            await b.see(b.pipeline.watches["shop"], OK)
+            await b.see(watch, OK)
         async with bench(tmp_path, clock) as b:
             await b.see(b.watch(policy=PATIENT), OK)
             assert await b.told() == ["ops alert.firing", "ops alert.resolved"]

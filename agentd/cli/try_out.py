@@ -31,7 +31,7 @@ from agentd.memory import heartbeats
 from agentd.memory.heartbeats import Beat
 from agentd.memory.store import STATE
 from agentd.pacing import KeyedBuckets
-from agentd.pipeline import Watch, judged, look
+from agentd.pipeline import ProbeWatch, judged, look
 from agentd.records import Alert, EventType, Judgement, Observation, Verdict
 from agentd.secret import read_secrets_from
 from agentd.telemetry.redact import register_secret, without_secrets
@@ -64,7 +64,7 @@ def test(watch_name: str, config_path: Path | None, output: str) -> None:
     sys.exit({"ok": 0, "failing": FIRING, "blind": FAILED}[report["verdict"]])
 
 
-def _open(loaded: Loaded, name: str) -> Watch:
+def _open(loaded: Loaded, name: str) -> ProbeWatch:
     names = {watch.name for watch in loaded.config.watches}
     clock = SystemClock()
     beats = Beats(clock)
@@ -110,7 +110,7 @@ def _links(config: Config) -> dict[str, str]:
     return {"page": f"{config.api.page_url}/"} if config.api.page_url else {}
 
 
-async def _try(watch: Watch, links: dict[str, str]) -> dict[str, Any]:
+async def _try(watch: ProbeWatch, links: dict[str, str]) -> dict[str, Any]:
     clock = SystemClock()
     try:
         observation = await look(watch, clock)
@@ -135,7 +135,7 @@ async def _try(watch: Watch, links: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _conditions(watch: Watch, observation: Observation, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _conditions(watch: ProbeWatch, observation: Observation, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for condition in watch.conditions:
         _, seen = condition.explain(shown)
@@ -143,7 +143,7 @@ def _conditions(watch: Watch, observation: Observation, shown: Mapping[str, Any]
     return rows
 
 
-def _alert_step(watch: Watch, judgement: Judgement, now: datetime) -> str:
+def _alert_step(watch: ProbeWatch, judgement: Judgement, now: datetime) -> str:
     policy = watch.policy
     if judgement.verdict is Verdict.BLIND:
         return "the streak stays as it is; it alerts as blind when this lasts longer than blind_after"
@@ -154,7 +154,7 @@ def _alert_step(watch: Watch, judgement: Judgement, now: datetime) -> str:
     return f"from ok to {after.status.value} ({after.reason_text}); it fires at {needed}"
 
 
-def _payload(watch: Watch, judgement: Judgement, now: datetime, links: dict[str, str]) -> dict[str, Any] | None:
+def _payload(watch: ProbeWatch, judgement: Judgement, now: datetime, links: dict[str, str]) -> dict[str, Any] | None:
     """What would go out at the check with which the alert fires; None when nothing fails."""
     if judgement.verdict is not Verdict.FAILING:
         return None

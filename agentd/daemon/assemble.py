@@ -17,7 +17,7 @@ from agentd.config.models import Config
 from agentd.config.watches import Watch as WatchConfig
 from agentd.cron import parse_cron
 from agentd.deliver.webhook import WebhookSettings
-from agentd.pipeline import Watch, open_watch
+from agentd.pipeline import ProbeWatch, open_watch
 from agentd.schedule.triggers import Cron, Every, OnDemand, Trigger
 from agentd.settings import Settings
 from agentd.watch import KINDS
@@ -37,7 +37,7 @@ class Planned:
 
     source: Settings
     basis: tuple[object, ...]
-    watch: Watch
+    watch: ProbeWatch
     trigger: Trigger
     at_start: bool
 

@@ -1,0 +1,161 @@
+"""
+The main path. Read this first.
+
+    schedule ─▶ check ─▶ probe ─▶ Observation ─▶ conditions ─▶ Judgement
+        ─▶ lifecycle (pure) ─▶ Transition ─▶ one transaction: alert and its outbox rows ─▶ courier wakes
+
+In: due checks from the scheduler. Out: rows in the state store, one result a check in the recorder, one trace a run.
+Promise: an alert's state and the messages that tell of it are committed together or not at all, and memory follows
+the store: while the store refuses a change, the old state stands and the next check tries the same step again.
+A check that changes nothing writes nothing. Nothing here waits for a webhook.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
+
+from agentd.alert.lifecycle import Step, step
+from agentd.clock import Clock
+from agentd.condition import Condition, judge
+from agentd.pipeline.keeper import SELF as SELF
+from agentd.pipeline.keeper import Keeper, trace_id
+from agentd.pipeline.watches import Check as Check
+from agentd.pipeline.watches import ProbeWatch as ProbeWatch
+from agentd.pipeline.watches import Watch as Watch
+from agentd.pipeline.watches import open_watch as open_watch
+from agentd.records import CheckResult, Judgement, Observation, Verdict
+from agentd.telemetry.redact import without_secrets
+from agentd.telemetry.traces import WATCH
+
+log = logging.getLogger("agentd.pipeline")
+
+REMINDER_SWEEP_S = 10.0
+_HUNG_AFTER_S = 5.0
+
+
+class Pipeline(Keeper):
+    """
+    Runs checks. What it keeps, and what it is made from, is the Keeper's.
+
+    stood_still: to be set to what tells whether this process stood still after a moment (monotonic seconds).
+    """
+
+    stood_still: Callable[[float], bool] = staticmethod(lambda since: False)
+    checks = 0
+
+    # The path of one check, from top to bottom.
+
+    async def check(self, watch: ProbeWatch, trigger: str = "schedule") -> Check:
+        """Look once, judge, decide, commit. Raises nothing that a target or the store can cause."""
+        run = self.tracer.start_span("check", attributes={WATCH: watch.name, "agentd.trigger": trigger})
+        try:
+            started = self.clock.monotonic()
+            observation = await self._look(watch, run)
+            observation, judgement = judged(observation, watch.conditions)
+            if judgement.verdict is Verdict.FAILING and self.stood_still(started):
+                # Stopped or suspended in mid-look: a timeout then is ours, not the target's.
+                judgement = Judgement(Verdict.BLIND, f"this process stood still while it looked: {judgement.summary}")
+            async with self.alone(watch.name):
+                done = await self._decide(watch, observation, judgement, run)
+            watch.last = done
+            self.checks += 1
+            return done
+        except BaseException as error:
+            run.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            raise
+        finally:
+            run.end()
+
+    async def _look(self, watch: ProbeWatch, run: Span) -> Observation:
+        span = self.tracer.start_span(f"probe {watch.kind}", context=set_span_in_context(run))
+        try:
+            observation = await look(watch, self.clock)
+            if observation.notes:
+                span.set_attributes(observation.notes)
+            if observation.error or observation.blind:
+                span.set_status(Status(StatusCode.ERROR, observation.error or observation.blind))
+        finally:
+            span.end()
+        return observation
+
+    async def _decide(self, watch: ProbeWatch, observation: Observation, judgement: Judgement, run: Span) -> Check:
+        now = self.clock.now()
+        context = run.get_span_context()
+        if self.watches.get(watch.name) is not watch:
+            # A reload took the watch away or replaced it while we looked: this verdict belongs to nobody now.
+            return Check(now, observation, judgement, Step(watch.calm))
+        if judgement.verdict is not Verdict.OK:
+            run.set_status(Status(StatusCode.ERROR, judgement.summary))
+            run.set_attribute("agentd.verdict", judgement.verdict.value)
+        before = self.alerts.get(watch.calm.fingerprint, watch.calm)
+        after = step(before, judgement, watch.policy, now)
+        steps = [after, *self.sight_steps(watch, judgement, after.alert.blind_since, now)]
+        if not await self.commit(steps, watch.notify, run):
+            after = Step(before)
+        self.record(
+            CheckResult(
+                watch=watch.name,
+                at=now,
+                verdict=judgement.verdict,
+                duration_s=observation.duration_s,
+                latency_ms=observation.values.get("latency_ms"),
+                summary=judgement.summary,
+                trace_id=trace_id(context) if judgement.verdict is not Verdict.OK else None,
+            )
+        )
+        return Check(now, observation, judgement, after)
+
+
+async def look(watch: ProbeWatch, clock: Clock) -> Observation:
+    """
+    One look through the probe; a defect of the probe counts as blind, never as the target's failure.
+
+    A probe keeps its own time; one that does not come back five seconds after that is a defect too.
+    """
+    started = clock.monotonic()
+    try:
+        async with asyncio.timeout(watch.timeout_s + _HUNG_AFTER_S) as limit:
+            observation = await watch.probe.look(watch.timeout_s)
+    except (Exception, asyncio.CancelledError) as error:
+        if _is_told_to_end(error):
+            raise
+        log.exception("probe_crashed", extra={"watch": watch.name, "kind": watch.kind})
+        what = "hangs" if limit.expired() else f"crashed: {type(error).__name__}: {error}"
+        observation = Observation(blind=f"the {watch.kind} probe {what}")
+    observation.duration_s = clock.monotonic() - started
+    return observation
+
+
+def judged(observation: Observation, conditions: Sequence[Condition]) -> tuple[Observation, Judgement]:
+    """
+    What an observation is worth, and the observation as it may be kept.
+
+    One that is not ok is about to be stored, shown and sent to strangers, and its target may have echoed a secret of
+    ours: conditions are asked about what was really seen, and only then is it put into words without the secret.
+    """
+    judgement = judge(observation, conditions)
+    if judgement.verdict is Verdict.OK:
+        return observation, judgement
+    seen = (observation.values, observation.error, observation.blind)
+    shown = without_secrets(seen)
+    if shown is seen:
+        return observation, judgement
+    values, error, blind = shown
+    kept = replace(observation, values=values, error=error, blind=blind)
+    # Put into words anew: words are cut short, and half a secret in them would not be found.
+    worded = judge(kept, conditions)
+    if (worded.verdict, worded.failed) != (judgement.verdict, judgement.failed):
+        summary = f"{judgement.failed[0]} does not hold (not shown: what it read holds a secret)"
+        worded = replace(judgement, summary=summary, shown={})
+    return kept, worded
+
+
+def _is_told_to_end(error: BaseException) -> bool:
+    """Whether we are cancelled from outside; a library below may leak a cancellation of its own."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

@@ -1,0 +1,313 @@
+"""
+The log side of the main path.
+
+    lines ─▶ rules (log thread) ─▶ Outcome ─▶ occurrence, quiet (pure) ─▶ Transition
+        ─▶ one transaction: alerts, outbox rows, rule windows, positions ─▶ courier wakes
+
+In: a watch whose source is a log. Out: rows in the state store; one result a minute in the recorder.
+Promise: a line acts exactly once. Positions are stored with the state that came of the lines before them; what led to
+nothing may be read twice after a crash, and leads to nothing again. While the store refuses, the source is not read on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import apsw
+from opentelemetry.trace import INVALID_SPAN, Span
+
+from agentd.alert.identity import fingerprint
+from agentd.alert.lifecycle import Step, end, step
+from agentd.alert.occurrence import end_early, occur, quiet
+from agentd.errors import StoreError
+from agentd.memory import logs as log_rows
+from agentd.memory.templates import TemplateRow
+from agentd.pacing import full_jitter
+from agentd.pipeline.keeper import Keeper, addressed
+from agentd.pipeline.watches import Check, LogWatch, calm_alert
+from agentd.records import (
+    Alert,
+    AlertStatus,
+    CheckResult,
+    Ended,
+    Judgement,
+    Observation,
+    Occurrence,
+    Reason,
+    Verdict,
+)
+from agentd.telemetry.traces import WATCH
+
+log = logging.getLogger("agentd.logs")
+
+if TYPE_CHECKING:
+    # Not at run time: a daemon that watches no log loads none of its libraries.
+    from agentd.logs.work import Taken
+
+T = TypeVar("T")
+
+IDLE_S = 5.0
+"""How long to wait for a ring of the source's bell; whatever it misses is seen by then."""
+RECORD_EVERY_S = 60.0
+STORE_POSITIONS_S = 5.0
+_REOPEN_CAP_S = 60.0
+_STORE_AGAIN_CAP_S = 10.0
+
+
+class LogPath:
+    """
+    Follows the logs of watches and turns what they show into alerts.
+
+    thread: where all blocking work on logs happens; one thread for all watches. keep_templates: takes the rows of
+    templates that changed, and the ids of those given up, for history.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        thread: Executor,
+        *,
+        keep_templates: Callable[[list[TemplateRow], list[tuple[str, str]]], None],
+    ) -> None:
+        self.keeper = keeper
+        self.keep_templates = keep_templates
+        self._thread = thread
+
+    async def run(self, watch: LogWatch) -> None:
+        """Follow until cancelled. A defect of ours is told, and the source opened anew from what is stored."""
+        failures = 0
+        while True:
+            following = Following(self, watch)
+            try:
+                await following.go()
+            except StoreError as error:
+                what = f"the store cannot be read: {error}"
+            except Exception as error:
+                log.exception("log_crashed", extra={"watch": watch.name})
+                what = f"following crashed: {type(error).__name__}: {error}"
+            failures = failures + 1 if following.taken == 0 else 1
+            await self._tell_blind(watch, what)
+            await asyncio.sleep(1.0 + full_jitter(failures, base_s=1.0, cap_s=_REOPEN_CAP_S))
+
+    async def _tell_blind(self, watch: LogWatch, what: str) -> None:
+        async with self.keeper.alone(watch.name):
+            judgement = Judgement(Verdict.BLIND, what)
+            now = self.keeper.clock.now()
+            steps = list(sight(self.keeper, watch, judgement, now))
+            await self.keeper.commit(steps, watch.notify, INVALID_SPAN)
+            watch.last = Check(now, Observation(blind=what), judgement, Step(watch.calm))
+
+    async def on_thread(self, work: Callable[[], T]) -> T:
+        """Run blocking work on the log thread; a cancelled caller still waits for its end, for it holds the source."""
+        job = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                await job
+            raise
+
+
+class Following:
+    """One watch being followed, from opening its source to closing it."""
+
+    def __init__(self, path: LogPath, watch: LogWatch) -> None:
+        self._path = path
+        self._keeper = path.keeper
+        self._clock = path.keeper.clock
+        self._watch = watch
+        self._positions: dict[str, str | None] = {}
+        self._stored_at = self._clock.monotonic()
+        self._recorded_at = self._clock.monotonic()
+        self._firing: dict[str, Alert] = {}
+        self.taken = 0
+
+    async def go(self) -> None:
+        """Raises StoreError when the store cannot be read, and whatever a defect of ours raises."""
+        watch = self._watch
+        memory = await self._begin()
+        work = await self._path.on_thread(lambda: watch.open(memory))
+        watch.work = work
+        try:
+            await self._take_over()
+            while True:
+                taken = await self._path.on_thread(work.take)
+                await self._settle(taken)
+                self.taken += 1
+                if not taken.batch.more:
+                    await work.source.wait(self._patience_s())
+        finally:
+            watch.work = None
+            await work.source.close()
+            with contextlib.suppress(StoreError):
+                await self._store_positions()
+
+    async def _begin(self) -> log_rows.LogMemory:
+        watch, now = self._watch, self._clock.now()
+        state = self._keeper.state
+        memory = await state.read(lambda c: log_rows.load(c, watch.name, watch.digests))
+        with contextlib.suppress(StoreError):  # a full disk keeps nobody from looking
+            await state.write(lambda c: log_rows.begin(c, watch.name, watch.digests, now))
+        return replace(memory, started=memory.started or now)
+
+    async def _take_over(self) -> None:
+        """The alerts of this watch as the last process, or the configuration before this one, left them."""
+        watch, keeper = self._watch, self._keeper
+        ours = [
+            each for each in keeper.alerts.values() if each.watch == watch.name and each.instance == keeper.instance
+        ]
+        self._firing = {
+            each.fingerprint: each for each in ours if each.rule in watch.rules and each.status is AlertStatus.FIRING
+        }
+        gone = [each for each in ours if each.rule not in watch.rules and each.rule not in (None, watch.blind.rule)]
+        if gone:
+            why = "the rule was removed from the configuration"
+            async with keeper.alone(watch.name):
+                now = self._clock.now()
+                steps = [end(each, Reason.WATCH_REMOVED, why, now) for each in gone]
+                await keeper.commit(steps, (), INVALID_SPAN, forget=True)
+
+    # One batch.
+
+    async def _settle(self, taken: Taken) -> None:
+        """Commit what a batch came to. While the store refuses, this is where we stay."""
+        refused = 0
+        while not await self._commit(taken):
+            refused += 1
+            await asyncio.sleep(0.5 + full_jitter(refused, base_s=1.0, cap_s=_STORE_AGAIN_CAP_S))
+        for note in taken.batch.notes:
+            log.warning("log_note", extra={"watch": self._watch.name, "note": note})
+        if taken.rows or taken.gone:
+            self._path.keep_templates(taken.rows, [(self._watch.name, id) for id in taken.gone])
+
+    async def _commit(self, taken: Taken) -> bool:
+        watch, keeper = self._watch, self._keeper
+        judgement = Judgement(Verdict.OK if taken.batch.blind is None else Verdict.BLIND, taken.batch.blind or "")
+        positions = self._positions | taken.batch.positions
+        async with keeper.alone(watch.name):
+            now = self._clock.now()
+            with self._span(taken) as run:
+                steps = [*sight(keeper, watch, judgement, now), *self._steps(taken, run, now)]
+                acts = any(taken_step.changed for taken_step in steps) or taken.outcome.windows or taken.names
+                if acts:
+
+                    def also(c: apsw.Connection) -> None:
+                        log_rows.save_positions(c, watch.name, positions)
+                        log_rows.save_windows(c, watch.name, taken.outcome.windows, watch.digests)
+                        log_rows.save_templates(c, watch.name, taken.names, taken.gone)
+
+                    if not await keeper.commit(steps, watch.notify, run, also=also):
+                        return False
+                    positions = {}
+                    self._stored_at = self._clock.monotonic()
+                for each in steps:
+                    self._follow(each.alert)
+        self._positions = positions
+        if not acts and self._clock.monotonic() - self._stored_at >= STORE_POSITIONS_S:
+            with contextlib.suppress(StoreError):  # nothing hangs on it yet
+                await self._store_positions()
+        self._show(taken, judgement, now)
+        return True
+
+    def _steps(self, taken: Taken, run: Span, now: datetime) -> Iterator[Step]:
+        """What the rules' events, and then the quiet after them, do to alerts, in order."""
+        watch, keeper = self._watch, self._keeper
+        ahead: dict[str, Alert] = {}
+        for event in taken.outcome.events:
+            rule = watch.rules[event.rule]
+            identity = fingerprint(keeper.instance, watch.name, event.rule, event.by)
+            alert = ahead.get(identity) or keeper.alerts.get(identity)
+            if alert is None:
+                alert = calm_alert(keeper.instance, watch.name, event.rule, rule.policy, event.by)
+            steps = self._event_steps(alert, event, now)
+            for each in steps:
+                done = addressed(each, watch.notify, run)
+                ahead[identity] = done.alert
+                yield done
+        until = taken.batch.caught_up
+        if until is None:
+            return
+        for identity, alert in [*self._firing.items(), *ahead.items()]:
+            current = ahead.get(identity, keeper.alerts.get(identity, alert))
+            over = quiet(current, until, watch.rules[current.rule or ""].resolve_after)
+            if over.transition is not None:
+                ahead[identity] = over.alert
+                yield over
+
+    def _event_steps(self, alert: Alert, event: Occurrence | Ended, now: datetime) -> tuple[Step, ...]:
+        rule = self._watch.rules[event.rule]
+        if isinstance(event, Ended):
+            return (end_early(alert, event),)
+        return occur(alert, event, rule.policy, rule.resolve_after, now)
+
+    def _follow(self, alert: Alert) -> None:
+        if alert.rule not in self._watch.rules:
+            return
+        if alert.status is AlertStatus.FIRING:
+            self._firing[alert.fingerprint] = alert
+        else:
+            self._firing.pop(alert.fingerprint, None)
+
+    @contextlib.contextmanager
+    def _span(self, taken: Taken) -> Iterator[Span]:
+        """A trace where there is something to tell; a healthy log makes none."""
+        if not taken.outcome.events:
+            yield INVALID_SPAN
+            return
+        run = self._keeper.tracer.start_span("log", attributes={WATCH: self._watch.name})
+        try:
+            yield run
+        finally:
+            run.end()
+
+    async def _store_positions(self) -> None:
+        positions, self._stored_at = self._positions, self._clock.monotonic()
+        if positions:
+            name = self._watch.name
+            await self._keeper.state.write(lambda c: log_rows.save_positions(c, name, positions))
+            if self._positions is positions:
+                self._positions = {}
+
+    def _patience_s(self) -> float:
+        """How long nothing need be done if no line comes."""
+        now = self._clock.now()
+        due = [
+            (alert.last_at or now) + self._watch.rules[alert.rule or ""].resolve_after
+            for alert in self._firing.values()
+        ]
+        work = self._watch.work
+        if work is not None and (change := work.next_change()) is not None:
+            due.append(change)
+        if not due:
+            return IDLE_S
+        return min(IDLE_S, max(0.1, (min(due) - now) / timedelta(seconds=1)))
+
+    def _show(self, taken: Taken, judgement: Judgement, now: datetime) -> None:
+        watch = self._watch
+        worst = next(iter(self._firing.values()), watch.calm)
+        if worst.status is AlertStatus.FIRING and judgement.verdict is Verdict.OK:
+            judgement = Judgement(Verdict.FAILING, worst.summary)
+        values = watch.work.numbers(taken.batch) if watch.work is not None else {}
+        watch.last = Check(now, Observation(values, blind=taken.batch.blind), judgement, Step(worst))
+        if self._clock.monotonic() - self._recorded_at >= RECORD_EVERY_S:
+            self._recorded_at = self._clock.monotonic()
+            self._keeper.record(CheckResult(watch.name, now, judgement.verdict, 0.0, summary=judgement.summary))
+
+
+def sight(keeper: Keeper, watch: LogWatch, judgement: Judgement, now: datetime) -> Iterator[Step]:
+    """What being able to look, or not, does to the watch's own alert and to the one that tells of blindness."""
+    before = keeper.alerts.get(watch.calm.fingerprint, watch.calm)
+    if judgement.verdict is Verdict.OK and before == watch.calm:
+        since = None
+    else:
+        after = step(before, judgement, watch.policy, now)
+        since = after.alert.blind_since
+        yield after
+    yield from keeper.sight_steps(watch, judgement, since, now)

@@ -1,0 +1,113 @@
+"""
+Watches ready to run: what the config said, opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from agentd.alert.identity import fingerprint
+from agentd.alert.lifecycle import BLIND_RULE, Policy, Step
+from agentd.condition import Condition
+from agentd.memory.logs import LogMemory
+from agentd.records import Alert, Judgement, Observation
+from agentd.watch.probe import Probe
+
+if TYPE_CHECKING:
+    from agentd.logs.work import LogWork
+
+
+@dataclass(slots=True)
+class Watch:
+    """
+    What any watch is: its name, its alerts, its patience, whom it tells.
+
+    calm: its alert as it is before anything ever happened; blind: the same for the alert "cannot look".
+    notify: names of webhooks. last: the newest check, kept for status and page.
+    """
+
+    name: str
+    kind: str
+    calm: Alert
+    blind: Alert
+    policy: Policy
+    notify: tuple[str, ...]
+    last: Check | None = field(default=None, kw_only=True)
+
+
+@dataclass(slots=True)
+class ProbeWatch(Watch):
+    """A watch that looks with a probe, when it is due."""
+
+    probe: Probe
+    conditions: tuple[Condition, ...]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogRule:
+    """What the life of a rule's alerts takes: its policy (with its own severity), and how much quiet resolves them."""
+
+    policy: Policy
+    resolve_after: timedelta
+
+
+@dataclass(slots=True)
+class LogWatch(Watch):
+    """
+    A watch that follows log lines.
+
+    rules: by name. digests: of their settings, by name. open: begins to follow from what is remembered; blocking.
+    work: while it is followed, for status.
+    """
+
+    rules: Mapping[str, LogRule]
+    digests: Mapping[str, str]
+    open: Callable[[LogMemory], LogWork]
+    work: LogWork | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finished check: what was seen and what was made of it."""
+
+    at: datetime
+    observation: Observation
+    judgement: Judgement
+    step: Step
+
+
+def open_watch(
+    name: str,
+    kind: str,
+    probe: Probe,
+    conditions: Sequence[Condition],
+    policy: Policy,
+    *,
+    instance: str,
+    notify: Sequence[str],
+    timeout_s: float,
+) -> ProbeWatch:
+    """Make a watch ready to run; whatever does not change from check to check is worked out here."""
+    return ProbeWatch(
+        name=name,
+        kind=kind,
+        probe=probe,
+        calm=calm_alert(instance, name, None, policy),
+        blind=calm_alert(instance, name, BLIND_RULE, policy),
+        conditions=tuple(conditions),
+        policy=policy,
+        notify=tuple(notify),
+        timeout_s=timeout_s,
+    )
+
+
+def calm_alert(
+    instance: str, watch: str, rule: str | None, policy: Policy, by: Mapping[str, str] | None = None
+) -> Alert:
+    """The alert of a watch, or of one of its rules, before anything ever happened."""
+    identity = fingerprint(instance, watch, rule, by)
+    return Alert(identity, instance, watch, policy.severity, rule, by or {}, policy.labels)
