@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agentd.logs.eventtime import EventTime
-from agentd.logs.match import Matcher
 from agentd.logs.port import Batch, Outcome, Source
-from agentd.logs.rules import RuleEngine
 from agentd.memory.logs import TemplateName
 from agentd.memory.templates import TemplateRow
+
+if TYPE_CHECKING:
+    from agentd.logs.eventtime import EventTime
+    from agentd.logs.match import Matcher
+    from agentd.logs.rules import RuleEngine
 
 MAX_BATCH_BYTES = 1024 * 1024
 
