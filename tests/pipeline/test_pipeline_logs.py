@@ -1,0 +1,423 @@
+"""The log path: what a batch of lines led to is committed with how far it was read, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.trace import NoOpTracer
+
+from agentd.alert.lifecycle import BLIND_RULE, Policy
+from agentd.alert.occurrence import RESOLVE_AFTER
+from agentd.logs.port import Batch, Counters, Outcome
+from agentd.logs.work import Taken
+from agentd.memory import alerts as alert_rows
+from agentd.memory import logs as log_rows
+from agentd.memory import outbox
+from agentd.memory.logs import LogMemory, TemplateName
+from agentd.memory.store import Store
+from agentd.pipeline import Pipeline
+from agentd.pipeline.logs import LogPath
+from agentd.pipeline.watches import LogRule, LogWatch, calm_alert
+from agentd.records import Alert, AlertStatus, CheckResult, Ended, Evidence, Occurrence, Place, Reason, Verdict
+from agentd.testing import FakeClock
+
+POLICY = Policy(blind_after=timedelta(minutes=10))
+DIGESTS = {"bruteforce": "d1", "silent": "d2"}
+
+
+class Script:
+    """Both the source and the work on it: gives the batches it is told to, then says that it is caught up."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.counters = Counters()
+        self.source = self
+        self.opened: list[LogMemory] = []
+        self.batches: deque[Taken | Exception] = deque()
+        self.blind: str | None = None
+        self.closed = 0
+        self._clock = clock
+        self._ring = asyncio.Event()
+
+    def gives(self, *events: Occurrence | Ended, **more: Any) -> None:
+        """One batch with these events. more: of Batch, `windows`, and what else a Taken has."""
+        outcome = Outcome(list(events), more.pop("windows", {}))
+        names = more.pop("names", [])
+        self.batches.append(Taken(Batch(more=True, **more), outcome, names=names))
+        self._ring.set()
+
+    def take(self) -> Taken:
+        if self.batches:
+            given = self.batches.popleft()
+            if isinstance(given, Exception):
+                raise given
+            return given
+        return Taken(Batch(caught_up=self._clock.now(), blind=self.blind), Outcome())
+
+    def next_change(self) -> datetime | None:
+        return None
+
+    def numbers(self, batch: Batch) -> dict[str, Any]:
+        return {"lines": self.counters.lines}
+
+    async def wait(self, timeout_s: float) -> None:
+        self._ring.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._ring.wait()
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+@dataclass
+class Bench:
+    """A log path on an open store, and one watch that is followed."""
+
+    clock: FakeClock
+    store: Store
+    pipeline: Pipeline
+    path: LogPath
+    script: Script
+    watch: LogWatch
+    results: list[CheckResult] = field(default_factory=list)
+
+    async def told(self) -> list[str]:
+        rows = await self.store.state.read(lambda c: outbox.rows(c, limit=1000))
+        return [row.delivery.type.value for row in rows]
+
+    async def memory(self) -> LogMemory:
+        return await self.store.state.read(lambda c: log_rows.load(c, "ssh", DIGESTS))
+
+    async def stored(self) -> list[Alert]:
+        return await self.store.state.read(alert_rows.load_all)
+
+    def seen(self, by: str = "192.0.2.1", *, ago_s: float = 0, count: int = 1) -> Occurrence:
+        at = self.clock.now() - timedelta(seconds=ago_s)
+        evidence = (Evidence(Place("/var/log/auth.log", 7), f"Failed password from {by}"),)
+        return Occurrence("bruteforce", {"ip": by}, at, at, count, "5 lines", "5 within 10m", {}, evidence)
+
+    async def refuse(self, refuses: bool) -> None:
+        """From now on the store takes no change of positions, or takes them again."""
+
+        def change(c: Any) -> None:
+            c.execute("DROP TRIGGER IF EXISTS temp.refuse")
+            if refuses:
+                c.execute(
+                    "CREATE TEMP TRIGGER refuse BEFORE INSERT ON log_positions "
+                    "BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
+                )
+
+        await self.store.state.alone(change)
+
+
+@asynccontextmanager
+async def bench(
+    path: Path, clock: FakeClock, rules: tuple[str, ...] = ("bruteforce", "silent")
+) -> AsyncIterator[Bench]:
+    store = await Store.open(path, clock=clock)
+    watching = lambda: store.pending > 0  # noqa: E731  # removed below by identity
+    clock.busy.append(watching)
+    results: list[CheckResult] = []
+    pipeline = Pipeline(
+        state=store.state,
+        clock=clock,
+        instance="web-1",
+        tracer=NoOpTracer(),
+        record=results.append,
+        told=lambda: None,
+    )
+    await pipeline.load()
+    script = Script(clock)
+
+    def open_script(memory: LogMemory) -> Script:
+        script.opened.append(memory)
+        return script
+
+    watch = LogWatch(
+        "ssh",
+        "log",
+        calm_alert("web-1", "ssh", None, POLICY),
+        calm_alert("web-1", "ssh", BLIND_RULE, POLICY),
+        POLICY,
+        ("ops",),
+        {name: LogRule(POLICY, RESOLVE_AFTER) for name in rules},
+        DIGESTS,
+        open_script,  # type: ignore[arg-type]  # it is both
+    )
+    pipeline.watches["ssh"] = watch
+    thread = ThreadPoolExecutor(1)
+    log_path = LogPath(pipeline, thread, keep_templates=lambda rows, gone: None)
+    run = asyncio.create_task(log_path.run(watch))
+    try:
+        await clock.settle()
+        yield Bench(clock, store, pipeline, log_path, script, watch, results)
+    finally:
+        run.cancel()
+        await asyncio.wait([run])
+        clock.busy.remove(watching)
+        thread.shutdown()
+        await store.close()
+
+
+Story = Callable[[Bench], Coroutine[Any, Any, None]]
+Tell = Callable[[Story], None]
+
+
+@pytest.fixture
+def tell(tmp_path: Path) -> Tell:
+    """Runs a story on a bench under a fake clock."""
+
+    def run(story: Story) -> None:
+        clock = FakeClock()
+
+        async def whole() -> None:
+            async with bench(tmp_path, clock) as made:
+                await story(made)
+
+        clock.run(whole())
+
+    return run
+
+
+def test_alert_message_window_and_position_are_there_together(tell: Tell) -> None:
+    """A position without its alert loses the line; an alert without its position tells it twice."""
+
+    async def story(b: Bench) -> None:
+        b.script.gives(b.seen(), positions={"auth": "p1"}, windows={("bruteforce", "k"): "w1"})
+        before = b.store.state.counts.commits
+
+        await b.clock.settle()
+
+        (alert,) = await b.stored()
+        assert (alert.status, alert.rule, alert.by) == (AlertStatus.FIRING, "bruteforce", {"ip": "192.0.2.1"})
+        assert await b.told() == ["alert.firing"]
+        memory = await b.memory()
+        assert (memory.positions, memory.windows) == ({"auth": "p1"}, {("bruteforce", "k"): "w1"})
+        assert b.store.state.counts.commits == before + 1
+
+    tell(story)
+
+
+def test_lines_that_lead_to_nothing_are_stored_now_and_then(tell: Tell) -> None:
+    """A commit for each of a million healthy lines would wear the disk out for nothing."""
+
+    async def story(b: Bench) -> None:
+        before = b.store.state.counts.commits
+        for n in range(10):
+            b.script.gives(positions={"auth": f"p{n}"})
+        await b.clock.settle()
+        assert b.store.state.counts.commits == before
+
+        await b.clock.advance(11)
+
+        assert (await b.memory()).positions == {"auth": "p9"}
+
+    tell(story)
+
+
+def test_while_the_store_refuses_nothing_is_read_on(tell: Tell) -> None:
+    """A full disk must delay the alert, never swallow the line or send it twice."""
+
+    async def story(b: Bench) -> None:
+        await b.refuse(True)
+        b.script.gives(b.seen(), positions={"auth": "p1"})
+        b.script.gives(b.seen("192.0.2.2"), positions={"auth": "p2"})
+        await b.clock.advance(60)
+        assert (await b.told(), await b.stored(), b.pipeline.alerts) == ([], [], {})
+        assert len(b.script.batches) == 1
+
+        await b.refuse(False)
+        await b.clock.advance(60)
+
+        assert await b.told() == ["alert.firing", "alert.firing"]
+        assert (await b.memory()).positions == {"auth": "p2"}
+
+    tell(story)
+
+
+def test_quiet_resolves_by_itself(tell: Tell) -> None:
+    """A one-off event must not fire for ever."""
+
+    async def story(b: Bench) -> None:
+        b.script.gives(b.seen())
+        await b.clock.advance(299)
+        assert await b.told() == ["alert.firing"]
+
+        await b.clock.advance(2)
+
+        assert await b.told() == ["alert.firing", "alert.resolved"]
+
+    tell(story)
+
+
+def test_a_resolved_alert_of_one_value_of_many_leaves_nothing_behind(tell: Tell) -> None:
+    """Or addresses made up by an attacker would fill store and memory."""
+
+    async def story(b: Bench) -> None:
+        for n in range(50):
+            b.script.gives(b.seen(f"192.0.2.{n}"))
+        await b.clock.settle()
+        assert len(b.pipeline.alerts) == 50
+
+        await b.clock.advance(301)
+
+        assert b.pipeline.alerts == {}
+        assert await b.stored() == []
+        assert (await b.told()).count("alert.resolved") == 50
+
+    tell(story)
+
+
+def test_a_log_read_late_tells_every_incident_in_order(tell: Tell) -> None:
+    """After a night off, what happened in it is told as it happened."""
+
+    async def story(b: Bench) -> None:
+        b.script.gives(b.seen(ago_s=7200), b.seen(ago_s=3600), b.seen(ago_s=3500))
+
+        await b.clock.settle()
+
+        assert await b.told() == ["alert.firing", "alert.resolved"] * 2
+        rows = await b.store.state.read(lambda c: outbox.rows(c, limit=10))
+        assert '"occurrences":2' in rows[3].delivery.data
+
+    tell(story)
+
+
+def test_a_firing_survives_a_restart_and_resolves_by_the_same_quiet(tmp_path: Path) -> None:
+    """The daemon's own restarts are no quiet, and no reason to tell again."""
+    clock = FakeClock()
+
+    async def story() -> None:
+        async with bench(tmp_path, clock) as b:
+            b.script.gives(b.seen(), positions={"auth": "p1"})
+            await clock.advance(100)
+        async with bench(tmp_path, clock) as b:
+            assert b.script.opened[0].positions == {"auth": "p1"}
+            b.script.gives(b.seen())
+            await clock.advance(250)
+            assert await b.told() == ["alert.firing"]
+            await clock.advance(60)
+            assert await b.told() == ["alert.firing", "alert.resolved"]
+
+    clock.run(story())
+
+
+def test_what_was_read_is_stored_at_the_end(tmp_path: Path) -> None:
+    """A clean stop reads nothing twice."""
+    clock = FakeClock()
+
+    async def story() -> None:
+        async with bench(tmp_path, clock) as b:
+            b.script.gives(positions={"auth": "p1"})
+            await clock.settle()
+        async with bench(tmp_path, clock) as b:
+            assert b.script.opened[0].positions == {"auth": "p1"}
+
+    clock.run(story())
+
+
+def test_a_rule_may_end_its_alert_itself(tell: Tell) -> None:
+    """Lines are back: people hear it now and not after the quiet."""
+
+    async def story(b: Bench) -> None:
+        now = b.clock.now()
+        b.script.gives(Occurrence("silent", {}, now, now, 0, "no line", "none within 10m"))
+        b.script.gives(Ended("silent", {}, now, "lines are back"))
+
+        await b.clock.settle()
+
+        assert await b.told() == ["alert.firing", "alert.resolved"]
+        (alert,) = await b.stored()
+        assert alert.reason is Reason.RECOVERED
+
+    tell(story)
+
+
+def test_a_source_that_cannot_be_looked_at_is_blind_and_then_an_alert(tell: Tell) -> None:
+    """A log that we may not read looks as quiet as a healthy one."""
+
+    async def story(b: Bench) -> None:
+        b.script.blind = "/var/log/auth.log: permission denied"
+        await b.clock.advance(60)
+        assert b.watch.last is not None
+        assert b.watch.last.judgement.verdict is Verdict.BLIND
+        assert await b.told() == []
+        await b.clock.advance(600)
+        assert await b.told() == ["alert.firing"]
+
+        b.script.blind = None
+        await b.clock.advance(10)
+
+        assert await b.told() == ["alert.firing", "alert.resolved"]
+
+    tell(story)
+
+
+def test_a_defect_of_ours_is_told_and_the_log_followed_from_what_is_stored(tell: Tell) -> None:
+    """One odd line must not end the watch in silence."""
+
+    async def story(b: Bench) -> None:
+        b.script.gives(b.seen(), positions={"auth": "p1"})
+        await b.clock.settle()
+        b.script.batches.append(ZeroDivisionError("a defect"))
+        await b.clock.advance(6)
+        assert b.script.closed == 1
+
+        await b.clock.advance(60)
+
+        assert b.script.opened[-1].positions == {"auth": "p1"}
+        assert len(b.script.opened) == 2
+
+    tell(story)
+
+
+def test_a_rule_that_is_removed_takes_its_alerts_along(tmp_path: Path) -> None:
+    """Nobody will ever see its quiet: whoever was told of it hears that it is over."""
+    clock = FakeClock()
+
+    async def story() -> None:
+        async with bench(tmp_path, clock) as b:
+            b.script.gives(b.seen())
+            await clock.settle()
+        async with bench(tmp_path, clock, rules=("silent",)) as b:
+            assert await b.told() == ["alert.firing", "alert.resolved"]
+            assert b.pipeline.alerts == {}
+
+    clock.run(story())
+
+
+def test_templates_are_stored_with_the_lines_that_showed_them(tell: Tell) -> None:
+    """A template told as new must not be new again after a crash."""
+
+    async def story(b: Bench) -> None:
+        seen = TemplateName("t1", "user <*> logged in", b.clock.now())
+        b.script.gives(positions={"auth": "p1"}, names=[seen])
+
+        await b.clock.settle()
+
+        memory = await b.memory()
+        assert (memory.templates, memory.positions) == ((seen,), {"auth": "p1"})
+
+    tell(story)
+
+
+def test_one_result_a_minute_is_recorded(tell: Tell) -> None:
+    """The strip of a log watch shows when it fired, as that of any other."""
+
+    async def story(b: Bench) -> None:
+        await b.clock.advance(130)
+        b.script.gives(b.seen())
+        await b.clock.advance(60)
+
+        assert [result.verdict for result in b.results] == [Verdict.OK, Verdict.OK, Verdict.FAILING]
+
+    tell(story)
