@@ -23,23 +23,20 @@ from typing import TYPE_CHECKING, TypeVar
 import apsw
 from opentelemetry.trace import INVALID_SPAN, Span
 
-from agentd.alert.identity import fingerprint
 from agentd.alert.lifecycle import Step, end, step
-from agentd.alert.occurrence import end_early, occur, quiet
 from agentd.errors import StoreError
 from agentd.memory import logs as log_rows
 from agentd.memory.templates import TemplateRow
 from agentd.pacing import full_jitter
 from agentd.pipeline.keeper import Keeper, addressed
-from agentd.pipeline.watches import Check, LogWatch, calm_alert
+from agentd.pipeline.outcome import steps_of
+from agentd.pipeline.watches import Check, LogWatch
 from agentd.records import (
     Alert,
     AlertStatus,
     CheckResult,
-    Ended,
     Judgement,
     Observation,
-    Occurrence,
     Reason,
     Verdict,
 )
@@ -217,35 +214,17 @@ class Following:
         return True
 
     def _steps(self, taken: Taken, run: Span, now: datetime) -> Iterator[Step]:
-        """What the rules' events, and then the quiet after them, do to alerts, in order."""
         watch, keeper = self._watch, self._keeper
-        ahead: dict[str, Alert] = {}
-        for event in taken.outcome.events:
-            rule = watch.rules[event.rule]
-            identity = fingerprint(keeper.instance, watch.name, event.rule, event.by)
-            alert = ahead.get(identity) or keeper.alerts.get(identity)
-            if alert is None:
-                alert = calm_alert(keeper.instance, watch.name, event.rule, rule.policy, event.by)
-            steps = self._event_steps(alert, event, now)
-            for each in steps:
-                done = addressed(each, watch.notify, run)
-                ahead[identity] = done.alert
-                yield done
-        until = taken.batch.caught_up
-        if until is None:
-            return
-        for identity, alert in [*self._firing.items(), *ahead.items()]:
-            current = ahead.get(identity, keeper.alerts.get(identity, alert))
-            over = quiet(current, until, watch.rules[current.rule or ""].resolve_after)
-            if over.transition is not None:
-                ahead[identity] = over.alert
-                yield over
-
-    def _event_steps(self, alert: Alert, event: Occurrence | Ended, now: datetime) -> tuple[Step, ...]:
-        rule = self._watch.rules[event.rule]
-        if isinstance(event, Ended):
-            return (end_early(alert, event),)
-        return occur(alert, event, rule.policy, rule.resolve_after, now)
+        return steps_of(
+            watch,
+            keeper.instance,
+            taken.outcome.events,
+            taken.batch.caught_up,
+            alerts=keeper.alerts,
+            firing=self._firing,
+            now=now,
+            address=lambda taken: addressed(taken, watch.notify, run),
+        )
 
     def _follow(self, alert: Alert) -> None:
         if alert.rule not in self._watch.rules:
