@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentd.condition import MAX_VALUE_DEPTH, Condition, compile_condition, judge
+from agentd.condition.needed import needed
 from agentd.condition.types import Types
 from agentd.errors import ConfigError
 from agentd.records import Observation, Verdict
@@ -374,3 +375,76 @@ def test_every_condition_must_hold() -> None:
     assert judgement.failed == ("status == 200", "latency_ms < 3")
     assert judgement.shown == {"status": 503, "latency_ms": 9, "text": "a"}
     assert judge(Observation({"status": 200, "latency_ms": 1, "text": "a"}), conditions).verdict is Verdict.OK
+
+
+def test_any_name_may_be_read_where_nobody_knows_them() -> None:
+    """What a log line brings is known only when it comes."""
+    condition = compile_condition('level == "error" && http.status >= 500', None)
+
+    assert condition.variables == {"level", "http"}
+    assert condition.holds({"level": "error", "http": {"status": 503}})
+    assert not condition.holds({"level": "error"})
+    assert not condition.holds({"level": "error", "http": "503"})
+
+
+def test_a_field_may_be_called_like_a_type() -> None:
+    """Many a JSON log has a `type`."""
+    assert compile_condition('type == "request"', None).holds({"type": "request"})
+    assert compile_condition("type(x) == int", None).holds({"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ('function == "f"', 'fields["function"]'),
+        ("x.in == 1", '["in"]'),
+        ("true", "leave it out"),
+        ("a and b", "&&"),
+        ("level = 1", "=="),
+        ("frobnicate(x)", "unknown function"),
+    ],
+)
+def test_what_is_wrong_with_any_name_is_still_said_at_load(text: str, cure: str) -> None:
+    """That a field is not there cannot be known; all else can."""
+    with pytest.raises(ConfigError) as error:
+        compile_condition(text, None)
+
+    assert cure in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('level == "error"', [(("level",), ("error",))]),
+        ('"error" == level', [(("level",), ("error",))]),
+        ('a.b.contains("foo bar") && x > 3', [(("a", "b"), ("foo bar",))]),
+        ('a["b.c"] == "x-1" && (y == "u" && z in ["aa", "bb"])',
+         [(("a", "b.c"), ("x-1",)), (("y",), ("u",)), (("z",), ("aa", "bb"))]),
+        ('(a == "x" || b == "y") && c.startsWith("z")', [(("c",), ("z",))]),
+        ('a == "x" // && b == "y"', [(("a",), ("x",))]),
+        ('a == "x" || b == "y"', []),
+        ('a == "x" ? true : b', []),
+        ('!(a == "x")', []),
+        ('!a.contains("x")', []),
+        ('a != "x"', []),
+        ('(a == "x") == false', []),
+        ('a == "x" == false', []),
+        ('a + "x" == b', []),
+        ('a == "x" + b', []),
+        ('a.lowerAscii() == "x"', []),
+        ('a.lowerAscii().contains("x")', []),
+        ('a == "\\x41"', []),
+        ('a == r"x"', []),
+        ('a == "caf\u00e9"', []),
+        ('a == ""', []),
+        ("a.contains(b)", []),
+        ('l.all(x, x == "y")', []),
+    ],
+)  # fmt: skip
+def test_what_must_stand_somewhere_for_a_condition_to_hold(
+    text: str, expected: list[tuple[tuple[str, ...], tuple[str, ...]]]
+) -> None:
+    """Lines are searched for it; one literal too many here is an alert lost."""
+    compile_condition(text, None)
+
+    assert [(need.path, need.literals) for need in needed(text)] == expected

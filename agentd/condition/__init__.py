@@ -111,15 +111,16 @@ class Condition:
         return self._program.execute(reading)
 
 
-def compile_condition(text: str, variables: Collection[str], types: Types | None = None) -> Condition:
+def compile_condition(text: str, variables: Collection[str] | None, types: Types | None = None) -> Condition:
     """
     Read one condition.
 
-    variables: the names it may read. types: of which type they are, as far as that is known; with it, a condition
-    must ask for something that can be otherwise. Raises ConfigError, `what; how to mend`, when it cannot be read,
-    reads something else, calls a function that is not there, or can never be true or false.
+    variables: the names it may read; None: any, for what a log line brings is not known before. types: of which type
+    they are, as far as that is known; with it, a condition must ask for something that can be otherwise. Raises
+    ConfigError, `what; how to mend`, when it cannot be read, reads something else, calls a function that is not there,
+    or can never be true or false.
     """
-    parsed = read(text, variables, constants=types is None)
+    parsed = read(text, variables, constants=types is None and variables is not None)
     whole, members = _needs(parsed.prefixes)
     condition = Condition(
         source=text.strip(),

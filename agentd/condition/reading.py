@@ -52,6 +52,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_ANY_ANSWER = "write a comparison, e.g. status == 200, or `expect: []` when any answer will do"
+_ANY_LINE = 'write a comparison, e.g. level == "error", or leave it out when any line will do'
 _PARSER_ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
 
 
@@ -97,11 +99,12 @@ class Parsed:
     reads: Sequence[tuple[int, int, Path]]
 
 
-def read(text: str, variables: Collection[str], *, constants: bool = True) -> Parsed:
+def read(text: str, variables: Collection[str] | None, *, constants: bool = True) -> Parsed:
     """
     Parse and check; raises ConfigError, `what; how to mend`.
 
-    constants: whether `true`, which asks for nothing, may stand as a condition.
+    variables: the names it may read; None: any. constants: whether `true`, which asks for nothing, may stand as a
+    condition.
     """
     if len(text) > MAX_CONDITION_CHARS:
         raise ConfigError(
@@ -113,7 +116,7 @@ def read(text: str, variables: Collection[str], *, constants: bool = True) -> Pa
         program: Program = _cel.compile(text)
         called = {name for name in program.functions() if name.isidentifier()}
     except Exception as error:
-        raise ConfigError(_parser_says(text, str(error))) from None
+        raise ConfigError(_parser_says(text, str(error), variables is None)) from None
     except BaseException as panic:
         raise_unless_panic(panic)
         raise ConfigError(f"cannot read condition {text[:MAX_SHOWN_CHARS]!r}; write it more plainly") from None
@@ -122,15 +125,20 @@ def read(text: str, variables: Collection[str], *, constants: bool = True) -> Pa
     _check_names(reading, variables)
     _check_patterns(reading)
     paths, prefixes = (
-        tuple(dict.fromkeys(path for path in found if path[0] in variables))
+        tuple(dict.fromkeys(path for path in found if variables is None or path[0] in variables))
         for found in (reading.paths, reading.prefixes)
     )
     if not paths and not reading.has_macros:
-        _check_constant(text, program, constants)
+        _check_constant(text, program, constants, _ANY_ANSWER if variables is not None else _ANY_LINE)
     from cel.stdlib import STDLIB_FUNCTIONS
 
     extra = {name: STDLIB_FUNCTIONS[name] for name in sorted(called & _EXTRA)}
     return Parsed(program, paths, prefixes, extra, reading.tokens, reading.reads)
+
+
+def tokens_of(text: str) -> list[Token]:
+    """The words of a text that parses."""
+    return [(match.lastgroup or "", match[0]) for match in _TOKEN.finditer(text) if match.lastgroup != "space"]
 
 
 class _Reading:
@@ -148,9 +156,7 @@ class _Reading:
         self.structs: list[str] = []
         self.patterns: list[str] = []
         self.has_macros = False
-        self.tokens = [
-            (match.lastgroup or "", match[0]) for match in _TOKEN.finditer(text) if match.lastgroup != "space"
-        ]
+        self.tokens = tokens_of(text)
         self._read()
 
     def _at(self, index: int) -> tuple[str, str]:
@@ -226,12 +232,14 @@ def _check_calls(reading: _Reading, called: set[str]) -> None:
         raise ConfigError(f'`{name}(…)` is asked of a text; write e.g. text.{name}("…")')
 
 
-def _check_names(reading: _Reading, variables: Collection[str]) -> None:
+def _check_names(reading: _Reading, variables: Collection[str] | None) -> None:
     for name in dict.fromkeys(str(path[0]) for path in reading.paths):
-        if name in variables or name in _TYPES:
+        if variables is not None and (name in variables or name in _TYPES):
             continue
         if name in _WORDS_OF_OTHERS:
             raise ConfigError(f"unknown variable `{name}`; write {_WORDS_OF_OTHERS[name]} instead")
+        if variables is None:
+            continue
         listed = sorted(variables)
         known = ", ".join(listed[:_MAX_KNOWN_LISTED]) + (", …" if len(listed) > _MAX_KNOWN_LISTED else "")
         raise ConfigError(f"unknown variable `{name}`; {_guess(name, variables)}known here: {known or 'nothing'}")
@@ -249,7 +257,7 @@ def _check_patterns(reading: _Reading) -> None:
             ) from None
 
 
-def _check_constant(text: str, program: Program, allowed: bool) -> None:
+def _check_constant(text: str, program: Program, allowed: bool, cure: str) -> None:
     try:
         result = program.execute({})
     except Exception as error:
@@ -261,10 +269,7 @@ def _check_constant(text: str, program: Program, allowed: bool) -> None:
             "write a comparison, e.g. status == 200"
         )
     if not allowed:
-        raise ConfigError(
-            f"`{text.strip()}` {'always' if result else 'never'} holds, whatever is seen; "
-            "write a comparison, e.g. status == 200, or `expect: []` when any answer will do"
-        )
+        raise ConfigError(f"`{text.strip()}` {'always' if result else 'never'} holds, whatever is seen; {cure}")
 
 
 def _guess(name: str, known: Collection[str]) -> str:
@@ -272,13 +277,14 @@ def _guess(name: str, known: Collection[str]) -> str:
     return f"did you mean `{close[0]}`? " if close else ""
 
 
-def _parser_says(text: str, message: str) -> str:
+def _parser_says(text: str, message: str, any_name: bool) -> str:
     if "Recursion limit" in message:
         return "condition is nested too deeply; split it into several"
     found = _PARSER_ERROR.search(message)
     if found is None:
         return f"cannot read condition {text[:MAX_SHOWN_CHARS]!r}; write e.g. status == 200"
     line, column, what = int(found[1]), int(found[2]), found[3].strip()
+    member = _reserved_member(what)
     lines = text.splitlines() or [text]
     written = lines[min(line, len(lines)) - 1]
     at = min(column, len(written) + 1) - 1
@@ -288,6 +294,11 @@ def _parser_says(text: str, message: str) -> str:
     elif " expecting {" in what:
         what = what.partition(" expecting {")[0]
     cure = "see cel.dev for the language"
+    if member:
+        what, cure = f"`{member}` is a word of the language", f'for a member of this name write ["{member}"]'
+    elif reserved := what.partition("reserved identifier: ")[2]:
+        what = f"`{reserved}` is a word of the language"
+        cure = f'for a field of this name write fields["{reserved}"]' if any_name else "write another name"
     # The parser complains about the word itself or, of two names in a row, about the one after it.
     for word in (rest[0] if rest else "", *written[:at].split()[-1:]):
         if word in _WORDS_OF_OTHERS:
@@ -298,6 +309,12 @@ def _parser_says(text: str, message: str) -> str:
         f"cannot read condition: {what[:200]}; {cure}\n"
         f"    {written[start : start + MAX_SHOWN_CHARS]}\n    {' ' * (at - start)}^"
     )
+
+
+def _reserved_member(what: str) -> str:
+    """The word of the language that stands as a member, as in `http.in`."""
+    found = re.search(r"'\.(in|true|false|null)'", what)
+    return found[1] if found else ""
 
 
 def raise_unless_panic(error: BaseException) -> None:
