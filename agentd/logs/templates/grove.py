@@ -1,0 +1,141 @@
+"""
+The templates that are known, indexed so that a line is compared with few of them.
+
+In: the tokens of a line.  Out: the template it belongs to, made, widened or merged as need be.
+Promise: what a template once stood for it stands for as long as it lives; the work for a line has a bound that does
+not depend on how many templates there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import eq
+
+from agentd.logs.templates.likeness import Likeness, compare
+from agentd.logs.templates.masks import WILD, Kind, look, widened
+from agentd.logs.templates.table import Template
+
+_CANDIDATES = 64
+_COMPARED = 16
+
+Tokens = tuple[str, ...]
+
+
+class Grove:
+    """Templates by what stands at which place. One line belongs to one template."""
+
+    def __init__(self) -> None:
+        self._exact: dict[Tokens, Template] = {}
+        self._at: dict[tuple[int, int, str], dict[Template, None]] = {}
+
+    def add(self, template: Template) -> None:
+        """Take in a template whose tokens are no other's."""
+        self._exact.setdefault(template.tokens, template)
+        length = len(template.tokens)
+        for at, token in enumerate(template.tokens):
+            if _holds(token):
+                self._at.setdefault((length, at, token), {})[template] = None
+
+    def remove(self, template: Template) -> None:
+        if self._exact.get(template.tokens) is template:
+            del self._exact[template.tokens]
+        for at, token in enumerate(template.tokens):
+            self._forget(template, at, token)
+
+    def exact(self, tokens: Tokens) -> Template | None:
+        return self._exact.get(tokens)
+
+    def nearest(self, tokens: Tokens) -> tuple[Template | None, list[tuple[Template, Likeness]]]:
+        """
+        The template that the line belongs to, if there is one, and all that were compared.
+        """
+        best: Template | None = None
+        rank: tuple[float, float, int] = (0.0, 0.0, 0)
+        compared = [(template, compare(template.tokens, tokens)) for template in self._candidates(tokens)]
+        for template, likeness in compared:
+            if not likeness.told and likeness.fits and likeness.weight > 0:
+                this = (likeness.weight - likeness.cost, likeness.weight, -template.order)
+                if best is None or this > rank:
+                    best, rank = template, this
+        return best, compared
+
+    def widen(self, template: Template, tokens: Iterable[str]) -> bool:
+        """Let the template stand for these tokens too. True when its pattern changed."""
+        wider = list(template.tokens)
+        for at, (ours, theirs) in enumerate(zip(template.tokens, tokens, strict=True)):
+            if ours != theirs:
+                wider[at] = widened(ours, theirs)
+        changed = tuple(wider)
+        if changed == template.tokens:
+            return False
+        self.remove(template)
+        template.tokens = changed
+        self.add(template)
+        return True
+
+    def _candidates(self, tokens: Tokens) -> list[Template]:
+        """Templates that share words with the line, most words first; those who share only frequent words may miss."""
+        length = len(tokens)
+        postings = [
+            found
+            for at, token in enumerate(tokens)
+            if _holds(token) and (found := self._at.get((length, at, token))) is not None
+        ]
+        if not postings:
+            return []
+        postings.sort(key=len)
+        candidates: dict[Template, None] = {}
+        for found in postings:
+            if len(candidates) + len(found) <= _CANDIDATES:
+                candidates.update(found)
+            else:
+                for template in found:
+                    if len(candidates) >= _CANDIDATES:
+                        break
+                    candidates[template] = None
+                break
+        if len(candidates) <= _COMPARED:
+            return list(candidates)
+        ranked = sorted(
+            candidates,
+            key=lambda template: (-sum(map(eq, template.tokens, tokens)) - _wilds(template), template.order),
+        )
+        return ranked[:_COMPARED]
+
+    def _forget(self, template: Template, at: int, token: str) -> None:
+        key = (len(template.tokens), at, token)
+        found = self._at.get(key)
+        if found is not None:
+            found.pop(template, None)
+            if not found:
+                del self._at[key]
+
+
+def _holds(token: str) -> bool:
+    """Whether a token is worth an index entry: it does not vary."""
+    return WILD not in token and Kind.VARIABLE < look(token).kind < Kind.MARK
+
+
+def _wilds(template: Template) -> float:
+    return 0.5 * template.tokens.count(WILD)
+
+
+def siblings(compared: Iterable[tuple[Template, Likeness]], tokens: Tokens) -> list[Template]:
+    """
+    Templates that turn out to be one, by the line that is one more of them: alike but for a word or two, each with
+    another word there. Many words at one place are values; a few that come again and again tell what happened.
+    """
+    families: dict[tuple[int, ...], list[tuple[Template, Likeness]]] = {}
+    for template, likeness in compared:
+        if 1 <= len(likeness.told) <= 2 and likeness.fits:
+            families.setdefault(likeness.told, []).append((template, likeness))
+    for places, family in sorted(families.items(), key=lambda item: -len(item[1])):
+        size = len(family) + 1
+        lines = sum(template.count for template, _ in family) + 1
+        weight = min(likeness.weight for _, likeness in family)
+        enough = 5 if lines <= 2 * size else 10
+        if weight < 2 * len(places):
+            enough = _COMPARED
+        if size >= enough:
+            return [template for template, _ in family]
+    return []
