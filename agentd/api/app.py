@@ -57,6 +57,7 @@ def make_app(service: Service, *, hosts: Collection[str] | None) -> Starlette:
             Route("/api/v1/outbox/retry", routes.retry_all, methods=["POST"]),
             Route("/api/v1/outbox/{id}", routes.delivery),
             Route("/api/v1/outbox/{id}", routes.drop, methods=["DELETE"]),
+            Route("/api/v1/watches/{name}/templates", routes.templates),
             Route("/api/v1/outbox/{id}/retry", routes.retry, methods=["POST"]),
             Route("/api/v1/webhooks/{name}/test", routes.test_webhook, methods=["POST"]),
             Route("/api/v1/webhooks/{name}/enable", routes.enable_webhook, methods=["POST"]),
@@ -151,12 +152,13 @@ class _Routes:
     async def resume(self, request: Request) -> Response:
         return JSONResponse(await self._service.resume(request.path_params["name"], by=_who(await _body(request))))
 
+    async def templates(self, request: Request) -> Response:
+        limit = _limit(request, default=1000)
+        return JSONResponse(await self._service.templates(request.path_params["name"], limit=limit))
+
     async def outbox(self, request: Request) -> Response:
         query = request.query_params
-        try:
-            limit = min(1000, max(1, int(query.get("limit", "100"))))
-        except ValueError:
-            raise HTTPException(422, "limit: write a whole number from 1 to 1000") from None
+        limit = _limit(request, default=100)
         if query.get("state") not in (None, *OUTBOX_STATES):
             raise HTTPException(422, f"state: write one of {', '.join(OUTBOX_STATES)}")
         rows = await self._service.outbox(state=query.get("state"), webhook=query.get("webhook"), limit=limit)
@@ -226,6 +228,13 @@ async def _body(request: Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise HTTPException(422, "the body is not a JSON object")
     return value
+
+
+def _limit(request: Request, default: int) -> int:
+    try:
+        return min(1000, max(1, int(request.query_params.get("limit", default))))
+    except ValueError:
+        raise HTTPException(422, "limit: write a whole number from 1 to 1000") from None
 
 
 def _who(body: dict[str, Any]) -> str:

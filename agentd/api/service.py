@@ -34,6 +34,10 @@ class Service(Protocol):
         """everything: also what is resolved; otherwise only pending and firing."""
         ...
 
+    async def templates(self, watch: str, *, limit: int) -> Json:
+        """The kinds of lines in the log that the watch follows, the most frequent first."""
+        ...
+
     async def check_now(self, watch: str) -> Json:
         """Run one check of the watch now and wait for it."""
         ...

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from agentd.clock import iso
 from agentd.config.watches import Watch
 from agentd.memory.outbox import OutboxRow
 from agentd.memory.pauses import Pause
+from agentd.memory.templates import TemplateRow
 from agentd.records import Alert, AlertStatus
 
 
@@ -73,7 +74,7 @@ def unplanned_watch_view(watch: Watch) -> dict[str, Any]:
     """A watch that the configuration names and that is not run, in the shape of the others."""
     return {
         "name": watch.name,
-        "kind": watch.kind,
+        "kind": watch.shown_kind,
         "enabled": watch.enabled,
         "verdict": None,
         "summary": "",
@@ -87,6 +88,20 @@ def unplanned_watch_view(watch: Watch) -> dict[str, Any]:
         "paused_until": None,
         "pause": None,
         "notify": [],
+    }
+
+
+def template_view(row: TemplateRow) -> dict[str, Any]:
+    """rate: lines an hour between the first and the last, None when that is less than a minute."""
+    hours = (row.last_at - row.first_at) / timedelta(hours=1)
+    return {
+        "id": row.id,
+        "template": row.pattern,
+        "count": row.count,
+        "rate_per_hour": round(row.count / hours, 2) if hours >= 1 / 60 else None,
+        "first_at": iso(row.first_at),
+        "last_at": iso(row.last_at),
+        "samples": [line for _, line in row.samples],
     }
 
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "status": ("agentd.cli.look", "status"),
     "watches": ("agentd.cli.look", "watches"),
     "alerts": ("agentd.cli.look", "alerts"),
+    "logs": ("agentd.cli.logs", "logs"),
     "outbox": ("agentd.cli.outbox", "outbox"),
     "webhook": ("agentd.cli.act", "webhook"),
     "pause": ("agentd.cli.act", "pause"),
@@ -62,7 +63,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="agentd")
 def cli() -> None:
-    """Watch endpoints, commands, units, this machine and jobs; decide; tell people through webhooks."""
+    """Watch endpoints, logs, commands, units, this machine and jobs; decide; tell people through webhooks."""
 
 
 def main() -> None:

@@ -99,7 +99,7 @@ def watches(config_path: Path | None, output: str) -> None:
             found.setdefault(alert.watch, []).append(alert)
         views = []
         for watch in place.config.watches if place.config else ():
-            if watch.kind is None:
+            if watch.shown_kind is None:
                 continue
             view = unplanned_watch_view(watch)
             views.append(view)

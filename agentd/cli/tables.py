@@ -30,7 +30,7 @@ _COLOURS = {
 }
 
 
-_PROSE = ("summary", "reason_text", "last_error")
+_PROSE = ("summary", "reason_text", "last_error", "template")
 _LEAST_PROSE = 20
 _MOMENTS = ("_at", "_until")
 

@@ -43,18 +43,41 @@ _MAX_SHOWN = 400
 
 @click.command()
 @click.argument("watch_name", metavar="WATCH")
+@click.option("--log", "file", type=click.Path(path_type=Path), help="Run this file through a log watch's rules.")
+@click.option("--missed", is_flag=True, help="With --log: show the lines that no rule matched.")
+@click.option(
+    "--limit", type=click.IntRange(0), default=5, show_default=True, help="With --log: so many lines of a kind; 0: all."
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --output json.")
 @config_option
 @output_option
-def test(watch_name: str, config_path: Path | None, output: str) -> None:
+def test(
+    watch_name: str,
+    file: Path | None,
+    missed: bool,
+    limit: int,
+    as_json: bool,
+    config_path: Path | None,
+    output: str,
+) -> None:
     """
     Run one probe of WATCH now and show what was seen, each condition with its values, what that would do to the
     alert, and the payload that would go out when it fires. Sends nothing, stores nothing.
 
-    Exits with 0 when all is well, 3 when the target fails, 1 when we could not look.
+    Of a watch that follows a log, run a FILE through its rules at full speed: what each rule matched, which alerts
+    would have fired and resolved and when, in the log's own time, and what would have been sent.
+
+    Exits with 0 when all is well, 3 when the target fails or a rule would have fired, 1 when we could not look.
     """
     path = find_config(config_path)
     loaded = load(path, environment=environment_for(path))
     read_secrets_from(loaded.environment, register_secret)
+    output = "json" if as_json else output
+    if _follows_a_log(loaded, watch_name):
+        _replay(loaded, watch_name, file, missed, limit, output)
+        return
+    if file is not None:
+        raise AgentdError(f"{watch_name} follows no log, so no file can be run through it; leave --log out")
     watch = _open(loaded, watch_name)
     report = asyncio.run(_try(watch, _links(loaded.config)))
     if output == "json":
@@ -62,6 +85,23 @@ def test(watch_name: str, config_path: Path | None, output: str) -> None:
     else:
         _print(report)
     sys.exit({"ok": 0, "failing": FIRING, "blind": FAILED}[report["verdict"]])
+
+
+def _follows_a_log(loaded: Loaded, name: str) -> bool:
+    return any(watch.name == name and (watch.log or watch.journal) is not None for watch in loaded.config.watches)
+
+
+def _replay(loaded: Loaded, name: str, file: Path | None, missed: bool, limit: int, output: str) -> None:
+    from agentd.cli.replay import print_report, try_file
+
+    if file is None:
+        raise AgentdError(f"{name} follows a log; say which file to run through it: agentd test {name} --log FILE")
+    report = try_file(loaded, name, file, missed=missed, limit=limit, links=_links(loaded.config))
+    if output == "json":
+        print_json(report)
+    else:
+        print_report(report)
+    sys.exit(FIRING if any(event["state"] == "firing" for event in report["timeline"]) else 0)
 
 
 def _open(loaded: Loaded, name: str) -> ProbeWatch:

@@ -43,6 +43,11 @@ class Config(Settings):
         """The watches that this version runs: enabled, and their source a probe."""
         return tuple(watch for watch in self.watches if watch.enabled and watch.kind is not None)
 
+    @property
+    def logs(self) -> tuple[Watch, ...]:
+        """The enabled watches that follow a log or the journal."""
+        return tuple(watch for watch in self.watches if watch.enabled and (watch.log or watch.journal) is not None)
+
     def notify(self, watch: Watch) -> tuple[str, ...]:
         """The webhooks that are told of a watch's alerts: those named that this version can send to."""
         named = self.alerting.notify if watch.notify is None else watch.notify

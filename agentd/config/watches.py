@@ -118,6 +118,11 @@ class Watch(Defaults):
         return next((kind for kind in self.sources if getattr(self, kind) is not None), None)
 
     @property
+    def shown_kind(self) -> str | None:
+        """What people call it: the probe's kind, log or journal; None for what this version does not run."""
+        return self.kind or ("log" if self.log is not None else "journal" if self.journal is not None else None)
+
+    @property
     def source(self) -> Settings | None:
         """The settings of the probe, of its kind's own type."""
         kind = self.kind

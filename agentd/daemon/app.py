@@ -25,9 +25,10 @@ from agentd.api.server import ApiServer, make_servers, open_socket
 from agentd.api.trouble import orphans
 from agentd.clock import Clock, SystemClock, iso
 from agentd.config.loader import Loaded, load
-from agentd.daemon.assemble import Plan, Planned, assemble, self_policy
+from agentd.daemon.assemble import Plan, Planned, PlannedLog, assemble, self_policy
 from agentd.daemon.chores import Chores, attempt
 from agentd.daemon.control import Control
+from agentd.daemon.following import Following
 from agentd.daemon.keeping import AGENTD, Keeping, remember
 from agentd.daemon.notify import ServiceManager, listen_fds, strip_environment
 from agentd.daemon.selfwatch import SWEEP_S, WEBHOOK_RULE, Receivers, SelfWatch
@@ -169,7 +170,9 @@ class Daemon:
         stack.push_async_callback(self.scheduler.stop, 0.0)
         hosts = KeyedBuckets(self.config.daemon.host_rate)
         self.tools = ProbeTools(clock=self.clock, hosts=hosts, beats=self.keeping.beats)
-        self.plan = Plan(self.config, {}, {})
+        self.plan = Plan(self.config, {}, {}, {})
+        self.following = Following(self.pipeline, self.store, self._crashed)
+        stack.push_async_callback(self.following.close)
         await self._swap(await asyncio.to_thread(assemble, self._loaded, self.tools, instance=self.instance))
         self.receivers = Receivers()
         self.selfwatch = SelfWatch(
@@ -245,10 +248,19 @@ class Daemon:
         for planned in self.plan.watches.values():
             if planned.at_start and planned.watch.name not in self.keeping.paused:
                 self.scheduler.run_now(planned.watch.name)
+        self._follow_logs()
         self.manager.ready(self.status_text())
         self.ready.set()
-        facts = {"version": __version__, "watches": len(self.plan.watches), "page": self.config.api.page_url}
+        facts = {"version": __version__, "watches": len(self.plan.names), "page": self.config.api.page_url}
         log.info("started", extra=facts)
+
+    def _follow_logs(self) -> None:
+        """Not while the outbox is held: after a restore, lines were acted on since that the store knows nothing of."""
+        if self.held is not None:
+            return
+        for name, planned in self.plan.logs.items():
+            if name not in self.keeping.paused:
+                self.following.start(planned.watch)
 
     async def _wind_down(self) -> None:
         """Stop taking work in, then let go of it from the front of the path to its end."""
@@ -259,6 +271,7 @@ class Daemon:
             for server in self.servers:
                 await attempt("close the API", server.stop())
             await attempt("stop the scheduler", self.scheduler.stop(drain_s / 2))
+            await attempt("let go of the logs", self.following.close())
             await attempt("drain the outbox", self.courier.drain(timedelta(seconds=drain_s / 2)))
             for planned in self.plan.watches.values():
                 await attempt(f"close {planned.watch.name}", planned.watch.probe.close())
@@ -303,6 +316,7 @@ class Daemon:
         await self.keeping.resume(watch, by=by)
         if watch in self.plan.watches:
             self.scheduler.resume(watch)
+        self._follow_logs()
 
     async def release(self, *, by: str) -> bool:
         """Send again after a restore, and write down who said so. False when nothing was held. Raises StoreError."""
@@ -317,6 +331,7 @@ class Daemon:
         if self.held is not None and not self._stopping.is_set():
             self.held = None
             self._chores.keep("courier", self.courier.run())
+            self._follow_logs()
             log.info("outbox_released", extra={"by": by})
         return was_held
 
@@ -349,7 +364,7 @@ class Daemon:
     def status_text(self) -> str:
         """One line for `systemctl status`."""
         firing = sum(alert.status is AlertStatus.FIRING for alert in self.pipeline.alerts.values())
-        text = f"{len(self.plan.watches)} watches, {firing} firing, {self._waiting} messages waiting"
+        text = f"{len(self.plan.names)} watches, {firing} firing, {self._waiting} messages waiting"
         return f"{text}; {self.note}" if self.note else text
 
     async def _check(self, due: Due) -> None:
@@ -413,7 +428,7 @@ class Daemon:
         self.note = f"restart to apply changes of {', '.join(later)}" if later else ""
         for lost in orphans((await self.courier.stats()).waiting, plan.webhooks):
             log.warning("webhook_gone", extra={"what": lost})
-        log.info("reloaded", extra={"watches": len(plan.watches), "restart_for": ", ".join(later)})
+        log.info("reloaded", extra={"watches": len(plan.names), "restart_for": ", ".join(later)})
         return None
 
     def _refused(self, why: str) -> str:
@@ -423,6 +438,7 @@ class Daemon:
 
     async def _swap(self, plan: Plan) -> None:
         """Go over to a plan: what did not change keeps its watch, its probe and its place in the schedule."""
+        logs = await self._let_go_of_logs(plan)
         before, watches = self.plan.watches, dict(plan.watches)
         for name in before.keys() - watches.keys():
             running = self.scheduler.remove(name)
@@ -437,15 +453,31 @@ class Daemon:
                 self._close_after(old, self.scheduler.running(name))
             self.pipeline.watches[name] = planned.watch
             self.scheduler.replace(name, planned.trigger, self._check)
-        self.plan = Plan(plan.config, watches, plan.webhooks)
+        self.pipeline.watches |= {name: planned.watch for name, planned in logs.items()}
+        self.plan = Plan(plan.config, watches, logs, plan.webhooks)
         self.pipeline.self_policy = self_policy(plan.config)
         self.pipeline.self_notify = plan.config.alerting.notify
         await self.courier.replace(plan.webhooks)
         for name in self.keeping.paused.keys() & watches.keys():
             self.scheduler.pause(name)
-        for name in await self.keeping.forget_others(watches):
+        for name in await self.keeping.forget_others(self.plan.names):
             self.ledger.forget(name)
+        await self.following.forget_others(logs)
+        if self.ready.is_set():
+            self._follow_logs()
         await self.pipeline.retire()
+
+    async def _let_go_of_logs(self, plan: Plan) -> dict[str, PlannedLog]:
+        """Stop following what the plan has otherwise or not at all; returns its logs, unchanged ones as they run."""
+        logs, before = dict(plan.logs), self.plan.logs
+        for name in before.keys() & logs.keys():
+            if before[name].basis == logs[name].basis:
+                logs[name] = before[name]
+        gone = [name for name, planned in before.items() if logs.get(name) is not planned]
+        await self.following.stop(*gone)
+        for name in gone:
+            del self.pipeline.watches[name]
+        return logs
 
     def _close_after(self, planned: Planned, running: asyncio.Task[None] | None) -> None:
         """Close a probe that is no longer needed, but not under a check that still uses it."""

@@ -7,22 +7,32 @@ may be thrown away, and it may be built on a thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agentd.alert.lifecycle import Policy
+from agentd.alert.lifecycle import BLIND_RULE, Policy
+from agentd.alert.occurrence import RESOLVE_AFTER
+from agentd.clock import Clock
 from agentd.condition import Condition
 from agentd.config.loader import Loaded
 from agentd.config.models import Config
 from agentd.config.watches import Watch as WatchConfig
 from agentd.cron import parse_cron
 from agentd.deliver.webhook import WebhookSettings
+from agentd.logs.rules import digest_of
+from agentd.memory.logs import LogMemory
 from agentd.pipeline import ProbeWatch, open_watch
+from agentd.pipeline.watches import LogRule, LogWatch, calm_alert
 from agentd.schedule.triggers import Cron, Every, OnDemand, Trigger
 from agentd.settings import Settings
 from agentd.watch import KINDS
 from agentd.watch.heartbeat import HeartbeatSettings
 from agentd.watch.probe import ProbeTools
+
+if TYPE_CHECKING:
+    from agentd.logs.work import LogWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +53,37 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedLog:
+    """One watch that follows a log: what it was made from, and ready to be followed."""
+
+    basis: tuple[object, ...]
+    watch: LogWatch
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
+    """watches: those with a probe; logs: those that follow one. No name is in both."""
+
     config: Config
     watches: Mapping[str, Planned]
+    logs: Mapping[str, PlannedLog]
     webhooks: Mapping[str, WebhookSettings]
+
+    @property
+    def names(self) -> Set[str]:
+        """Of everything that runs."""
+        return self.watches.keys() | self.logs.keys()
 
 
 def assemble(loaded: Loaded, tools: ProbeTools, *, instance: str) -> Plan:
-    """Make every enabled watch whose source is a probe."""
+    """Make every enabled watch whose source is a probe or a log."""
     config = loaded.config
     planned = {
         watch.name: _plan(watch, config, loaded.conditions.get(watch.name, ()), tools, instance)
         for watch in config.probes
     }
-    return Plan(config, planned, config.webhooks)
+    logs = {watch.name: open_log_watch(watch, config, tools.clock, instance) for watch in config.logs}
+    return Plan(config, planned, logs, config.webhooks)
 
 
 def policy_of(watch: WatchConfig, config: Config) -> Policy:
@@ -111,6 +138,47 @@ def _plan(
         timeout_s=config.timeout.total_seconds(),
     )
     return Planned(config.source, (config, policy, notify), watch, _trigger(config), "startup" in config.on)
+
+
+def open_log_watch(config: WatchConfig, whole: Config, clock: Clock, instance: str) -> PlannedLog:
+    """A watch of a log or the journal, ready to be followed."""
+    source = config.log or config.journal
+    assert source is not None, "only logs are planned"
+    policy, notify = policy_of(config, whole), whole.notify(config)
+
+    def open_work(memory: LogMemory) -> LogWork:
+        # Here, not above: a daemon that watches no log loads none of its libraries.
+        from agentd.logs.opening import open_log
+
+        return open_log(config.name, source, config.rules, clock=clock, timezone=config.timezone, memory=memory)
+
+    rules = {
+        rule.name: LogRule(
+            replace(policy, severity=rule.severity or policy.severity), rule.resolve_after or RESOLVE_AFTER
+        )
+        for rule in config.rules
+    }
+    watch = LogWatch(
+        name=config.name,
+        kind="log" if config.log is not None else "journal",
+        calm=calm_alert(instance, config.name, None, policy),
+        blind=calm_alert(instance, config.name, BLIND_RULE, policy),
+        policy=policy,
+        notify=notify,
+        rules=rules,
+        digests={rule.name: digest_of(rule) for rule in config.rules},
+        open=open_work,
+    )
+    return PlannedLog((config, policy, notify), watch)
+
+
+def try_log(config: WatchConfig, file: Path, clock: Clock) -> LogWork:
+    """The work of a watch on this file instead of its own source, from the file's beginning to its end."""
+    from agentd.logs.opening import open_file
+
+    source = config.log or config.journal
+    assert source is not None
+    return open_file(config.name, source, config.rules, file, clock=clock, timezone=config.timezone)
 
 
 def _trigger(config: WatchConfig) -> Trigger:

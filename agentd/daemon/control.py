@@ -25,14 +25,16 @@ from agentd.api.views import (
     is_current,
     moment,
     pause_view,
+    template_view,
     unplanned_watch_view,
     worst,
 )
 from agentd.clock import iso
 from agentd.daemon.selfwatch import resident_bytes
 from agentd.errors import ConfigError
-from agentd.memory import audit, outbox, rollups
+from agentd.memory import audit, outbox, rollups, templates
 from agentd.pipeline import Check, Watch
+from agentd.pipeline.watches import LogWatch
 from agentd.records import Alert, AlertStatus, Verdict
 from agentd.secret import SecretMissing
 from agentd.settings import show_duration
@@ -82,7 +84,7 @@ class Control:
             "note": daemon.note,
             "page": daemon.config.api.page_url,
             "watches": {
-                "total": len(daemon.plan.watches),
+                "total": len(daemon.plan.names),
                 "paused": len(daemon.keeping.paused),
                 **disabled,
                 **verdicts,
@@ -126,11 +128,13 @@ class Control:
     def _disabled(self) -> list[Json]:
         """Or one would look for a watch that stands in the file and is nowhere."""
         watches = self._daemon.plan.config.watches
-        return [unplanned_watch_view(watch) for watch in watches if watch.kind is not None and not watch.enabled]
+        return [unplanned_watch_view(watch) for watch in watches if watch.shown_kind is not None and not watch.enabled]
 
     def _alert(self, watch: Watch) -> Alert:
         """The worse of the watch's two alerts: that it fails, and that nobody can look."""
         alerts = self._daemon.pipeline.alerts
+        if isinstance(watch, LogWatch) and watch.last is not None and is_current(watch.last.step.alert):
+            return watch.last.step.alert
         alert, blind = alerts.get(watch.calm.fingerprint, watch.calm), alerts.get(watch.blind.fingerprint)
         return alert if blind is None or not is_current(blind) else worst((alert, blind))
 
@@ -208,10 +212,19 @@ class Control:
             raise NotFound(f"no delivery {identity!r}; `agentd outbox list` shows them")
         return delivery_view(row, whole=True, note=found.note(row.delivery.webhook, self._daemon.plan.webhooks))
 
+    async def templates(self, watch: str, *, limit: int) -> Json:
+        planned = self._planned(watch)
+        if not isinstance(planned, LogWatch):
+            raise NotFound(f"{watch} follows no log, so it has no templates")
+        rows = await self._daemon.store.history.read(lambda c: templates.of(c, watch, limit))
+        return {"watch": watch, "templates": [template_view(row) for row in rows]}
+
     # Acting.
 
     async def check_now(self, watch: str) -> Json:
         planned = self._planned(watch)
+        if isinstance(planned, LogWatch):
+            raise Conflict(f"{watch} follows a log: every line is looked at when it comes")
         await asyncio.wait([self._run_now(watch)])
         last = planned.last
         return {"watch": self._watch_view(planned), "check": check_view(last) if last else None}
@@ -222,7 +235,10 @@ class Control:
         lasting = None if for_s is None else timedelta(seconds=for_s)
         before = await daemon.keeping.pause(watch, by=by, lasting=lasting, reason=reason)
         planned = self._planned(watch)  # unless a reload has taken it away meanwhile
-        daemon.scheduler.pause(watch)
+        if isinstance(planned, LogWatch):
+            await daemon.following.stop(watch)
+        else:
+            daemon.scheduler.pause(watch)
         return self._watch_view(planned) | {"replaced": pause_view(before) if before else None}
 
     async def resume(self, watch: str, *, by: str) -> Json:

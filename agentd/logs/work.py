@@ -7,17 +7,21 @@ Promise: blocking code for the one log thread; it knows neither the store nor al
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from agentd.logs.port import Batch, Outcome, Source
+from agentd.logs.port import Batch, Block, Ended, Hit, Occurrence, Outcome, Parser, Source
 from agentd.memory.logs import TemplateName
 from agentd.memory.templates import TemplateRow
+from agentd.telemetry.redact import redact
 
 if TYPE_CHECKING:
     from agentd.logs.eventtime import EventTime
+    from agentd.logs.learning import Learning
     from agentd.logs.match import Matcher
+    from agentd.logs.multiline import Joiner
     from agentd.logs.rules import RuleEngine
 
 MAX_BATCH_BYTES = 1024 * 1024
@@ -28,11 +32,13 @@ class Taken:
     """
     What one batch came to.
 
+    until: up to this moment nothing is unread, so silence counts; None while there is more to read.
     names: templates whose identity is to be stored with it; gone: ids of those given up. rows: counts for history.
     """
 
     batch: Batch
     outcome: Outcome
+    until: datetime | None = None
     names: list[TemplateName] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     rows: list[TemplateRow] = field(default_factory=list)
@@ -40,21 +46,73 @@ class Taken:
 
 @dataclass(slots=True)
 class LogWork:
-    """The parts of one watch of logs, opened."""
+    """
+    The parts of one watch of logs, opened.
+
+    novel: the numbers of the rules that want to hear of new templates.
+    by_event_time: silence counts up to the newest line, not to now: for a file that is tried.
+    observe: shown each block with its hits, for who wants to know what matched.
+    """
 
     source: Source
     matcher: Matcher
     engine: RuleEngine
     times: EventTime
+    joiner: Joiner
+    parser: Parser
+    novel: Sequence[int] = ()
+    learning: Learning | None = None
+    by_event_time: bool = False
+    observe: Callable[[Block, Sequence[Hit]], None] | None = None
 
     def take(self) -> Taken:
         """Read on and work on it. On the log thread."""
         batch = self.source.read(MAX_BATCH_BYTES)
+        until = batch.caught_up
         for block in batch.blocks:
-            self.engine.feed(self.matcher.hits(block, self.times))
-        if batch.caught_up is not None:
-            self.engine.advance(batch.caught_up)
-        return Taken(batch, self.engine.take())
+            last_at = self._work_on(block, batch.behind_bytes)
+            if self.by_event_time:
+                until = last_at
+        if until is not None:
+            self.engine.advance(until)
+        outcome = self.engine.take()
+        outcome.events = [_shown(event) for event in outcome.events]
+        batch.notes += self.times.drain()
+        batch.blocks.clear()  # or a megabyte would be kept until the next line comes
+        taken = Taken(batch, outcome, until)
+        if self.learning is not None:
+            taken.names, taken.gone, taken.rows = self.learning.changes()
+        return taken
+
+    def _work_on(self, block: Block, behind_bytes: int) -> datetime:
+        """Returns the event time of the block's last entry."""
+        hits: Iterable[Hit] = self.matcher.hits(block, self.times)
+        if self.observe is not None:
+            hits = list(hits)
+            self.observe(block, hits)
+        self.engine.feed(hits)
+        last_at = self._time_of_last(block)
+        if self.engine.counted:
+            self.engine.count_all(self._entries_in(block), last_at, last_at)
+        if self.learning is not None:
+            self.engine.novel(self.learning.add(block, behind_bytes, last_at, self.times))
+        return last_at
+
+    def _time_of_last(self, block: Block) -> datetime:
+        text = block.text
+        if block.starts is not None:
+            begin = block.starts[-1]
+        else:
+            begin = self.joiner.bounds(text, len(text) - 1)[0]
+        fields = block.fields[-1] if block.fields is not None else None
+        line = text[begin : begin + 4096].decode(errors="replace")
+        said = self.parser.time(line, fields, block.written_by or block.read_at)
+        return self.times.of(block.stream, said, block.read_at)
+
+    def _entries_in(self, block: Block) -> int:
+        if block.starts is not None:
+            return len(block.starts)
+        return block.text.count(b"\n")
 
     def next_change(self) -> datetime | None:
         """When time alone could next change something."""
@@ -63,4 +121,17 @@ class LogWork:
     def numbers(self, batch: Batch) -> dict[str, Any]:
         """What is shown of the watch: lines and bytes read, how far behind."""
         counters = self.source.counters
-        return {"lines": counters.lines, "bytes": counters.bytes, "behind_bytes": batch.behind_bytes}
+        shown = {"lines": counters.lines, "bytes": counters.bytes, "behind_bytes": batch.behind_bytes}
+        rare = ("truncated", "undecodable", "rotated", "cut_back", "lost")
+        return shown | {name: count for name in rare if (count := getattr(counters, name))}
+
+
+def _shown(event: Occurrence | Ended) -> Occurrence | Ended:
+    """As it may be stored and sent: a log may hold other people's passwords."""
+    if isinstance(event, Ended):
+        return event
+    return replace(
+        event,
+        summary=redact(event.summary),
+        evidence=tuple(replace(each, line=redact(each.line)) for each in event.evidence),
+    )

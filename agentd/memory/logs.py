@@ -15,6 +15,7 @@ import apsw
 
 from agentd.clock import from_us, to_us
 from agentd.memory.columns import first, text
+from agentd.memory.templates import TemplateRow
 
 _POSITIONS = "SELECT stream, data FROM log_positions WHERE watch = ?"
 _PUT_POSITION = "INSERT OR REPLACE INTO log_positions (watch, stream, data) VALUES (?, ?, ?)"
@@ -44,13 +45,15 @@ class TemplateName:
 class LogMemory:
     """
     All that a watch of logs goes on from. started: when it first followed its source, None: it never did.
-    windows: by (rule, key), of rules whose settings are still the same.
+    windows: by (rule, key), of rules whose settings are still the same. counts: of the templates, from history, if it
+    has them.
     """
 
     started: datetime | None = None
     positions: Mapping[str, str] = field(default_factory=dict)
     windows: Mapping[tuple[str, str], str] = field(default_factory=dict)
     templates: tuple[TemplateName, ...] = ()
+    counts: tuple[TemplateRow, ...] = ()
 
 
 def load(c: apsw.Connection, watch: str, digests: Mapping[str, str]) -> LogMemory:

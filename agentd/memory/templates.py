@@ -27,7 +27,7 @@ _DELETE = "DELETE FROM templates WHERE watch = ? AND id = ?"
 
 @dataclass(frozen=True, slots=True)
 class TemplateRow:
-    """count: lines since first_at; where a source was far behind, an estimate."""
+    """count: lines since first_at; what was skipped to catch up with a source is not in it. samples: when, and the line."""
 
     watch: str
     id: str
@@ -35,7 +35,7 @@ class TemplateRow:
     count: int
     first_at: datetime
     last_at: datetime
-    samples: tuple[str, ...] = ()
+    samples: tuple[tuple[datetime, str], ...] = ()
 
 
 def save(c: apsw.Connection, rows: Iterable[TemplateRow], gone: Iterable[tuple[str, str]] = ()) -> None:
@@ -52,7 +52,7 @@ def save(c: apsw.Connection, rows: Iterable[TemplateRow], gone: Iterable[tuple[s
                 row.count,
                 to_us(row.first_at),
                 to_us(row.last_at),
-                text(to_json(row.samples)),
+                text(to_json([(to_us(at), line) for at, line in row.samples])),
             ),
         )
 
@@ -60,7 +60,7 @@ def save(c: apsw.Connection, rows: Iterable[TemplateRow], gone: Iterable[tuple[s
 def of(c: apsw.Connection, watch: str, limit: int = 1000) -> list[TemplateRow]:
     """The templates of a watch, the most frequent first."""
     return [
-        TemplateRow(watch, id, pattern, count, from_us(first), from_us(last), tuple(from_json(samples)))
+        TemplateRow(watch, id, pattern, count, from_us(first), from_us(last), _samples(samples))
         for watch, id, pattern, count, first, last, samples in c.execute(_OF, (watch, limit))
     ]
 
@@ -70,3 +70,7 @@ def forget_others(c: apsw.Connection, watches: Iterable[str]) -> None:
     known = {str(watch) for (watch,) in c.execute("SELECT DISTINCT watch FROM templates")}
     for watch in known - set(watches):
         c.execute("DELETE FROM templates WHERE watch = ?", (watch,))
+
+
+def _samples(stored: str) -> tuple[tuple[datetime, str], ...]:
+    return tuple((from_us(at), line) for at, line in from_json(stored))

@@ -26,6 +26,8 @@ from opentelemetry.trace import INVALID_SPAN, Span
 from agentd.alert.lifecycle import Step, end, step
 from agentd.errors import StoreError
 from agentd.memory import logs as log_rows
+from agentd.memory import templates
+from agentd.memory.database import Database
 from agentd.memory.templates import TemplateRow
 from agentd.pacing import full_jitter
 from agentd.pipeline.keeper import Keeper, addressed
@@ -55,6 +57,7 @@ IDLE_S = 5.0
 RECORD_EVERY_S = 60.0
 STORE_POSITIONS_S = 5.0
 _REOPEN_CAP_S = 60.0
+_MOST_TEMPLATES = 10_000
 _STORE_AGAIN_CAP_S = 10.0
 
 
@@ -62,19 +65,18 @@ class LogPath:
     """
     Follows the logs of watches and turns what they show into alerts.
 
-    thread: where all blocking work on logs happens; one thread for all watches. keep_templates: takes the rows of
-    templates that changed, and the ids of those given up, for history.
+    thread: where all blocking work on logs happens; one thread for all watches. history: where the counts of templates
+    are kept.
     """
 
     def __init__(
         self,
         keeper: Keeper,
         thread: Executor,
-        *,
-        keep_templates: Callable[[list[TemplateRow], list[tuple[str, str]]], None],
+        history: Database,
     ) -> None:
         self.keeper = keeper
-        self.keep_templates = keep_templates
+        self.history = history
         self._thread = thread
 
     async def run(self, watch: LogWatch) -> None:
@@ -152,7 +154,10 @@ class Following:
         memory = await state.read(lambda c: log_rows.load(c, watch.name, watch.digests))
         with contextlib.suppress(StoreError):  # a full disk keeps nobody from looking
             await state.write(lambda c: log_rows.begin(c, watch.name, watch.digests, now))
-        return replace(memory, started=memory.started or now)
+        counts: tuple[TemplateRow, ...] = ()
+        with contextlib.suppress(StoreError):  # history may be lost; then counting begins anew
+            counts = tuple(await self._path.history.read(lambda c: templates.of(c, watch.name, _MOST_TEMPLATES)))
+        return replace(memory, started=memory.started or now, counts=counts)
 
     async def _take_over(self) -> None:
         """The alerts of this watch as the last process, or the configuration before this one, left them."""
@@ -182,7 +187,8 @@ class Following:
         for note in taken.batch.notes:
             log.warning("log_note", extra={"watch": self._watch.name, "note": note})
         if taken.rows or taken.gone:
-            self._path.keep_templates(taken.rows, [(self._watch.name, id) for id in taken.gone])
+            gone = [(self._watch.name, id) for id in taken.gone]
+            self._path.history.post(lambda c: templates.save(c, taken.rows, gone))
 
     async def _commit(self, taken: Taken) -> bool:
         watch, keeper = self._watch, self._keeper
@@ -219,7 +225,7 @@ class Following:
             watch,
             keeper.instance,
             taken.outcome.events,
-            taken.batch.caught_up,
+            taken.until,
             alerts=keeper.alerts,
             firing=self._firing,
             now=now,

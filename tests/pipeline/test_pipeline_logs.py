@@ -60,7 +60,8 @@ class Script:
             if isinstance(given, Exception):
                 raise given
             return given
-        return Taken(Batch(caught_up=self._clock.now(), blind=self.blind), Outcome())
+        now = self._clock.now()
+        return Taken(Batch(caught_up=now, blind=self.blind), Outcome(), now)
 
     def next_change(self) -> datetime | None:
         return None
@@ -155,7 +156,7 @@ async def bench(
     )
     pipeline.watches["ssh"] = watch
     thread = ThreadPoolExecutor(1)
-    log_path = LogPath(pipeline, thread, keep_templates=lambda rows, gone: None)
+    log_path = LogPath(pipeline, thread, store.history)
     run = asyncio.create_task(log_path.run(watch))
     try:
         await clock.settle()
