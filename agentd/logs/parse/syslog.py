@@ -22,7 +22,8 @@ FACILITIES = (
 )
 
 _MONTH = "(?:" + "|".join(MONTHS) + ")"
-_BSD_TIME = rf"{_MONTH} {{1,2}}\d{{1,2}} (?:\d{{4}} )?\d\d:\d\d:\d\d(?:\.\d{{1,9}})?"
+# [ ], as the pattern of tags ignores bare spaces.
+_BSD_TIME = rf"{_MONTH}[ ]{{1,2}}\d{{1,2}}[ ](?:\d{{4}}[ ])?\d\d:\d\d:\d\d(?:\.\d{{1,9}})?"
 _ISO_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d{1,12})?(?:Z|[+-]\d\d:?\d\d)?"
 _HEAD = re.compile(
     rf"(?:<(?P<pri>\d{{1,3}})>)?(?:\d{{1,12}}: )?[*.]?(?:(?P<bsd>{_BSD_TIME})|(?P<iso>{_ISO_TIME}))"
@@ -32,7 +33,7 @@ _HEAD = re.compile(
 _TAG = re.compile(
     rf"""
     (?:(?P<host>[^\s\[\]]{{0,254}}[^\s:\[\]])\ )?
-    (?::\ )?(?:\d{{1,12}}:\ )?(?:[*.]?{_BSD_TIME.replace(" ", r"\ ")}(?:\ [A-Z]{{3,5}})?:\ )?      # a router's own number and time
+    (?::\ )?(?:\d{{1,12}}:\ )?(?:[*.]?{_BSD_TIME}(?:\ [A-Z]{{3,5}})?:\ )?  # a router's own
     (?P<program>[^\s:\[]{{1,128}})(?:\[(?P<pid>[^\]\s]{{1,32}})\])?(?:\ \([^()]{{1,128}}\))?:(?:\s|$)
     """,
     re.ASCII | re.VERBOSE,
