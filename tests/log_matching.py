@@ -38,11 +38,22 @@ class Lines:
 
 
 class Indented:
-    """A line that begins with a blank belongs to the one before it."""
+    """
+    A line that begins with a blank belongs to the one before it.
+
+    whole: leave a carriage return before an entry's last newline in its bounds.
+    """
 
     plain = False
 
+    def __init__(self, *, whole: bool = False) -> None:
+        self.whole = whole
+
     def entries(self, text: bytes) -> Iterator[tuple[int, int]]:
+        for begin, end in self._entries(text):
+            yield begin, end - 1 if not self.whole and text[end - 1 : end] == b"\r" and end > begin else end
+
+    def _entries(self, text: bytes) -> Iterator[tuple[int, int]]:
         begin = None
         for first, _ in Lines().entries(text):
             if begin is None:
@@ -54,7 +65,8 @@ class Indented:
             yield begin, len(text) - 1 if text.endswith(b"\n") else len(text)
 
     def bounds(self, text: bytes, index: int) -> tuple[int, int]:
-        return next(each for each in self.entries(text) if each[1] >= index)
+        number = next(n for n, each in enumerate(self._entries(text)) if each[1] >= index)
+        return list(self.entries(text))[number]
 
 
 class PlainParser:
@@ -94,7 +106,7 @@ def rule(**keys: Any) -> Rule:
 
 
 def hits(
-    text: bytes, *rules: Rule, joiner: Joiner | None = None, derived: Sequence[str] | None = None, **more: Any
+    text: bytes, *rules: Rule, joiner: Joiner | None = None, derived: Sequence[str] | None = (), **more: Any
 ) -> list[Hit]:
     matcher = Matcher(rules, joiner or Lines(), PlainParser(), derived=derived)
     return list(matcher.hits(block(text, **more), Said()))
@@ -114,7 +126,8 @@ def slow_hits(text: bytes, *rules: Rule, joiner: Joiner | None = None) -> list[H
     asked = compile_rules(rules).checked().asked
     found = []
     for begin, end in (joiner or Lines()).entries(text):
-        shown = text[begin:end].removesuffix(b"\r").replace(b"\r\n", b"\n")
+        returns = text[end - 1 : end + 1] == b"\r\n" and end > begin
+        shown = text[begin : end - returns].replace(b"\r\n", b"\n")
         entry = Entry(shown.decode(), Place("/var/log/x", begin), NOW, PlainParser())
         for number, each in enumerate(asked):
             groups = each.groups(shown)

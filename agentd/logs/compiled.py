@@ -23,12 +23,17 @@ _NO_GROUPS: Mapping[str, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One rule's questions to an entry."""
+    """
+    One rule's questions to an entry.
+
+    counts_all: entries that do not match count too, in the whole.
+    """
 
     rule: Rule
     match: Pattern | None
     ignore: tuple[Pattern, ...]
     when: Condition | None
+    counts_all: bool
 
     def groups(self, text: bytes) -> Mapping[str, str] | None:
         """The named groups of `match`, which stands in the text or not (None)."""
@@ -92,7 +97,7 @@ def compile_rules(rules: Sequence[Rule]) -> CompiledRules:
             except ConfigError as error:
                 key = "ignore" if isinstance(rule.ignore, str) else f"ignore[{number}]"
                 problems.append(RuleProblem(index, key, error))
-        asked.append(Asked(rule, match, tuple(ignore), when))
+        asked.append(Asked(rule, match, tuple(ignore), when, rule.type == "percentage"))
     return CompiledRules(tuple(asked), tuple(problems))
 
 

@@ -8,6 +8,7 @@ looked for at once in the whole block, and a look at an entry decides. Nothing h
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -37,6 +38,10 @@ _SHORTEST_LITERAL = 3
 _ESCAPED = r"\\[uUxX0-9]"
 """How JSON and logfmt may write a plain letter otherwise: an entry with it may hold any literal."""
 _VERBATIM = frozenset({"line", "message"})
+_NO_NUMBER = re.compile("[A-DF-Za-df-z_]")
+"""1e5 may become 100000.0; what has another letter than e is no number."""
+DERIVED = frozenset({"level", "timestamp", "facility", "priority"})
+"""Fields that the parsers make of what stands in the line; all other text they give stands there as it is."""
 
 
 _NO_GROUPS: Mapping[str, str] = {}
@@ -57,9 +62,9 @@ class Matcher:
     """
     The rules of one watch.
 
-    derived: names of fields whose text does not stand in the line as it is (`level`, times); every other field of the
-    parser's must. None: nothing is known of the fields, so a rule with `when` alone looks at every entry, unless it
-    asks about `line` or `message`.
+    derived: names of fields whose text need not stand in the line as it is; every other field of the parser's must,
+    save for escapes with a backslash. None: nothing is known of the fields, so a rule with `when` alone looks at every
+    entry, unless it asks about `line` or `message`.
     Raises ConfigError for rules that cannot be compiled.
     """
 
@@ -69,7 +74,7 @@ class Matcher:
         joiner: Joiner,
         parser: Parser,
         *,
-        derived: Collection[str] | None = None,
+        derived: Collection[str] | None = DERIVED,
     ) -> None:
         compiled = rules if isinstance(rules, CompiledRules) else compile_rules(rules)
         self._asked = compiled.checked().asked
@@ -87,19 +92,27 @@ class Matcher:
         """
         # Fields that the source gives need not stand in the text.
         plan = self._with_literals if block.fields is None else self._without_literals
-        if not plan.always:
-            if plan.search_texts:
-                for begin, _, text, numbers in self._found(block, plan):
-                    yield from self._judged(block, times, begin, text, plan.candidates(numbers))
-            return
-        found = self._found(block, plan) if plan.search_texts else iter(())
-        following = next(found, None)
-        for begin, end in all_bounds(block, self._joiner):
-            here: Sequence[int] = ()
-            if following is not None and following[0] <= begin:
-                here = following[3]
-                following = next(found, None)
-            yield from self._judged(block, times, begin, entry_text(block.text, begin, end), plan.candidates(here))
+        written_by = block.written_by or block.read_at
+        for begin, text, candidates in self._looked_at(block, plan):
+            entry: Entry | None = None
+            timed = False
+            for number, sure in candidates:
+                asked = self._asked[number]
+                groups: Mapping[str, str] | None = _NO_GROUPS if sure else asked.groups(text)
+                if (groups is None and not asked.counts_all) or (asked.ignore and asked.ignores(text)):
+                    continue
+                if entry is None:
+                    entry = self._entry(block, begin, text)
+                matched = groups is not None and (asked.when is None or asked.holds(entry, groups))
+                if not matched and not asked.counts_all:
+                    continue
+                if not timed:
+                    timed = True
+                    # Taken apart already, or not for this alone.
+                    fields = entry._fields if block.fields is None else entry.fields
+                    said = self._parser.time(entry.text, fields, written_by)
+                    entry.at = times.of(block.stream, said, block.read_at)
+                yield Hit(number, entry, groups or _NO_GROUPS, matched)
 
     def accepts(self, rule: int, entry: Entry) -> Mapping[str, str] | None:
         """The groups of the rule's `match` if the entry passes its match, ignore and when; else None."""
@@ -110,37 +123,25 @@ class Matcher:
             return None
         return groups
 
+    def _looked_at(self, block: Block, plan: _Plan) -> Iterator[tuple[int, bytes, Sequence[Candidate]]]:
+        """The entries that may be some rule's business: begin, text, and the rules to be asked."""
+        found = self._found(block, plan) if plan.search_texts else iter(())
+        if not plan.always:
+            for begin, _, text, numbers in found:
+                yield begin, text, plan.candidates(numbers)
+            return
+        following = next(found, None)
+        for begin, end in all_bounds(block, self._joiner):
+            if following is not None and following[0] <= begin:
+                yield begin, following[2], plan.candidates(following[3])
+                following = next(found, None)
+            else:
+                yield begin, entry_text(block.text, begin, end), plan.always
+
     def _found(self, block: Block, plan: _Plan) -> Iterator[Found]:
         if block.starts is None and self._joiner.plain:
             return found_lines(block.text, plan.search_in_lines, plan.which)
         return found_entries(block.text, plan.search_over_lines, plan.which, bounds_of(block, self._joiner))
-
-    def _judged(
-        self, block: Block, times: Times, begin: int, text: bytes, candidates: Sequence[Candidate]
-    ) -> Iterator[Hit]:
-        entry: Entry | None = None
-        timed = False
-        for number, sure in candidates:
-            asked = self._asked[number]
-            counts_all = asked.rule.type == "percentage"
-            groups: Mapping[str, str] | None
-            groups = _NO_GROUPS if sure else asked.groups(text)
-            if groups is None and not counts_all:
-                continue
-            if asked.ignore and asked.ignores(text):
-                continue
-            if entry is None:
-                entry = self._entry(block, begin, text)
-            matched = groups is not None and (asked.when is None or asked.holds(entry, groups))
-            if not matched and not counts_all:
-                continue
-            if not timed:
-                timed = True
-                # Taken apart already, or not for this alone.
-                fields = entry.fields if block.fields is not None else entry._fields
-                said = self._parser.time(entry.text, fields, block.written_by or block.read_at)
-                entry.at = times.of(block.stream, said, block.read_at)
-            yield Hit(number, entry, groups or _NO_GROUPS, matched)
 
     def _entry(self, block: Block, begin: int, text: bytes) -> Entry:
         offset, cursor, given = block.offset + begin, None, None
@@ -171,7 +172,7 @@ class _Plan:
         for number, each in enumerate(asked):
             if each.rule.type == "novel":
                 continue
-            if each.rule.type == "percentage" or (each.match is None and number not in literals):
+            if each.counts_all or (each.match is None and number not in literals):
                 self.always.append((number, False))
             elif each.match is None:
                 self.search_texts.append(literals[number])
@@ -179,6 +180,7 @@ class _Plan:
             else:
                 self.search_texts.append(each.match.source)
                 self._candidates.append((number, not each.match.names))
+        self._alone = [(candidate,) for candidate in self._candidates]
 
     @cached_property
     def search_in_lines(self) -> Search:
@@ -206,10 +208,9 @@ class _Plan:
 
     def candidates(self, numbers: Sequence[int]) -> Sequence[Candidate]:
         """The rules to be asked about an entry in which these of `search_texts` stand, in their order."""
-        if not numbers:
-            return self.always
-        found = [self._candidates[number] for number in numbers]
-        return sorted(found + self.always) if self.always or len(found) > 1 else found
+        if len(numbers) == 1 and not self.always:
+            return self._alone[numbers[0]]
+        return sorted([*(self._candidates[number] for number in numbers), *self.always])
 
 
 def _literals(asked: Sequence[Asked], derived: Collection[str] | None) -> Iterator[tuple[int, str]]:
@@ -222,7 +223,7 @@ def _literals(asked: Sequence[Asked], derived: Collection[str] | None) -> Iterat
 
 
 def _stands_in_line(need: Needed, derived: Collection[str] | None) -> bool:
-    if min(map(len, need.literals)) < _SHORTEST_LITERAL:
+    if any(len(text) < _SHORTEST_LITERAL or not _NO_NUMBER.search(text) for text in need.literals):
         return False
     name = need.path[1] if need.path[0] == "fields" and len(need.path) > 1 else need.path[0]
     return name in _VERBATIM or (derived is not None and name not in derived)

@@ -24,7 +24,7 @@ _DENSE = 8
 """So many entries in a row that were named: from there on naming the next one costs more than looking at it."""
 
 Bounds = tuple[int, int]
-"""Begin of an entry in the block, and its end: without the last newline."""
+"""Begin of an entry in the block, and its end: without the last newline, and the carriage return before it or not."""
 
 
 class Joiner(Protocol):
@@ -150,7 +150,7 @@ def found_entries(text: bytes, search: Search, which: Which, bounds: Callable[[i
     at, window = 0, _FIRST_WINDOW
     # A find may make the search look far ahead (`a[^x]*b`), so it may look no further than a while without one.
     while at < end_of_text:
-        stop = end_of_text if at + window >= end_of_text else bounds(at + window)[1] + 1
+        stop = end_of_text if at + window >= end_of_text else _after(text, bounds(at + window)[1])
         index = find(shown.there(at), shown.there(stop))
         if index < 0 or (here := shown.here(index)) >= stop:
             at, window = stop, min(window * 2, _LARGEST_WINDOW)
@@ -159,7 +159,12 @@ def found_entries(text: bytes, search: Search, which: Which, bounds: Callable[[i
         entry = entry_text(text, begin, end)
         if numbers := which(entry):
             yield begin, end, entry, numbers
-        at, window = end + 1, _FIRST_WINDOW
+        at, window = _after(text, end), _FIRST_WINDOW
+
+
+def _after(text: bytes, end: int) -> int:
+    """Where the next entry begins."""
+    return text.find(b"\n", end) + 1 or len(text)
 
 
 class _Shown:
@@ -178,8 +183,9 @@ class _Shown:
 
 
 def line_text(text: bytes, begin: int, end: int) -> bytes:
-    # What comes in is never empty at `end`: the byte before it is the newline's carriage return, or the entry's own.
-    return text[begin : end - 1] if end > begin and text[end - 1] == 13 else text[begin:end]
+    # One carriage return belongs to the newline; it is cut already where the bounds leave it out.
+    returns = end > begin and text[end - 1] == 13 and text[end : end + 1] == b"\n"
+    return text[begin : end - 1] if returns else text[begin:end]
 
 
 def entry_text(text: bytes, begin: int, end: int) -> bytes:

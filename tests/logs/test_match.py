@@ -14,12 +14,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from log_matching import NOW, Indented, Lines, PlainParser, Said, block, hits, lines, rule, slow_hits, told
 
+from agentd.condition import compile_condition
 from agentd.errors import ConfigError
 from agentd.logs import scan
 from agentd.logs.compiled import compile_rules, value_of
 from agentd.logs.match import Matcher
+from agentd.logs.parse import make_parser
 from agentd.logs.port import Entry, Hit, Place
 from agentd.logs.scan import Search
+from agentd.logs.settings import LogFormat, LogSource
 
 PATTERNS = ["ab", "b", "^a", "a$", r"\Aa", r"b\z", "(?i)AB", "(?s)a.b", "(?-m)^b", "(?-m)a$", "(?P<x>a)(?P<y>b)?", "^$",
             r"a\sb", r"a\nb", "[^a]b", r"\ba", r"b\B", r"(a+)+$", r"^\s*$", "\0", r"\x00a", ".+", "\u00e9"]  # fmt: skip
@@ -39,17 +42,23 @@ def test_blocks_give_what_single_lines_give(text: bytes, patterns: list[str]) ->
 
 
 @settings(max_examples=400, deadline=None)
-@given(text=TEXTS, patterns=st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=6), window=st.integers(1, 30))
-@example(text=b"x\r\na\r\n b\r\nab\r\n", patterns=[r"a\n b"], window=3)
-def test_blocks_give_what_joined_entries_give(text: bytes, patterns: list[str], window: int) -> None:
+@given(
+    text=TEXTS,
+    patterns=st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=6),
+    window=st.integers(1, 30),
+    whole=st.booleans(),
+)
+@example(text=b"x\r\na\r\n b\r\nab\r\n", patterns=[r"a\n b"], window=3, whole=False)
+@example(text=b"a\r\nb\r\n", patterns=["a$", r"b?\b$"], window=3, whole=False)
+def test_blocks_give_what_joined_entries_give(text: bytes, patterns: list[str], window: int, whole: bool) -> None:
     """A pattern may go over the lines of one entry, and never into the next."""
     rules = [rule(match=pattern) for pattern in patterns]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan, "_FIRST_WINDOW", window)
-        found = hits(text, *rules, joiner=Indented())
+        found = hits(text, *rules, joiner=Indented(whole=whole))
 
-    assert told(found) == told(slow_hits(text, *rules, joiner=Indented()))
+    assert told(found) == told(slow_hits(text, *rules, joiner=Indented(whole=whole)))
 
 
 @settings(max_examples=200, deadline=None)
@@ -131,7 +140,7 @@ def test_literals_of_conditions_are_looked_for_first_and_miss_nothing(
 def test_lines_without_the_literal_are_not_taken_apart() -> None:
     """This is what the search for literals is for."""
     parser = PlainParser()
-    matcher = Matcher([rule(when='user == "root"')], Lines(), parser, derived=["level"])
+    matcher = Matcher([rule(when='user == "root"')], Lines(), parser)
     text = b'{"user": "joe"}\n' * 1000 + b'{"user": "root"}\n'
 
     found = list(matcher.hits(block(text), Said()))
@@ -147,9 +156,57 @@ def test_a_derived_field_is_never_looked_for_in_the_line() -> None:
         def fields(self, text: str) -> dict[str, Any]:
             return {"message": text, "level": "error" if "ERR" in text else "info"}
 
-    matcher = Matcher([rule(when='level == "error"')], Lines(), Levels(), derived=["level"])
+    matcher = Matcher([rule(when='level == "error"')], Lines(), Levels())
 
     assert lines(list(matcher.hits(block(b"ERR a\nINF b\n"), Said()))) == [(0, "ERR a")]
+
+
+def test_a_number_may_stand_otherwise_in_the_line() -> None:
+    """A message that is no text is written anew, and 1e5 becomes 100000.0."""
+
+    class Numbers(PlainParser):
+        def fields(self, text: str) -> dict[str, Any]:
+            return {"message": str(float(text))}
+
+    matcher = Matcher([rule(when='message.contains("100000")')], Lines(), Numbers())
+
+    assert lines(list(matcher.hits(block(b"1e5\n"), Said()))) == [(0, "1e5")]
+
+
+PARSED = [
+    "<11>Jan  5 12:00:00 web app[7]: disk failed user=bob",
+    "Jan  5 12:00:00 web app[7]: all well",
+    '<165>1 2026-01-05T12:00:00Z web app 7 ID47 [ex@1 user="bob" level="warning"] BOMdisk failed',
+    '{"level":50,"msg":"disk failed","user":"bob"}',
+    '{"level":"ERR","msg":"d\\u0069sk failed","user":"b\\u006fb","app":{"name":"shop"}}',
+    '{"log":"{\\"lvl\\":\\"e\\",\\"msg\\":\\"disk failed\\"}\\n","stream":"stderr","time":"2026-01-05T12:00:00Z"}',
+    '{"msg":["disk failed", "bob"],"app":{"name":"shop-1"}}',
+    'ts=2026-01-05T12:00:00Z lvl=eror msg="disk failed" user=bob',
+    'time="2026-01-05T12:00:00Z" level=warn msg="all \\"well\\"" user="b\\u006fb"',
+    '10.0.0.1 - bob [05/Jan/2026:12:00:00 +0000] "GET /disk/failed?x=1 HTTP/1.1" 500 12 "-" "curl/8"',
+    "2026-01-05T12:00:00.1Z stderr F disk failed",
+    "E0105 12:00:00.000000 7 disk.go:12] disk failed",
+    "2026-01-05 12:00:00,000 ERROR disk failed",
+]
+CONDITIONS = ['message.contains("disk failed")', 'user == "bob"', 'level == "error"', 'app.name.startsWith("shop")',
+              'stream == "stderr"', 'path.contains("disk")', 'host == "web" && program == "app"', 'level == "warning"',
+              'fields["user"] == "bob"', 'facility == "user"', 'source.startsWith("disk")',
+              'method in ["GET", "POST"]', 'message.endsWith("well")', 'agent.startsWith("curl")']  # fmt: skip
+
+
+@pytest.mark.parametrize("format_", ["auto", "syslog", "json", "logfmt", "combined", "plain"])
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_what_is_looked_for_stands_in_the_lines_of_every_format(format_: LogFormat, condition: str) -> None:
+    """Were a parser to make a text of something else, its field had to be named among the derived ones."""
+    parser = make_parser(LogSource(files=("x",), format=format_))
+    asked = compile_condition(condition, None)
+    text = "".join(line + "\n" for line in PARSED).encode()
+
+    found = list(Matcher([rule(when=condition)], Lines(), parser).hits(block(text), Said()))
+
+    assert [hit.entry.text for hit in found] == [
+        line for line in PARSED if asked.holds({**(fields := parser.fields(line)), "fields": fields})
+    ]
 
 
 def test_fields_of_the_journal_need_not_stand_in_the_text() -> None:
