@@ -24,6 +24,7 @@ import pytest
 
 _PROGRAM = Path("/lib/systemd/systemd-journald")
 _TRIES = 500
+_DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 
 Value = str | bytes
 
@@ -34,7 +35,7 @@ def missing() -> str | None:
         return "journald alone needs root, for its namespace"
     if not _PROGRAM.exists():
         return f"{_PROGRAM} is not installed"
-    wanted = [name for name in ("unshare", "nsenter", "journalctl") if shutil.which(name) is None]
+    wanted = [name for name in ("setpriv", "unshare", "nsenter", "journalctl") if shutil.which(name) is None]
     return f"{', '.join(wanted)}: not installed" if wanted else None
 
 
@@ -73,7 +74,19 @@ class Journald:
             exec "$PROGRAM"
         """
         self._process = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "--kill-child", "sh", "-c", script],
+            [
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "--mount",
+                "--propagation",
+                "private",
+                "--kill-child",
+                "sh",
+                "-c",
+                script,
+            ],
             env={
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
                 "CONF": self._conf,

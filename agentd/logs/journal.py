@@ -143,12 +143,8 @@ class Journal:
         rung = asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def ring() -> None:
-            # The descriptor stays readable until the log thread has processed it; it would ring on and on.
-            loop.remove_reader(fd)
-            rung.set()
-
-        loop.add_reader(fd, ring)
+        # Taken away again in any case: the descriptor rings on until the log thread has processed it.
+        loop.add_reader(fd, rung.set)
         try:
             async with asyncio.timeout(timeout_s):
                 await rung.wait()
