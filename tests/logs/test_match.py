@@ -5,7 +5,7 @@ The matcher finds exactly what a look at every entry with every rule finds.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ from agentd.logs.compiled import compile_rules, value_of
 from agentd.logs.match import Matcher
 from agentd.logs.parse import make_parser
 from agentd.logs.port import Entry, Hit, Place
-from agentd.logs.scan import Search
+from agentd.logs.scan import Search, found_entries
 from agentd.logs.settings import LogFormat, LogSource
 
 PATTERNS = ["ab", "b", "^a", "a$", r"\Aa", r"b\z", "(?i)AB", "(?s)a.b", "(?-m)^b", "(?-m)a$", "(?P<x>a)(?P<y>b)?", "^$",
@@ -266,13 +266,48 @@ def test_patterns_too_large_for_one_search_are_searched_in_several(monkeypatch: 
     assert told(hits(text, *rules, joiner=Indented())) == told(slow_hits(text, *rules, joiner=Indented()))
 
 
-def test_an_automaton_without_room_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_one", [None, lambda text: []])
+def test_a_set_that_is_too_large_or_gives_up_loses_nothing(monkeypatch: pytest.MonkeyPatch, in_one: object) -> None:
     """RE2's set says `nothing` when its automaton outgrows the memory; that is no answer."""
+    monkeypatch.setattr("agentd.logs.match.compile_set", lambda texts, memory: in_one)
+    rules = [rule(match="[ab].c"), rule(match="(?P<x>b)d"), rule(match="end$")]
+    text = b"abc bd\nend\nnothing\n"
+
+    assert told(hits(text, *rules)) == told(slow_hits(text, *rules))
+
+
+def test_more_states_than_memory_are_no_reason_to_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RE2 goes on without its automaton then: slower, and right."""
+    monkeypatch.setattr(scan, "_SEARCH_MEMORY", 100_000)
     monkeypatch.setattr("agentd.logs.match._SET_MEMORY", 60_000)
     rules = [rule(match="[ab].{40}c"), rule(match="[bc].{41}d"), rule(match="end$")]
     text = b"".join(bytes(b"abcd"[(i * i + j * j * 7 + i * j) % 4] for j in range(300)) + b" end\n" for i in range(60))
 
     assert told(hits(text, *rules)) == told(slow_hits(text, *rules))
+
+
+def test_hits_and_far_looks_together_keep_the_search_linear() -> None:
+    """A pattern may look for its end over many lines; to the end of the block after each hit would take for ever."""
+    text = b"<open it\n" * 20_000 + b"quiet\n" * 20_000 + b"<open it\n" * 20_000
+    asked = 0
+
+    class Counted(Search):
+        def of(self, text: bytes) -> Callable[[int, int], int]:
+            find = super().of(text)
+
+            def counted(begin: int, end: int) -> int:
+                nonlocal asked
+                asked += 1 + (end - begin if find(begin, end) >= 0 else 0)
+                return find(begin, end)
+
+            return counted
+
+    found = found_entries(
+        text, Counted(["<open"], one_line=False), lambda entry: (0,), lambda index: Lines().bounds(text, index)
+    )
+
+    assert len(list(found)) == 40_000
+    assert asked < 500 * len(text)  # to the end each time, it were 12,000
 
 
 def test_time_is_asked_once_an_entry_and_only_of_hits() -> None:
