@@ -172,7 +172,7 @@ class Distinct:
 
     def cut_at(self, to: float) -> None:
         """Take what lies after `to` as if it were at `to`."""
-self._fill([(value, min(at, to)) for value, at in self.times.items()])
+        self._fill([(value, min(at, to)) for value, at in self.times.items()])
 
     def _oldest(self) -> tuple[float, str]:
         while True:
