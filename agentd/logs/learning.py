@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from agentd.logs.match import Matcher, Times
+from agentd.logs.multiline import Joiner
 from agentd.logs.port import Block, Sighting
 from agentd.logs.templates import Miner, StoredTemplate
 from agentd.logs.templates.table import Counted, Sample
@@ -39,12 +40,14 @@ class Learning:
         watch: str,
         memory: LogMemory,
         matcher: Matcher,
+        joiner: Joiner,
         novel: Sequence[int],
         *,
         monotonic: Callable[[], float],
     ) -> None:
         self._watch = watch
         self._matcher = matcher
+        self._joiner = joiner
         self._novel = tuple(novel)
         self._monotonic = monotonic
         self._miner = Miner(stored=_stored(memory))
@@ -56,11 +59,13 @@ class Learning:
     def add(self, block: Block, behind_bytes: int, until: datetime, times: Times) -> Iterator[Seen]:
         """Learn from a block. until: the time of its newest line. Gives what rules are to be told."""
         text, starts = block.text, block.starts
-        if behind_bytes > FAR_BEHIND_BYTES and not self._novel and starts is None:
-            cut = text.rfind(b"\n", 0, SKIMMED_BYTES) + 1
-            if cut:
-                self.skipped_bytes += len(text) - cut
-                text = text[:cut]
+        if starts is None:
+            if behind_bytes > FAR_BEHIND_BYTES and not self._novel:
+                cut = text.rfind(b"\n", 0, SKIMMED_BYTES) + 1
+                self.skipped_bytes += len(text) - cut if cut else 0
+                text = text[:cut] or text
+            if not self._joiner.plain:
+                starts = [begin for begin, _ in self._joiner.entries(text)]
         for new in self._miner.add(text, until, until, starts):
             if not self._novel:
                 continue

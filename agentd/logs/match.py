@@ -64,7 +64,8 @@ class Matcher:
 
     derived: names of fields whose text need not stand in the line as it is; every other field of the parser's must,
     save for escapes with a backslash. None: nothing is known of the fields, so a rule with `when` alone looks at every
-    entry, unless it asks about `line` or `message`.
+    entry, unless it asks about `line` or `message`. counted: numbers of rules that need no hits, for they are told how
+    many entries came.
     Raises ConfigError for rules that cannot be compiled.
     """
 
@@ -75,13 +76,16 @@ class Matcher:
         parser: Parser,
         *,
         derived: Collection[str] | None = DERIVED,
+        counted: Collection[int] = (),
     ) -> None:
         compiled = rules if isinstance(rules, CompiledRules) else compile_rules(rules)
         self._asked = compiled.checked().asked
         self._joiner = joiner
         self._parser = parser
-        self._with_literals = _Plan(self._asked, {n: text for n, text in _literals(self._asked, derived)})
-        self._without_literals = _Plan(self._asked, {}) if self._with_literals.literals else self._with_literals
+        self._with_literals = _Plan(self._asked, {n: text for n, text in _literals(self._asked, derived)}, counted)
+        self._without_literals = (
+            _Plan(self._asked, {}, counted) if self._with_literals.literals else self._with_literals
+        )
 
     def hits(self, block: Block, times: Times) -> Iterator[Hit]:
         """
@@ -92,7 +96,6 @@ class Matcher:
         """
         # Fields that the source gives need not stand in the text.
         plan = self._with_literals if block.fields is None else self._without_literals
-        written_by = block.written_by or block.read_at
         for begin, text, candidates in self._looked_at(block, plan):
             entry: Entry | None = None
             timed = False
@@ -108,11 +111,26 @@ class Matcher:
                     continue
                 if not timed:
                     timed = True
-                    # Taken apart already, or not for this alone.
-                    fields = entry._fields if block.fields is None else entry.fields
-                    said = self._parser.time(entry.text, fields, written_by)
-                    entry.at = times.of(block.stream, said, block.read_at)
-                yield Hit(number, entry, groups or _NO_GROUPS, matched)
+                    self._time(block, entry, times)
+                yield Hit(number, entry, groups or _NO_GROUPS, matched, begin)
+
+    def entry(self, block: Block, index: int, times: Times) -> Entry:
+        """The entry that holds this byte of the block."""
+        begin, end = bounds_of(block, self._joiner)(block.text, index)
+        entry = self._entry(block, begin, entry_text(block.text, begin, end))
+        self._time(block, entry, times)
+        return entry
+
+    def entries(self, block: Block) -> Iterator[tuple[int, str]]:
+        """Every entry: where it begins in the block, and its text."""
+        for begin, end in all_bounds(block, self._joiner):
+            yield begin, entry_text(block.text, begin, end).decode(errors="replace")
+
+    def _time(self, block: Block, entry: Entry, times: Times) -> None:
+        # Taken apart already, or not for this alone.
+        fields = entry._fields if block.fields is None else entry.fields
+        said = self._parser.time(entry.text, fields, block.written_by or block.read_at)
+        entry.at = times.of(block.stream, said, block.read_at)
 
     def accepts(self, rule: int, entry: Entry) -> Mapping[str, str] | None:
         """The groups of the rule's `match` if the entry passes its match, ignore and when; else None."""
@@ -164,13 +182,13 @@ class _Plan:
     literals: patterns that stand in every entry for which the `when` of a rule without `match` can hold, by rule.
     """
 
-    def __init__(self, asked: Sequence[Asked], literals: Mapping[int, str]) -> None:
+    def __init__(self, asked: Sequence[Asked], literals: Mapping[int, str], counted: Collection[int]) -> None:
         self.literals = literals
         self.always: list[Candidate] = []
         self.search_texts: list[str] = []
         self._candidates: list[Candidate] = []
         for number, each in enumerate(asked):
-            if each.rule.type == "novel":
+            if each.rule.type == "novel" or number in counted:
                 continue
             if each.counts_all or (each.match is None and number not in literals):
                 self.always.append((number, False))

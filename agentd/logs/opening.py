@@ -51,7 +51,7 @@ def open_log(
     opened = _source(source, reading, clock, memory, every_s)
     work = _work(opened, reading, rules, EventTime(clock.now), memory)
     if source.templates or work.novel:
-        work.learning = Learning(watch, memory, work.matcher, work.novel, monotonic=clock.monotonic)
+        work.learning = Learning(watch, memory, work.matcher, reading.joiner, work.novel, monotonic=clock.monotonic)
     return work
 
 
@@ -71,11 +71,11 @@ def open_file(
     settings = source if isinstance(source, LogSource) else LogSource(files=(str(file),), format="auto")
     reading = _reading(settings, timezone)
     memory = LogMemory()
-    opened = replay_file(file, settings, complete=reading.joiner.complete, now=clock.now)
+    opened = replay_file(str(file), settings, complete=reading.joiner.complete, now=clock.now)
     work = _work(opened, reading, rules, EventTime(clock.now, live=False), memory)
     work.by_event_time = True
     if work.novel:
-        work.learning = Learning(watch, memory, work.matcher, work.novel, monotonic=clock.monotonic)
+        work.learning = Learning(watch, memory, work.matcher, reading.joiner, work.novel, monotonic=clock.monotonic)
     return work
 
 
@@ -118,7 +118,6 @@ def _source(
 
 
 def _work(source: Source, reading: _Reading, rules: Sequence[Rule], times: EventTime, memory: LogMemory) -> LogWork:
-    matcher = Matcher(rules, reading.joiner, reading.parser)
     engine = RuleEngine(
         rules,
         stored=memory.windows,
@@ -126,5 +125,6 @@ def _work(source: Source, reading: _Reading, rules: Sequence[Rule], times: Event
         secrets_out=without_secrets,
         in_order=memory.started is None,
     )
+    matcher = Matcher(rules, reading.joiner, reading.parser, counted=engine.counted)
     novel = tuple(number for number, rule in enumerate(rules) if rule.type == "novel")
     return LogWork(source, matcher, engine, times, reading.joiner, reading.parser, novel)

@@ -153,12 +153,14 @@ class Hit:
 
     rule: index of the rule. groups: named groups of its pattern.
     matched: False only for rules that look at every entry (percentage), where the entry counts in the whole alone.
+    begin: where the entry begins in its block.
     """
 
     rule: int
     entry: Entry
     groups: Mapping[str, str]
     matched: bool = True
+    begin: int = 0
 
 
 @dataclass(frozen=True, slots=True)

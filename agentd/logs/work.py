@@ -77,7 +77,8 @@ class LogWork:
             self.engine.advance(until)
         outcome = self.engine.take()
         outcome.events = [_shown(event) for event in outcome.events]
-        batch.notes += self.times.drain()
+        batch.notes += self.times.warnings
+        self.times.warnings.clear()
         batch.blocks.clear()  # or a megabyte would be kept until the next line comes
         taken = Taken(batch, outcome, until)
         if self.learning is not None:
@@ -100,10 +101,7 @@ class LogWork:
 
     def _time_of_last(self, block: Block) -> datetime:
         text = block.text
-        if block.starts is not None:
-            begin = block.starts[-1]
-        else:
-            begin = self.joiner.bounds(text, len(text) - 1)[0]
+        begin = block.starts[-1] if block.starts is not None else self.joiner.bounds(text, len(text) - 1)[0]
         fields = block.fields[-1] if block.fields is not None else None
         line = text[begin : begin + 4096].decode(errors="replace")
         said = self.parser.time(line, fields, block.written_by or block.read_at)
@@ -112,7 +110,9 @@ class LogWork:
     def _entries_in(self, block: Block) -> int:
         if block.starts is not None:
             return len(block.starts)
-        return block.text.count(b"\n")
+        if self.joiner.plain:
+            return block.text.count(b"\n")
+        return sum(1 for _ in self.joiner.entries(block.text))
 
     def next_change(self) -> datetime | None:
         """When time alone could next change something."""

@@ -97,7 +97,6 @@ class _Replay:
             self._decide(taken)
             report.notes += taken.batch.notes
             progress(work.source.counters.bytes)
-        report.notes += work.times.drain()
         report.lines, report.bytes = work.source.counters.lines, work.source.counters.bytes
         report.timeline.sort(key=lambda transition: transition.at)
         report.firing = [alert for alert in self._alerts.values() if alert.status is AlertStatus.FIRING]
