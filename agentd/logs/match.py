@@ -116,7 +116,7 @@ class Matcher:
 
     def entry(self, block: Block, index: int, times: Times) -> Entry:
         """The entry that holds this byte of the block."""
-        begin, end = bounds_of(block, self._joiner)(block.text, index)
+        begin, end = bounds_of(block, self._joiner)(index)
         entry = self._entry(block, begin, entry_text(block.text, begin, end))
         self._time(block, entry, times)
         return entry
