@@ -80,10 +80,8 @@ _RUBY_FRAME = re.compile(rb"[^\s:]{1,255}:\d{1,7}:in [`'](?!.*\([A-Z][\w:]*\)\s*
 _EXCEPTION = re.compile(
     rb"(?:[a-z_][\w$]*\.)+[A-Z][\w$]*(?:Exception|Error|Throwable|Failure|Fault|Interrupt|Timeout)(?:: |:?\s*$)"
 )
-_GO_LINE = re.compile(
-    rb"created by \S|exit status \d|\[signal |\[originating from |runtime stack:|"
-    rb"[\w./%-]{1,512}\.[^\s]{0,512}\(.{0,2000}\)\s*$"
-)
+_GO_CALL = re.compile(rb"(?=[^(\s]{0,512}\.)[^(\s]{1,512}+\(")
+_GO_LINE = re.compile(rb"created by \S|exit status \d|\[signal |\[originating from |runtime stack:")
 _NODE_FILE = re.compile(rb"(?:/|file://|node:|[A-Za-z]:\\)[^\s:]{1,1000}(?::[^\s:]{1,255})?:\d{1,7}\s*$")
 _RUST = re.compile(rb"thread '[^']{0,255}' (?:\(\d+\) )?panicked at ")
 
@@ -119,7 +117,7 @@ def _named(line: bytes) -> Kind:
         return Kind.NODE_FILE
     if b":in " in line[:400] and _RUBY_FRAME.match(line):
         return Kind.GOES_ON
-    if line.rstrip()[-1:] == b")" and _GO_LINE.match(line):
+    if line.endswith((b")", b")\r")) and _GO_CALL.match(line):
         return Kind.GO_LINE
     if b"." in line[:120] and _EXCEPTION.match(line):
         return Kind.EXCEPTION
@@ -151,7 +149,7 @@ def _of_g(line: bytes) -> Kind | None:
 def _go(line: bytes) -> Kind | None:
     if line.startswith((b"panic: ", b"fatal error: ")):
         return Kind.PANIC
-    return Kind.GO_LINE if _GO_LINE.match(line) else None
+    return Kind.GO_LINE if _GO_LINE.match(line) else None  # a call is seen later
 
 
 def _of_n(line: bytes) -> Kind | None:

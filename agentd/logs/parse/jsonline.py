@@ -81,6 +81,8 @@ def named(found: dict[str, Any], text: str, stamps: Stamps) -> dict[str, Any]:
             break
     if level := _level(found):
         found["level"] = level
+    else:
+        found.pop("level", None)  # null, a list: no level at all
     found["message"] = _message(found, text)
     return found
 

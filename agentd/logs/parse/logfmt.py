@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from agentd.logs.parse.bounds import MAX_KEY_CHARS, MAX_KEYS, clean, plain_number
@@ -18,6 +19,7 @@ from agentd.logs.parse.jsonline import named
 from agentd.logs.parse.shape import LOGFMT_HEAD
 from agentd.logs.parse.stamp import Stamps
 
+_MOST_PAIRS = 4 * MAX_KEYS  # the same key over and over is still a megabyte of pairs
 _PAIR = re.compile(r'([^\s="]++)(?:(=)(?:"((?:[^"\\]|\\.)*+)"|(\S*+)))?', re.DOTALL)
 _NESTED = re.compile(r'[\w.@/-]{1,64}+=(?:"(?:[^"\\]|\\.)*+"|[^\s"]*+)\s++[\w.@/-]{1,64}+=', re.ASCII | re.DOTALL)
 
@@ -37,7 +39,7 @@ def taker(stamps: Stamps, *, strict: bool = False) -> Callable[[str], dict[str, 
 def pairs(text: str, *, strict: bool = False) -> dict[str, Any] | None:
     """The pairs in order; None when strict and something else stands between them."""
     found: dict[str, Any] = {}
-    for match in _PAIR.finditer(text):
+    for match in islice(_PAIR.finditer(text), _MOST_PAIRS):
         key, is_pair, quoted, bare = match.groups()
         if is_pair is None:
             if strict:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -37,6 +38,7 @@ from agentd.logs.parse.shape import (
 _DAY = timedelta(days=1)
 _SKEW = timedelta(minutes=10)
 _CACHED = 4096
+_TIME_KEYS_TRIED = 16
 _ENDS = frozenset(["", " ", "\t", "\n", "\r", "]", ")", "|", ";", '"'])
 _YEARS_BACK = 9  # over a leap day left out (1900, 2100)
 
@@ -119,8 +121,9 @@ class Stamps:
             moment = self._iso(text, start, written_by)
             if moment is not None:
                 return moment
-        for match in JSON_TIME.finditer(text):
-            if text.find("{", 1, match.start()) >= 0:
+        nested = text.find("{", 1)
+        for match in islice(JSON_TIME.finditer(text), _TIME_KEYS_TRIED):
+            if 0 <= nested < match.start():
                 return self._of_nested_json(text, written_by)
             kind = match.lastgroup
             if kind == "text":
@@ -154,7 +157,7 @@ class Stamps:
             self._last, self._pos = self._found
             return moment
         if LOGFMT_HEAD.match(text):
-            for match in LOGFMT_TIME.finditer(text, 0, 4096):
+            for match in islice(LOGFMT_TIME.finditer(text, 0, 4096), _TIME_KEYS_TRIED):
                 value = match["text"] or match["bare"] or ""
                 if match["key"] == "date" and match["clock"]:
                     value = f"{value} {match['clock']}"
