@@ -22,6 +22,7 @@ from agentd.config import checks, environment, unserved
 from agentd.config.checks import Compiler, Entry, Names
 from agentd.config.complaints import Locate, did_you_mean, known_keys, problems_of
 from agentd.config.document import Document, KeyPath, Place, dotted, read_document
+from agentd.config.log_checks import check_log
 from agentd.config.models import Config
 from agentd.config.references import SecretCheck
 from agentd.config.watches import Defaults, Watch, complete, watch_model
@@ -329,6 +330,7 @@ class _Load:
             self._add(checks.check_source(entry, KINDS))
             self._add(checks.check_schedule(entry, entry.raw.get("cron"), entry.whole.get("timezone")))
             self._add(checks.check_conditions(entry, KINDS, self.compiler, conditions))
+            self._add(check_log(entry))
             self._add(secrets.problems(entry.raw, entry.path, entry.locate, watch))
             is_probe = any(kind in entry.raw for kind in KINDS)
             self._add(unserved.unserved_in_watch(entry.raw, entry.path, entry.locate, is_probe))
