@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 from urllib.parse import parse_qsl, urlsplit
 
 import click
@@ -17,7 +19,11 @@ from agentd.cli import COMMANDS, cli
 from agentd.condition import judge
 from agentd.config import unserved
 from agentd.config.loader import load
+from agentd.daemon.assemble import open_log_watch, try_log
+from agentd.logs.settings import RuleType
+from agentd.pipeline.replay import replay
 from agentd.records import Observation, Verdict
+from agentd.testing import FakeClock
 from agentd.watch import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +52,7 @@ def test_configurations_load_without_a_warning(text: str, tmp_path: Path) -> Non
     loaded = load(path, environment={**SECRETS, "BACKUP_TOKEN": "0123456789abcdef"})
 
     assert [str(problem) for problem in loaded.warnings if "nobody is told" not in str(problem)] == []
-    assert loaded.config.probes
+    assert loaded.config.probes or loaded.config.logs
 
 
 MDSTAT = """\
@@ -126,6 +132,36 @@ def test_what_is_not_there_is_said_and_nothing_else() -> None:
         "group_wait",
         "group_interval",
     }
+
+
+AUTH_LOG = "".join(
+    f"Nov 20 09:{n:02}:00 web-1 sshd[{n}]: Failed password for root from 192.0.2.{n % 2} port {n} ssh2\n"
+    for n in range(12)
+)
+
+
+def test_the_first_log_rule_fires_once_for_each_address(tmp_path: Path) -> None:
+    """What a newcomer tries first must do what the text beside it says."""
+    (text,) = (block for block in blocks("yaml") if "bruteforce" in block)
+    (tmp_path / "agentd.yaml").write_text(text)
+    (tmp_path / "auth.log").write_text(AUTH_LOG)
+    config = load(tmp_path / "agentd.yaml", environment=SECRETS).config
+    ssh = config.logs[0]
+    clock = FakeClock(datetime(2026, 11, 21, tzinfo=UTC))
+    watch, work = open_log_watch(ssh, config, clock, "web-1").watch, try_log(ssh, tmp_path / "auth.log", clock)
+
+    report = replay(watch, work, instance="web-1", show=5, missed=True)
+
+    assert [(event.alert.rule, event.alert.by["ip"], event.after.value) for event in report.timeline] == [
+        ("bruteforce", "192.0.2.0", "firing"),
+        ("bruteforce", "192.0.2.1", "firing"),
+    ]
+    assert (report.matched, report.missed) == (12, 0)
+
+
+def test_every_type_of_rule_is_in_the_table() -> None:
+    """A rule that nobody knows of is used by nobody."""
+    assert [name for name in get_args(RuleType) if f"`{name}`" not in README] == []
 
 
 def test_every_kind_of_probe_is_in_the_table() -> None:

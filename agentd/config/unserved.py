@@ -41,10 +41,7 @@ ROOT: dict[KeyPath, str] = {
 }
 
 WATCH: dict[str, str] = {
-    "log": "log files; the watch does not run",
-    "journal": "the journal; the watch does not run",
     "goal": "goals; the watch does not run",
-    "rules": "log rules",
     "investigate": "investigations; the alert itself is sent",
     "model": "language models",
     "tools": "agents",

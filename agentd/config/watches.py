@@ -159,7 +159,7 @@ def complete(raw: dict[str, Any], defaults: Mapping[str, Any], kinds: Mapping[st
     kind = next((kinds[name] for name in kinds if name in raw), None)
     heartbeat = kind is not None and kind.name == "heartbeat"
     scheduled = any(raw.get(key) is not None for key in ("every", "cron")) or bool(raw.get("on"))
-    if (scheduled or heartbeat) and "every" not in raw:
+    if (scheduled or heartbeat or "log" in raw or "journal" in raw) and "every" not in raw:
         whole.pop("every", None)
     if heartbeat:
         # Its grace is the patience; a silence that outlasts it is certain, and so is a beat that ends it.

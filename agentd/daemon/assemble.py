@@ -150,7 +150,16 @@ def open_log_watch(config: WatchConfig, whole: Config, clock: Clock, instance: s
         # Here, not above: a daemon that watches no log loads none of its libraries.
         from agentd.logs.opening import open_log
 
-        return open_log(config.name, source, config.rules, clock=clock, timezone=config.timezone, memory=memory)
+        every_s = config.every.total_seconds() if config.every is not None else None
+        return open_log(
+            config.name,
+            source,
+            config.rules,
+            clock=clock,
+            timezone=config.timezone,
+            memory=memory,
+            every_s=every_s,
+        )
 
     rules = {
         rule.name: LogRule(

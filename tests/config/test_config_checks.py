@@ -219,20 +219,20 @@ def test_a_model_that_falls_back_on_nothing_is_told(folder: Folder) -> None:
 
 
 def test_what_is_not_done_yet_is_warned_of(folder: Folder) -> None:
-    """Nobody may rely on a mute, a route or a log rule that does nothing."""
+    """Nobody may rely on a mute, a route or an investigation that does nothing."""
     warnings = folder.warnings(
         """
         webhooks: {ops: {url: "https://a.example/"}, pager: {url: "https://b.example/", format: pagerduty}}
         alerting: {notify: [ops, pager], routes: [{when: 'severity == "info"', notify: [ops]}]}
         watches:
-          - {name: a, log: {files: [/x]}, rules: [{name: r, type: any, match: x}]}
+          - {name: a, log: {files: [/x]}, rules: [{name: r, type: any, match: x}], investigate: why}
           - {name: b, tcp: {host: a.example, port: 1}, depends_on: [c], missed: once}
           - {name: c, tcp: {host: a.example, port: 1}, on: [startup, "alert:b"]}
         """
     )
 
     assert set(warnings) == {
-        *("webhooks.pager.format", "alerting.routes", "watches[0].log", "watches[0].rules"),
+        *("webhooks.pager.format", "alerting.routes", "watches[0].investigate"),
         *("watches[1].depends_on", "watches[1].missed", "watches[2].on[1]"),
     }
 
