@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from operator import eq
 
-from agentd.logs.templates.likeness import Likeness, compare
-from agentd.logs.templates.masks import WILD, Kind, look, widened
+from agentd.logs.templates.likeness import WORTH, Likeness, compare
+from agentd.logs.templates.masks import WILD, Kind, covers, look
 from agentd.logs.templates.table import Template
 
 _CANDIDATES = 64
 _COMPARED = 16
+_HEADED = 6
+"""So many templates must have a token at one place before it can be part of a header."""
 
 Tokens = tuple[str, ...]
 
@@ -27,20 +29,27 @@ class Grove:
     def __init__(self) -> None:
         self._exact: dict[Tokens, Template] = {}
         self._at: dict[tuple[int, int, str], dict[Template, None]] = {}
+        self._standing: dict[tuple[int, str], int] = {}
+        self._size = 0
 
     def add(self, template: Template) -> None:
-        """Take in a template whose tokens are no other's."""
+        """Take in a template."""
         self._exact.setdefault(template.tokens, template)
-        length = len(template.tokens)
-        for at, token in enumerate(template.tokens):
+        template.faces = faces(template.tokens)
+        length = len(template.faces)
+        for at, token in enumerate(template.faces):
             if _holds(token):
                 self._at.setdefault((length, at, token), {})[template] = None
+                self._standing[at, token] = self._standing.get((at, token), 0) + 1
+        self._size += 1
 
     def remove(self, template: Template) -> None:
         if self._exact.get(template.tokens) is template:
             del self._exact[template.tokens]
-        for at, token in enumerate(template.tokens):
-            self._forget(template, at, token)
+        for at, token in enumerate(template.faces):
+            if _holds(token):
+                self._forget(template, at, token)
+        self._size -= 1
 
     def exact(self, tokens: Tokens) -> Template | None:
         return self._exact.get(tokens)
@@ -49,9 +58,10 @@ class Grove:
         """
         The template that the line belongs to, if there is one, and all that were compared.
         """
+        weights = self._weights(tokens)
         best: Template | None = None
         rank: tuple[float, float, int] = (0.0, 0.0, 0)
-        compared = [(template, compare(template.tokens, tokens)) for template in self._candidates(tokens)]
+        compared = [(template, compare(template.tokens, tokens, weights)) for template in self._candidates(tokens)]
         for template, likeness in compared:
             if not likeness.told and likeness.fits and likeness.weight > 0:
                 this = (likeness.weight - likeness.cost, likeness.weight, -template.order)
@@ -59,26 +69,43 @@ class Grove:
                     best, rank = template, this
         return best, compared
 
-    def widen(self, template: Template, tokens: Iterable[str]) -> bool:
-        """Let the template stand for these tokens too. True when its pattern changed."""
-        wider = list(template.tokens)
-        for at, (ours, theirs) in enumerate(zip(template.tokens, tokens, strict=True)):
-            if ours != theirs:
-                wider[at] = widened(ours, theirs)
-        changed = tuple(wider)
-        if changed == template.tokens:
-            return False
+    def change(self, template: Template, tokens: Tokens) -> None:
+        """Give the template wider tokens; they may be another's, see `covered`."""
         self.remove(template)
-        template.tokens = changed
+        template.tokens = tokens
         self.add(template)
-        return True
+
+    def _weights(self, tokens: Tokens) -> list[float]:
+        """What each token is worth: little at the begin of a line, where most templates have it, as headers do."""
+        weights = [WORTH[look(token).kind] for token in tokens]
+        many = max(_HEADED, 0.4 * self._size)
+        for at, token in enumerate(faces(tokens)):
+            if weights[at] == 1.0:
+                if self._standing.get((at, token), 0) < many:
+                    break
+                weights[at] = 0.1
+        return weights
+
+    def covered(self, template: Template) -> list[Template]:
+        """Others that say nothing that the template, having become wider, does not say too."""
+        twin = self._exact[template.tokens]
+        return [
+            other
+            for other in dict.fromkeys([twin, *self._candidates(template.tokens)])
+            if other is not template
+            and all(
+                ours == theirs or (WILD in ours and covers(ours, theirs))
+                for ours, theirs in zip(template.tokens, other.tokens, strict=True)
+            )
+        ]
 
     def _candidates(self, tokens: Tokens) -> list[Template]:
         """Templates that share words with the line, most words first; those who share only frequent words may miss."""
         length = len(tokens)
+        shown = faces(tokens)
         postings = [
             found
-            for at, token in enumerate(tokens)
+            for at, token in enumerate(shown)
             if _holds(token) and (found := self._at.get((length, at, token))) is not None
         ]
         if not postings:
@@ -98,22 +125,29 @@ class Grove:
             return list(candidates)
         ranked = sorted(
             candidates,
-            key=lambda template: (-sum(map(eq, template.tokens, tokens)) - _wilds(template), template.order),
+            key=lambda template: (-sum(map(eq, template.faces, shown)) - _wilds(template), template.order),
         )
         return ranked[:_COMPARED]
 
     def _forget(self, template: Template, at: int, token: str) -> None:
         key = (len(template.tokens), at, token)
-        found = self._at.get(key)
-        if found is not None:
-            found.pop(template, None)
-            if not found:
-                del self._at[key]
+        found = self._at[key]
+        del found[template]
+        if not found:
+            del self._at[key]
+        left = self._standing[at, token] = self._standing[at, token] - 1
+        if not left:
+            del self._standing[at, token]
 
 
 def _holds(token: str) -> bool:
     """Whether a token is worth an index entry: it does not vary."""
-    return WILD not in token and Kind.VARIABLE < look(token).kind < Kind.MARK
+    return Kind.VARIABLE < look(token).kind < Kind.MARK
+
+
+def faces(tokens: Tokens) -> Tokens:
+    """The tokens, with no difference made between kinds of placeholders."""
+    return tuple([look(token).any for token in tokens])
 
 
 def _wilds(template: Template) -> float:

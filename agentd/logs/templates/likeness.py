@@ -10,38 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from agentd.logs.templates.masks import WILD, Kind, covers, look
+from agentd.logs.templates.masks import TELLING, WILD, Kind, covers, look
 
 BUDGET = 0.4
 """A difference may cost so much for each word that is the same."""
 
-# A value that stands behind one of these says what happened, not to whom.
-_TELLING = frozenset(
-    {
-        "msg",
-        "message",
-        "event",
-        "error",
-        "err",
-        "reason",
-        "text",
-        "title",
-        "type",
-        "level",
-        "lvl",
-        "severity",
-        "action",
-        "op",
-        "method",
-        "state",
-        "status",
-    }
-)
 _LINKS = frozenset(
     {"from", "by", "to", "on", "at", "in", "for", "of", "with", "via", "as", "and", "is", "was", "has", "had", "into"}
 )
-_PEOPLE = frozenset({"user", "username", "login", "account", "host", "hostname"})
+_PEOPLE = frozenset({"user", "username", "login", "account", "host", "hostname", "client"})
+_NO_WORD = (Kind.VARIABLE, Kind.MARK)
 _COST = {Kind.VARIABLE: 0.0, Kind.MIXED: 0.15, Kind.NAME: 0.3, Kind.WORD: 0.5}
+WORTH = {Kind.VARIABLE: 0.0, Kind.MIXED: 1.0, Kind.NAME: 1.0, Kind.WORD: 1.0, Kind.LABEL: 1.0, Kind.MARK: 0.2}
+"""What a token that is the same says."""
 
 
 class Likeness(NamedTuple):
@@ -59,59 +40,75 @@ class Likeness(NamedTuple):
         return self.cost <= BUDGET * self.weight
 
 
-def compare(pattern: Sequence[str], line: Sequence[str]) -> Likeness:
-    """Compare a line with a pattern of the same number of tokens."""
+def compare(pattern: Sequence[str], line: Sequence[str], weights: Sequence[float]) -> Likeness:
+    """
+    Compare a line with a pattern of the same number of tokens.
+
+    weights: what each token of the line is worth when the pattern has it too.
+    """
     weight = cost = 0.0
     told: list[int] = []
     for at, (ours, theirs) in enumerate(zip(pattern, line, strict=True)):
         if ours == theirs:
-            kind = look(ours).kind
-            weight += 0.0 if kind is Kind.VARIABLE else 0.2 if kind is Kind.MARK else 1.0
+            weight += weights[at]
+            continue
+        seen, saw = look(ours), look(theirs)
+        if seen.any == saw.any:
+            weight += weights[at]
         elif WILD in ours and covers(ours, theirs):
-            kind = look(theirs).kind
-            cost += 0.0 if kind <= Kind.MIXED else 0.1
-            if ours != WILD and look(ours).key:
-                weight += 0.5
+            cost += 0.0 if saw.kind <= Kind.MIXED else 0.1
+            if seen.key:
+                weight += weights[at] / 2
         else:
             price = _price(pattern, line, at)
             if price is None:
                 told.append(at)
             else:
                 cost += price
-                if look(ours).key and look(ours).key == look(theirs).key:
-                    weight += 0.5
+                if seen.key and seen.key == saw.key:
+                    weight += weights[at] / 2
     return Likeness(weight, cost, tuple(told))
 
 
 def _price(pattern: Sequence[str], line: Sequence[str], at: int) -> float | None:
     ours, theirs = look(pattern[at]), look(line[at])
     if ours.key and ours.key == theirs.key:
-        telling = ours.key.strip("\"'=:[({<.").lower() in _TELLING
+        telling = ours.key.strip("\"'=:[({<.").lower() in TELLING
         return None if telling and ours.kind > Kind.MIXED and theirs.kind > Kind.MIXED else 0.2
+    if ours.key and theirs.key and ours.key != theirs.key and (ours.key[-1] == "=" or '"' in ours.key):
+        return None
     low, high = min(ours.kind, theirs.kind), max(ours.kind, theirs.kind)
-    if high is Kind.MARK or (high is Kind.LABEL and low > Kind.MIXED):
+    if high is Kind.MARK:
+        return 0.3 if pattern[at] == "-" or line[at] == "-" else None
+    if high is Kind.LABEL and low > Kind.MIXED:
         return None
     if high is Kind.LABEL:
         return 0.5
     if low is Kind.WORD:
         return 0.3 if _is_named(pattern, line, at) else None
-    return _COST[low] + _COST[high] if low is not Kind.VARIABLE else 0.5 * _COST[high]
+    if high is Kind.WORD and (_bare(pattern[at]).isupper() or _bare(line[at]).isupper()) and low is not Kind.VARIABLE:
+        return None
+    return _COST[low] + _COST[high]
 
 
 def _is_named(pattern: Sequence[str], line: Sequence[str], at: int) -> bool:
     """Whether the words around say that a plain word is a value: `user X from`, `name = X`, `'X'`."""
     ours, theirs = pattern[at], line[at]
-    if look(ours).wrapped and look(theirs).wrapped:
+    if look(ours).quoted and look(theirs).quoted:
         return True
-    if _bare(ours).isupper() or _bare(theirs).isupper() or not at:
+    if not at or any(_bare(one).isupper() or _bare(one).endswith(("ed", "ing")) for one in (ours, theirs)):
         return False
     before = line[at - 1].lower()
+    if look(ours).bracketed and look(theirs).bracketed and before in _LINKS:
+        return True
     if before.endswith("="):
         return True
     behind = line[at + 1].lower() if at + 1 < len(line) else ""
     tied = behind in _LINKS or behind.startswith(("(", "[")) or (bool(behind) and look(behind).kind is Kind.VARIABLE)
+    if look(line[at - 1]).kind in _NO_WORD and behind and look(behind).kind in _NO_WORD:
+        return True
     if before in _PEOPLE:
-        return tied or (at > 1 and line[at - 2].lower() in _LINKS) or not behind
+        return tied or (at > 1 and line[at - 2].lower() in _LINKS)
     return before in ("for", "from", "by") and tied
 
 

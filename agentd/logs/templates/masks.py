@@ -55,8 +55,47 @@ _DATE = re.compile(
     rf"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?(?:(?:{_MONTHS}) <num>,?|<num> (?:{_MONTHS}))"
     r"(?: <num>,?)? <time>(?: [A-Z]{3,4}(?= <num>))?(?: <num>(?= |$))?"
 )
-_MEASURE = re.compile(r"<num> (?:[kKMGTP]i?B|B|bytes?)(?= |[),;.\]]|$)(?: \(<num>\))?")
+_MEASURE = re.compile(r"<num> (?:[kKMGTP]i?B|B|bytes?)(?= |[),;.\]]|$)(?: \(<num>(?: [kKMGTP]?i?B)?\))?")
 _SPAN = re.compile(r"<?<num> (?:[mun]?s|secs?|seconds?|mins?|minutes?|hours?|days?|milliseconds?)(?= |[),;.\]]|$)")
+
+
+# A text in quotes is a value, save for what tells what happened: `msg="..."`, `"GET / HTTP/1.1"`.
+_QUOTED = re.compile(
+    r"""(?:(?P<key>"[\w.@/-]{1,40}"|(?<!\w)[A-Za-z_][\w.]{0,40})\s?[:=]\s?)?"(?P<text>(?:[^"\\]|\\.)*)\""""
+    r"""|(?<!\w)'(?P<single>[^'\s]*\s[^']*)'(?!\w)"""
+)
+_REQUEST = re.compile(r"[A-Z]{3,8} \S+ [A-Z]{3,5}/0")
+TELLING = frozenset(
+    {
+        "msg",
+        "message",
+        "event",
+        "error",
+        "err",
+        "reason",
+        "text",
+        "title",
+        "type",
+        "level",
+        "lvl",
+        "severity",
+        "action",
+        "op",
+        "method",
+        "state",
+        "status",
+    }
+)
+"""A value behind one of these keys says what happened, not to whom."""
+
+
+def _quoted(match: re.Match[str]) -> str:
+    if match["single"] is not None:
+        return "'<str>'"
+    key, text = match["key"], match["text"]
+    if len(text.split(None, 1)) < 2 or _REQUEST.match(text) or (key and key.strip('"').lower() in TELLING):
+        return match[0]
+    return f'{match[0][: match.start("text") - match.start()]}<str>"'
 
 
 class Words(dict[str, str]):
@@ -85,6 +124,8 @@ _masked = _words.__getitem__
 def skeleton(line: bytes) -> str:
     """The line's words, masked one by one, with single spaces between; "" for a blank line."""
     text = line[:LONGEST_TEXT].translate(_FLATTEN).decode("utf-8", "replace")
+    if '"' in text or "'" in text:
+        text = _QUOTED.sub(_quoted, text)
     return " ".join(map(_masked, text.split()))
 
 
@@ -105,7 +146,7 @@ def tokens(skeleton: str) -> tuple[str, ...]:
     for token in skeleton.split(" ", MOST_TOKENS * 4):
         if "<" in token:
             bare = token.rstrip(",;|")
-            if bare == before or (before and look(bare).kind == look(before).kind == Kind.VARIABLE):
+            if bare == before or (before and _BARE.fullmatch(bare) and _BARE.fullmatch(before)):
                 found[-1] = token
                 before = bare
                 continue
@@ -136,14 +177,18 @@ class Look(NamedTuple):
     kind: Kind
     key: str
     """`user=` of `user=root`; `"user":` of JSON."""
-    wrapped: bool
-    """Quoted or in brackets."""
+    quoted: bool
+    bracketed: bool
+    any: str
+    """The token with `<*>` for each placeholder in it."""
 
 
-_VARIABLE = re.compile(r"""[\[({<"'`#@*=/\\-]*<(?:\*|[a-z]+)>[\])}>"'`.,;:|%!?]*""")
+_VARIABLE = re.compile(r"""[\[({<"'`#@*=/\\-]*<(?:\*|[a-z]+)>[\])}>"'`.,;:|%!?]*|(?:"-?"|'')[,;.:|]?""")
+_ROUND = re.compile(r"[\[(][^\[\]()]*[\])][,;.:|]?")
+_BARE = re.compile(r"<[a-z]+>")
 _PLACEHOLDER = re.compile(r"<(?:\*|[a-z]+)>")
 _KEY = re.compile(r"""[\[({"'.<]*[A-Za-z_][\w.-]{0,40}["']?(?:=|:(?=["'\w.<{\[(/-]))""")
-_WRAPPED = re.compile(r"""(?:"[^"]*"|'[^']*'|`[^`]*`|\[[^\[\]]*\]|\([^()]*\)|<[^<>]*>)[,;.:|]?""")
+_WRAPPED = re.compile(r"""(?:"[^"]*"|'[^']*'|`[^`']*['`])[,;.:|]?""")
 _WORD = re.compile(r"""[^\w\s]*[^\W\d_]+(?:['\u2019-][^\W\d_]+)*[^\w\s]*""")
 
 
@@ -158,7 +203,8 @@ class _Looks(dict[str, Look]):
 def _look(token: str) -> Look:
     key = _KEY.match(token) if "=" in token or ":" in token else None
     name = key.group() if key and key.end() < len(token) else ""
-    wrapped = len(token) > 2 and _WRAPPED.fullmatch(token) is not None
+    quoted = len(token) > 2 and _WRAPPED.fullmatch(token) is not None
+    bracketed = len(token) > 2 and _ROUND.fullmatch(token) is not None
     if _VARIABLE.fullmatch(token):
         kind = Kind.VARIABLE
     elif "<" in token and _PLACEHOLDER.search(token):
@@ -171,7 +217,7 @@ def _look(token: str) -> Look:
         kind = Kind.LABEL
     else:
         kind = Kind.NAME
-    return Look(kind, name, wrapped)
+    return Look(kind, name, quoted, bracketed, _PLACEHOLDER.sub(WILD, token) if "<" in token else token)
 
 
 look = _Looks().__getitem__
@@ -180,24 +226,22 @@ look = _Looks().__getitem__
 def widened(first: str, second: str) -> str:
     """One token that stands for both: what they share at either end as far as it is punctuation or a key, and `<*>`."""
     a, b = look(first), look(second)
-    head = a.key if a.key and a.key == b.key else ""
-    if not head:
-        at = 0
-        for x, y in zip(first, second, strict=False):
-            if x != y or x not in "([{\"'`":
-                break
-            at += 1
-        head = first[:at]
+    at = len(a.key) if a.key == b.key else 0
+    while at < min(len(first), len(second)) and first[at] == second[at] and first[at] in "([{\"'`":
+        at += 1
+    head = first[:at]
     tail = ""
     room = min(len(first), len(second)) - len(head)
     for x, y in zip(reversed(first), reversed(second), strict=False):
         if x != y or x not in ")]}\"'`.,;:|" or len(tail) >= room:
             break
         tail = x + tail
+    if min(len(first), len(second)) == len(head) + len(tail):
+        return WILD
     return head + WILD + tail
 
 
 def covers(wide: str, token: str) -> bool:
     """Whether a widened token stands for `token` too."""
     head, _, tail = wide.partition(WILD)
-    return token.startswith(head) and token.endswith(tail) and len(token) >= len(head) + len(tail)
+    return token.startswith(head) and token.endswith(tail) and (wide == WILD or len(token) > len(head) + len(tail))

@@ -21,7 +21,7 @@ from itertools import accumulate
 from typing import Generic, TypeVar
 
 from agentd.logs.templates.grove import Grove, Tokens, siblings
-from agentd.logs.templates.masks import LONGEST_TEXT, skeleton, tokens
+from agentd.logs.templates.masks import LONGEST_TEXT, skeleton, tokens, widened
 from agentd.logs.templates.table import (
     ESTABLISHED,
     LONGEST_SAMPLE,
@@ -237,15 +237,9 @@ class Miner:
         is_new = False
         if template is None:
             template, compared = self._grove.nearest(words)
-            if template is None:
-                family = siblings(compared, words)
-                if family:
-                    template = min(family, key=lambda one: one.order)
-                    for other in family:
-                        if other is not template:
-                            self._merge(other, template)
-            if template is not None:
-                self._widen(template, words)
+            family = siblings(compared, words) if template is None else [template]
+            if family:
+                template = self._unite(family, words)
             else:
                 template, is_new = self._plant(words, at), True
         self._skeletons.put(bones, template)
@@ -269,16 +263,25 @@ class Miner:
                 return id
             attempt += 1
 
-    def _widen(self, template: Template, words: Tokens) -> None:
-        if self._grove.widen(template, words):
-            self._changed[template.id] = template
-            twin = self._grove.exact(template.tokens)
-            if twin is not None and twin is not template:
-                self._merge(twin, template)
-                self._grove.add(template)
+    def _unite(self, family: list[Template], words: Tokens) -> Template:
+        """Make these one, for the words too and whatever it then covers. The oldest identity stays."""
+        wide = words
+        for one in family:
+            wide = tuple(
+                ours if ours == theirs else widened(ours, theirs) for ours, theirs in zip(one.tokens, wide, strict=True)
+            )
+        while True:
+            eldest = min(family, key=lambda one: one.order)
+            for other in family:
+                if other is not eldest:
+                    self._merge(other, eldest)
+            if eldest.tokens == wide:
+                return eldest
+            self._grove.change(eldest, wide)
+            self._changed[eldest.id] = eldest
+            family = [eldest, *self._grove.covered(eldest)]
 
     def _merge(self, other: Template, into: Template) -> None:
-        """Two turned out to be one: the older identity stays."""
         self._drop(other, into.id)
         other.into = into
         into.take_over(other)
@@ -286,8 +289,6 @@ class Miner:
         self._merged[other.id] = into.id
         if len(self._merged) > 4 * self._most:
             del self._merged[next(iter(self._merged))]
-        if len(into.tokens) == len(other.tokens):
-            self._widen(into, other.tokens)
 
     def _count(self, template: Template, lines: int, at: datetime) -> None:
         while template.into is not None:

@@ -85,6 +85,7 @@ class Template:
         "_rate_at",
         "_recent",
         "count",
+        "faces",
         "first_seen",
         "gone",
         "id",
@@ -99,6 +100,8 @@ class Template:
     def __init__(self, id: str, tokens: tuple[str, ...], order: int, first_seen: datetime) -> None:
         self.id = id
         self.tokens = tokens
+        self.faces = tokens
+        """See `grove.faces`."""
         self.order = order
         self.first_seen = first_seen
         self.last_seen = first_seen
