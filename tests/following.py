@@ -63,7 +63,8 @@ class Follower:
         self.placed: list[Line] = []
         self.blocks: list[Block] = []
         self.notes: list[str] = []
-        self.lost = 0
+        self.lost_before = 0
+        self._lost = 0
         self.source: Source = self._open()
 
     def _open(self) -> Source:
@@ -80,9 +81,15 @@ class Follower:
     def counters(self) -> Counters:
         return self.source.counters
 
+    @property
+    def lost(self) -> int:
+        """As counted by what was committed, over all restarts."""
+        return self.lost_before + self._lost
+
     def restart(self) -> None:
         """Killed, and started again with what was committed last."""
-        self.lost += self.counters.lost
+        self.lost_before += self._lost
+        self._lost = 0
         asyncio.run(self.source.close())
         self.source = self._open()
 
@@ -103,6 +110,7 @@ class Follower:
             else:
                 self.positions[stream] = position
         self.notes += batch.notes
+        self._lost = self.counters.lost
         for block in batch.blocks:
             self.blocks.append(block)
             self.lines += lines_of(block)

@@ -65,8 +65,9 @@ class Lineage:
 
     def position(self) -> str:
         position: dict[str, Any] = {"v": 1, "current": None if self.current is None else self.current.mark()}
-        if self.old:
-            position["old"] = [part.mark() for part in self.old]
+        # Of one that was empty we know the inode alone, which may be another's by the next start.
+        if old := [part.mark() for part in self.old if part.head_bytes]:
+            position["old"] = old
         if self.past:
             position["past"] = self.past
         if self.gone_at is not None:
@@ -153,6 +154,16 @@ class Lineage:
         part.done = part.final = False
         self.current = part
         self._note_seen(part, seen)
+
+    def inherit(self, others: list[Lineage]) -> None:
+        """Those were the rotated siblings of this file, which was not there yet: go on behind the newest of them."""
+        parts = [part for other in others for part in other.parts]
+        self.current = max(
+            (other.current for other in others if other.current is not None), key=lambda part: part.mtime_ns
+        )
+        self.current.live = False
+        self.old = [part for part in parts if part is not self.current]
+        self.past = [entry for other in others for entry in other.past][:_MOST_PAST]
 
     def let_go(self, part: Part) -> None:
         """Another stream reads on in this part."""
@@ -247,9 +258,9 @@ class Lineage:
             return
         least = 0 if part.packed or part.final else part.offset
         shrunk = seen.st_size < part.size or seen.st_size < least
-        # Written and cut between two looks: nothing was read from it, so only the time tells.
-        emptied = not seen.st_size and not part.size
-        if part is self.current and (shrunk or emptied):
+        # It was empty, and may have been filled and cut since: only the time of a copy tells.
+        unknown = not part.offset and not part.head_bytes and not part.size
+        if part is self.current and (shrunk or unknown):
             self._cut_back(part, seen)
             return
         self._note_seen(part, seen)
@@ -328,14 +339,19 @@ class Lineage:
         return False
 
     def _places(self, part: Part) -> Iterable[tuple[str, tuple[int, int]]]:
-        for path in dict.fromkeys((part.path, self.path, part.real or part.path)):
+        named = (part.path, self.path, part.real) if part is self.current else (part.path, part.real)
+        for path in dict.fromkeys(name for name in named if name is not None):
+            if path == self.path and part is not self.current:
+                continue
             try:
                 seen = os.stat(path)
             except OSError:
                 continue
             yield path, (seen.st_dev, seen.st_ino)
         for sibling in self._siblings()[0]:
-            yield sibling.path, sibling.identity
+            # Of a file that was empty we know the inode alone, and that may have become another's.
+            if part.head_bytes or not (sibling.identity == part.identity and self._is_known(sibling, part)):
+                yield sibling.path, sibling.identity
 
     def _settle_old(self, part: Part) -> None:
         found = self._find_again(part) or self._find_copy(part)
@@ -354,11 +370,11 @@ class Lineage:
             current.live = False
             self._go_on()
             return
-        if identity is not None and seen is not None and identity[1] == current.ino:
+        if identity is not None and identity[1] == current.ino:
             # The device's number alone may be another after a boot.
             current.dev = identity[0]
-            if not current.offset and not current.head_bytes and self._begin_at_unknown(current, seen):
-                return
+        if not current.offset and not current.head_bytes and self._begin_at_unknown(current):
+            return
         if self._find_again(current) or (not current.done and self._find_copy(current)):
             current.settled = True
             current.live = current.identity == identity
@@ -387,17 +403,26 @@ class Lineage:
         if current.done:
             self._go_on()
             return
+        current.done = True
         self._lose(f"{self.id}: the file that was read before is gone; what was added to it last may be missed")
         self._go_on()
 
-    def _begin_at_unknown(self, current: Part, seen: os.stat_result) -> bool:
-        """It was empty, and may have been filled and cut while nobody looked: only the time of a copy tells."""
-        candidate = self._newer_than(current, known=False)
+    def _begin_at_unknown(self, current: Part) -> bool:
+        """It was empty, and may have been filled and cut while nobody looked."""
+        candidate = self._copy_of_unread(current)
         if candidate is None:
             return False
         current.settled = True
         self.current = candidate
         return True
+
+    def _copy_of_unread(self, part: Part) -> Part | None:
+        """
+        What may have been copied from `part` when it was still unread: only the time tells, for it was empty.
+
+        When it was rotated away itself since, only what comes before it counts.
+        """
+        return self._newer_than(part, known=False, before=self._among(self._siblings()[0], part))
 
     def _find_copy(self, part: Part) -> bool:
         """Our place in a file of another inode: a copy, the packed form, or what was put back from one."""
@@ -444,20 +469,20 @@ class Lineage:
 
     def _cut_back(self, part: Part, seen: os.stat_result) -> None:
         """The file is the same and its beginning is not ours: cut, or written anew. The rest may lie in a copy."""
-        nothing_read = not part.offset and not part.head_bytes
+        if not part.offset and not part.head_bytes:
+            candidate = self._copy_of_unread(part)
+            if candidate is not None:
+                self._means.counters.cut_back += 1
+                part.close(self._means)
+                self.current = candidate
+            else:
+                self._note_seen(part, seen)
+            return
         before = Part.restored(self.path, part.mark())
         before.settled = True
         before.mtime_ns = part.mtime_ns
         before.grown_at = self._mono
         part.close(self._means)
-        if nothing_read:
-            candidate = self._newer_than(before, known=False)
-            if candidate is not None:
-                self._means.counters.cut_back += 1
-                self.current = candidate
-            else:
-                self._begin_again(before, seen)
-            return
         self._means.counters.cut_back += 1
         if self._find_copy(before):
             before.final = True
@@ -520,17 +545,15 @@ class Lineage:
                 self._retire(self.old[0])
         return True
 
-    def _newer_than(self, part: Part, *, known: bool) -> Part | None:
+    def _newer_than(self, part: Part, *, known: bool, before: Sibling | None = None) -> Part | None:
         """
         What was written next after `part`, from its beginning; the named file at last. None: nothing, or not clear yet.
 
         known: `part` itself may be among the siblings, and tells how they are named; else only times tell, and None
-        is given when only the named file is left.
+        is given when only the named file is left. before: and what is newer than this does not count.
         """
         siblings, still = self._siblings()
-        here = next((sibling for sibling in siblings if sibling.identity == part.identity), None) if known else None
-        if known and here is None and part.head_bytes:
-            here = next((sibling for sibling in siblings if self._same(sibling, part)), None)
+        here = self._among(siblings, part) if known else None
         if here is not None:
             if part.path != here.path and part.identity == here.identity:
                 part.path = here.path
@@ -539,7 +562,9 @@ class Lineage:
             newer = [
                 sibling
                 for sibling in siblings
-                if sibling.style in ("number", "stamp", "old") and sibling.stat.st_mtime_ns >= part.mtime_ns
+                if sibling.style in ("number", "stamp", "old")
+                and sibling.stat.st_mtime_ns >= part.mtime_ns
+                and (before is None or (sibling.style == before.style and sibling.age > before.age))
             ]
             if known and not still and self._searched < _TRIES:
                 self._searched += 1
@@ -574,7 +599,7 @@ class Lineage:
     def _is_known(self, sibling: Sibling, part: Part) -> bool:
         if self._claimed(sibling.identity, sibling.path):
             return True
-        if any(sibling.identity == other.identity for other in self.old):
+        if any(sibling.identity == other.identity for other in self.old if other.settled):
             return True
         beginning = _beginning(sibling.path)
         if beginning is None:
@@ -588,6 +613,18 @@ class Lineage:
             and (other.head_bytes == HEAD or len(beginning) == other.head_bytes)
             for other in [*self.old, part]
         )  # fmt: skip
+
+    def _among(self, siblings: list[Sibling], part: Part) -> Sibling | None:
+        """The sibling that is this part, or its packed form."""
+        for sibling in siblings:
+            # While we hold it, its inode is nobody else's.
+            if sibling.identity == part.identity and (
+                part.is_open or (self._same(sibling, part) if part.head_bytes else not self._is_known(sibling, part))
+            ):
+                return sibling
+        if part.head_bytes:
+            return next((sibling for sibling in siblings if self._same(sibling, part)), None)
+        return None
 
     def _same(self, sibling: Sibling, part: Part) -> bool:
         beginning = _beginning(sibling.path)

@@ -72,6 +72,7 @@ class FileSource:
         self._owners: dict[tuple[int, int], str] | None = None
         self._gone: dict[str, str | None] = {}
         self._restart = bool(positions)
+        self._orphans: dict[str, list[str]] = {}
         self._restore(positions)
         if self._first:
             self._newest_ns = int(now().timestamp() * 1e9)
@@ -98,7 +99,7 @@ class FileSource:
                 self.counters.lost += 1
                 self._means.note(f"{stream}: the stored position cannot be read; the file is begun anew")
                 continue
-            self._lineages[path] = lineage
+            self._add(lineage)
             self._newest_ns = max([self._newest_ns, *(part.mtime_ns for part in lineage.parts)])
 
     def _lineage(self, path: str) -> Lineage:
@@ -109,6 +110,13 @@ class FileSource:
             lambda identity, at: self._is_claimed(path, identity, at),
             self._monotonic(),
         )
+
+    def _add(self, lineage: Lineage) -> Lineage:
+        self._lineages[lineage.path] = lineage
+        for base in outer_bases(lineage.path):
+            if base not in self._lineages and self._globs.naming(base):
+                self._orphans.setdefault(base, []).append(lineage.path)
+        return lineage
 
     # -- reading
 
@@ -215,10 +223,10 @@ class FileSource:
             if len(self._lineages) >= MOST_STREAMS:
                 self._crowded = f"more than {MOST_STREAMS} files match; {shown(path)} is not read"
                 break
-            lineage = self._lineages[path] = self._lineage(path)
+            lineage = self._add(self._lineage(path))
             if identity in owners:
                 self._hand_over(lineage, seen, *owners[identity])
-            else:
+            elif not self._inherit(lineage):
                 self._begin(lineage, seen, since_ns)
             owners.update({part.identity: (lineage, part) for part in lineage.parts})
         for lineage in self._lineages.values():
@@ -262,6 +270,21 @@ class FileSource:
         except OSError:
             return False
         return (named.st_dev, named.st_ino) == (seen.st_dev, seen.st_ino)
+
+    def _inherit(self, lineage: Lineage) -> bool:
+        """
+        The file appeared of which others that were there before are the rotated siblings: go on behind them.
+
+        Until then each was a stream of its own, for a name such as `worker.1` alone says nothing.
+        """
+        orphans = [self._lineages[path] for path in self._orphans.pop(lineage.path, ()) if path in self._lineages]
+        if not any(orphan.current is not None for orphan in orphans):
+            return False
+        lineage.inherit(orphans)
+        for orphan in orphans:
+            del self._lineages[orphan.path]
+            self._gone[orphan.id] = None
+        return True
 
     def _hand_over(self, lineage: Lineage, seen: os.stat_result, owner: Lineage, part: Part) -> None:
         """The file was renamed to a name that the patterns name too: its place goes with it."""
