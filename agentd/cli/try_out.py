@@ -88,7 +88,11 @@ def test(
 
 
 def _follows_a_log(loaded: Loaded, name: str) -> bool:
-    return any(watch.name == name and (watch.log or watch.journal) is not None for watch in loaded.config.watches)
+    for watch in loaded.config.watches:
+        if watch.name == name:
+            return (watch.log or watch.journal) is not None
+    names = ", ".join(sorted(watch.name for watch in loaded.config.watches)) or "none"
+    raise AgentdError(f"no watch {name!r}; the configuration has: {names}")
 
 
 def _replay(loaded: Loaded, name: str, file: Path | None, missed: bool, limit: int, output: str) -> None:
@@ -105,7 +109,6 @@ def _replay(loaded: Loaded, name: str, file: Path | None, missed: bool, limit: i
 
 
 def _open(loaded: Loaded, name: str) -> ProbeWatch:
-    names = {watch.name for watch in loaded.config.watches}
     clock = SystemClock()
     beats = Beats(clock)
     tools = ProbeTools(clock, KeyedBuckets(loaded.config.daemon.host_rate), beats)
@@ -116,9 +119,7 @@ def _open(loaded: Loaded, name: str) -> ProbeWatch:
             # Restored as of now: whatever has become late until this moment is late.
             beats.restore([_stored_beat(loaded, name)], clock.now())
         return watch
-    if name in names:
-        raise AgentdError(f"{name} cannot be tried: it is disabled, or this version does not run its source")
-    raise AgentdError(f"no watch {name!r}; the configuration has: {', '.join(sorted(names)) or 'none'}")
+    raise AgentdError(f"{name} cannot be tried: it is disabled, or this version does not run its source")
 
 
 def _stored_beat(loaded: Loaded, name: str) -> Beat:
