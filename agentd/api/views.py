@@ -82,6 +82,7 @@ def unplanned_watch_view(watch: Watch) -> dict[str, Any]:
         "severity": watch.severity.value,
         "labels": dict(watch.labels),
         "latency_ms": None,
+        "log": None,
         "checked_at": None,
         "next_at": None,
         "paused": False,

@@ -151,6 +151,7 @@ class Control:
             "severity": watch.policy.severity.value,
             "labels": dict(watch.policy.labels),
             "latency_ms": last.observation.values.get("latency_ms") if last else None,
+            "log": dict(last.observation.values) if last and isinstance(watch, LogWatch) else None,
             "checked_at": moment(last.at) if last else None,
             "next_at": moment(daemon.scheduler.next_run(watch.name)) if watch.name in daemon.plan.watches else None,
             "paused": paused is not None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentd.logs.port import Batch, Block, Ended, Hit, Occurrence, Outcome, Parser, Source
 from agentd.memory.logs import TemplateName
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from agentd.logs.rules import RuleEngine
 
 MAX_BATCH_BYTES = 1024 * 1024
+_RARE = ("truncated", "undecodable", "rotated", "cut_back", "lost")
+_RARE_IN_RULES = ("late", "evicted", "without_value")
 
 
 @dataclass(slots=True)
@@ -118,12 +120,20 @@ class LogWork:
         """When time alone could next change something."""
         return self.engine.next_change()
 
-    def numbers(self, batch: Batch) -> dict[str, Any]:
-        """What is shown of the watch: lines and bytes read, how far behind."""
+    def numbers(self, batch: Batch) -> dict[str, int]:
+        """
+        What is shown of the watch, since it was opened: lines and bytes read, bytes known to be unread; and of what is
+        rare, how often: see `Counters`, `EventTime`, `RuleCounts` and `Learning`.
+        """
         counters = self.source.counters
         shown = {"lines": counters.lines, "bytes": counters.bytes, "behind_bytes": batch.behind_bytes}
-        rare = ("truncated", "undecodable", "rotated", "cut_back", "lost")
-        return shown | {name: count for name in rare if (count := getattr(counters, name))}
+        rare = {name: getattr(counters, name) for name in _RARE}
+        rare |= {"ahead": self.times.ahead, "far_off": self.times.far_off}
+        rules = self.engine.counts.values()
+        rare |= {name: sum(getattr(each, name) for each in rules) for name in _RARE_IN_RULES}
+        if self.learning is not None:
+            rare["not_learned_bytes"] = self.learning.skipped_bytes
+        return shown | {name: count for name, count in rare.items() if count}
 
 
 def _shown(event: Occurrence | Ended) -> Occurrence | Ended:
