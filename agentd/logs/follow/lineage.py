@@ -574,7 +574,7 @@ class Lineage:
         if here is None and len({sibling.style for sibling in newer}) > 1:
             newer.sort(key=lambda sibling: sibling.stat.st_mtime_ns)
         for sibling in newer:
-            if sibling.identity == part.identity or self._is_known(sibling, part):
+            if (part.is_open and sibling.identity == part.identity) or self._is_known(sibling, part):
                 continue
             successor = Part(sibling.path, *sibling.identity)
             self._note_seen(successor, sibling.stat)

@@ -224,9 +224,8 @@ class FileSource:
                 self._crowded = f"more than {MOST_STREAMS} files match; {shown(path)} is not read"
                 break
             lineage = self._add(self._lineage(path))
-            if identity in owners:
-                self._hand_over(lineage, seen, *owners[identity])
-            elif not self._inherit(lineage):
+            handed_over = identity in owners and self._hand_over(lineage, seen, *owners[identity])
+            if not handed_over and not self._inherit(lineage):
                 self._begin(lineage, seen, since_ns)
             owners.update({part.identity: (lineage, part) for part in lineage.parts})
         for lineage in self._lineages.values():
@@ -286,8 +285,8 @@ class FileSource:
             self._gone[orphan.id] = None
         return True
 
-    def _hand_over(self, lineage: Lineage, seen: os.stat_result, owner: Lineage, part: Part) -> None:
-        """The file was renamed to a name that the patterns name too: its place goes with it."""
+    def _hand_over(self, lineage: Lineage, seen: os.stat_result, owner: Lineage, part: Part) -> bool:
+        """The file was renamed to a name that the patterns name too: its place goes with it. False: it is another."""
         if not part.settled:
             part.dev = seen.st_dev
             before, part.path = part.path, lineage.path
@@ -298,11 +297,11 @@ class FileSource:
             part.path = before
             if not same:
                 part.close(self._means)
-                self._begin(lineage, seen, self._newest_ns)
-                return
+                return False
             part.settled = True
         owner.let_go(part)
         lineage.adopt(part, seen)
+        return True
 
     def _is_claimed(self, path: str, identity: tuple[int, int], at: str) -> bool:
         if at != path and at in self._lineages:
