@@ -10,6 +10,11 @@ said. A journal that we may not read, or only in part, is `blind`.
 The position is a cursor; `time=…` (microseconds) as long as there was no entry to stand at. It goes on also when
 nothing that is chosen comes, so that a vacuum of what was passed over is no loss.
 
+journald writes while we read, and an entry appears in one file, or in one list of the index, while a reader that has
+looked there already goes on to an entry after it in another: it would be passed over. So each read takes the last
+entry first, and then no more than what lies before it, all of which is in its place by then; the last entry itself is
+judged by its fields.
+
 libsystemd maps the files into memory and skips damaged ones by itself; but a file that is cut short while it is
 mapped ends the process (SIGBUS). journald never does that.
 """
@@ -20,10 +25,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentd.clock import to_us
-from agentd.logs.journal_cursor import Spot, missing, spot
+from agentd.logs import journal_reader
+from agentd.logs.journal_cursor import Spot, Window, missing, spot
 from agentd.logs.journal_entry import JournalFields, JournalParser, Raw, cut, message_of, readable
 from agentd.logs.journal_files import Sight, look
 from agentd.logs.journal_filter import Filter
@@ -34,7 +40,7 @@ __all__ = ["STREAM", "Journal", "JournalParser", "open_journal"]
 
 STREAM = "journal"
 _TIME = "time="
-_MOST_ENTRIES = 4096
+_MOST_ENTRIES = 1024
 """Entries looked at in one read: each is held with all its fields."""
 _FIELD_BYTES = 4
 """So many bytes of fields are held for each byte of text that was asked for."""
@@ -43,6 +49,8 @@ _LOOK_EVERY_S = 60.0
 _LOOK_AGAIN_S = 5.0
 _POLL_S = 1.0
 """How often to look where nothing rings: a network file system, or no inotify watch to be had."""
+_SETTLED_S = 2.0
+"""What journald writes is in all of its lists after microseconds; but it may be stopped in between."""
 _MOST_DAMAGED = 100
 
 
@@ -84,7 +92,7 @@ class Journal:
 
         self._reader: Any = None
         self._tail: Any = None
-        """A second reader, without matches: it knows where the journal ends."""
+        """A second reader, without matches: it stands at the journal's last entry."""
         self._fd: int | None = None
         self._rings = False
 
@@ -93,7 +101,11 @@ class Journal:
         self._unreadable = position if self._done is None and self._since_us is None else None
         self._held = False
         """The reader stands at an entry that was not taken yet."""
+        self._overshot = False
+        """The reader stands beyond what was taken, and has to go back."""
         self._at_end = False
+        self._beyond = ""
+        self._beyond_at = 0.0
         self._stored = position
         self._stored_at = 0.0
 
@@ -109,11 +121,9 @@ class Journal:
             self._look(changed=False)
             if self._reader is None:
                 self._open(batch)
-                end = self._end()
-            else:
-                # The end is taken before the reader hears of new files: what it then has not got lies beyond that.
-                end = self._end()
-                self._process(batch)
+            # The end is taken before the reader hears of new files: what it then has not got lies beyond that.
+            end = self._last_entry(batch)
+            self._process(batch)
             self._take(batch, most_bytes, began, end)
         except (OSError, ValueError, MemoryError) as error:
             self._drop()
@@ -159,19 +169,24 @@ class Journal:
 
     def _open(self, batch: Batch) -> None:
         self._begin(batch)
-        self._reader = reader = _new_reader(self._path)
-        self._filter.apply(reader, _boot_id())
+        self._reader = reader = journal_reader.open_reader(self._path)
+        self._filter.apply(reader, journal_reader.boot_id())
         # Before it goes to its place: from here on it hears of new files.
-        self._fd = _listen(reader)
+        self._fd = journal_reader.listen(reader)
         self._rings = self._fd is not None and reader.reliable_fd()
-        self._held = self._at_end = False
+        self._at_end = False
+        self._go_to_place()
         if self._done is not None:
-            self._held = _go_behind(reader, self._done)
             self._note_what_is_missing(batch)
+
+    def _go_to_place(self) -> None:
+        self._held = self._overshot = False
+        if self._done is not None:
+            self._held = journal_reader.go_behind(self._reader, self._done)
         elif self._since_us is not None:
-            reader.seek_realtime(self._since_us)
+            self._reader.seek_realtime(self._since_us)
         else:
-            reader.seek_head()
+            self._reader.seek_head()
 
     def _begin(self, batch: Batch) -> None:
         """Where to start when there is no position, or none that can be read."""
@@ -186,20 +201,26 @@ class Journal:
         if starts_at_end and self._blind is not None:
             # What we cannot see now is old once we can.
             self._since_us = to_us(self._now())
-        self._tail = _plain_reader(self._path)
+        self._tail = journal_reader.open_plain(self._path)
         if starts_at_end and self._since_us is None:
             # Without the matches: at the tail of a match that has no entries yet the reader would stay at the end
             # for ever, and pass over the first ones that come.
-            self._done = _last(self._tail)
+            self._done = journal_reader.last_entry(self._tail)
             if self._done is None:
                 self._since_us = to_us(self._now())
 
-    def _end(self) -> Spot | None:
-        """The journal's last entry, if the reader's matches may keep it from seeing it."""
-        if not self._filter.indexed:
-            return None
+    def _last_entry(self, batch: Batch) -> _End | None:
         self._tail.process()
-        return _last(self._tail)
+        place = journal_reader.last_entry(self._tail)
+        if place is None:
+            return None
+        if self._done is not None and not place.is_after(self._done):
+            return _End(place, None)
+        try:
+            return _End(place, self._tail._get_all())
+        except OSError as error:
+            self._note_damage(batch, error)
+            return _End(place, None)
 
     def _process(self, batch: Batch) -> None:
         from systemd import journal
@@ -211,16 +232,19 @@ class Journal:
             elif self._done is not None:
                 self._note_what_is_missing(batch)
 
-    def _take(self, batch: Batch, most_bytes: int, began: datetime, end: Spot | None) -> None:
+    def _take(self, batch: Batch, most_bytes: int, began: datetime, end: _End | None) -> None:
         reader, counters, wanted = self._reader, self.counters, self._filter.wanted
-        text = bytearray()
-        starts: list[int] = []
-        cursors: list[str] = []
-        fields: list[JournalFields] = []
-        weight = looked_at = damaged = 0
-        newest: str | None = None
+        taken = _Taken(counters)
+        if self._overshot:
+            self._go_to_place()
+        if end is None:
+            self._at_end = True
+            return
         self._at_end = False
-        while looked_at < _MOST_ENTRIES and len(text) < most_bytes and weight < _FIELD_BYTES * most_bytes:
+        bounds = Window(self._done, end.place)
+        looked_at = damaged = 0
+        newest: str | None = None
+        while looked_at < _MOST_ENTRIES and taken.bytes < most_bytes and taken.weight < _FIELD_BYTES * most_bytes:
             if not self._held and not reader._next():
                 self._at_end = True
                 break
@@ -230,44 +254,63 @@ class Journal:
             # without readable fields looks to it like the end.
             try:
                 cursor, realtime_us = reader._get_cursor(), reader._get_realtime()
+                side = bounds.side(cursor)
+                if side > 0 and not self._is_settled(cursor):
+                    self._overshot = self._at_end = True
+                    break
                 raw: Raw = reader._get_all()
             except OSError as error:
                 damaged += 1
                 if damaged > _MOST_DAMAGED:
                     raise
-                counters.lost += 1
-                batch.notes.append(f"an entry of the journal is damaged and was passed over: {error.strerror}")
+                self._note_damage(batch, error)
+                continue
+            if side < 0:
                 continue
             newest = cursor
-            if wanted is not None and not wanted(raw):
-                continue
-            weight += cut(raw, counters)
-            starts.append(len(text))
-            cursors.append(cursor)
-            fields.append(JournalFields(raw, realtime_us, counters))
-            text += readable(message_of(raw), counters)
-            text += b"\n"
+            if wanted is None or wanted(raw):
+                taken.add(cursor, realtime_us, raw)
         if newest is not None:
-            self._done = spot(newest) or self._done
-        if self._at_end and end is not None and (self._done is None or end.is_after(self._done)):
-            self._done = end
+            self._done = spot(newest)
+        if self._at_end and (self._done is None or end.place.is_after(self._done)):
+            self._take_last(taken, end)
         batch.more = not self._at_end
-        if starts:
-            offset = counters.bytes
-            counters.bytes += len(text)
-            counters.lines += len(starts)
-            batch.blocks.append(
-                Block(STREAM, STREAM, bytes(text), offset, began, began, starts, cursors=cursors, fields=fields)
-            )
+        if taken.starts:
+            batch.blocks.append(taken.block(began))
+
+    def _is_settled(self, cursor: str) -> bool:
+        """
+        Whether an entry beyond the end was there a while ago.
+
+        Where clocks went wrong, order by time may put what is new before what is old, and no end would ever reach it.
+        """
+        at = self._monotonic()
+        if cursor != self._beyond:
+            self._beyond, self._beyond_at = cursor, at
+        return at - self._beyond_at >= _SETTLED_S
+
+    def _take_last(self, taken: _Taken, end: _End) -> None:
+        """The journal's last entry: the index may not know it yet."""
+        place, raw = end.place, end.raw
+        self._done = place
+        passed = self._since_us is not None and place.realtime_us < self._since_us
+        if raw is not None and not passed and self._filter.takes(raw, journal_reader.boot_id()):
+            taken.add(place.cursor, place.realtime_us, raw)
+
+    def _note_damage(self, batch: Batch, error: OSError) -> None:
+        self.counters.lost += 1
+        batch.notes.append(f"an entry of the journal is damaged and was passed over: {error.strerror}")
 
     def _note_what_is_missing(self, batch: Batch) -> None:
         assert self._done is not None
         # Entries that we may not read, or that are not asked for, leave gaps that mean nothing.
-        if self._blind is not None or (self._settings.boot == "current" and self._done.boot != _boot_id()):
+        if self._blind is not None or (
+            self._settings.boot == "current" and self._done.boot != journal_reader.boot_id()
+        ):
             return
         tail = self._tail
         tail.process()
-        held = _go_behind(tail, self._done, found := [False])
+        held = journal_reader.go_behind(tail, self._done, found := [False])
         following = spot(tail._get_cursor()) if held or tail._next() else None
         note = missing(self._done, found[0], following)
         if note is not None:
@@ -317,73 +360,44 @@ class Journal:
         self._reader = self._tail = None
 
 
+class _End(NamedTuple):
+    """The journal's last entry; raw: its fields, None when they cannot be read."""
+
+    place: Spot
+    raw: Raw | None
+
+
+class _Taken:
+    """The block in the making."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.starts: list[int] = []
+        self.weight = 0
+        self._text = bytearray()
+        self._cursors: list[str] = []
+        self._fields: list[JournalFields] = []
+        self._counters = counters
+
+    @property
+    def bytes(self) -> int:
+        return len(self._text)
+
+    def add(self, cursor: str, realtime_us: int, raw: Raw) -> None:
+        self.weight += cut(raw, self._counters)
+        self.starts.append(len(self._text))
+        self._cursors.append(cursor)
+        self._fields.append(JournalFields(raw, realtime_us, self._counters))
+        self._text += readable(message_of(raw), self._counters)
+        self._text += b"\n"
+
+    def block(self, read_at: datetime) -> Block:
+        offset = self._counters.bytes
+        self._counters.bytes += len(self._text)
+        self._counters.lines += len(self.starts)
+        text, cursors, fields = bytes(self._text), self._cursors, self._fields
+        return Block(STREAM, STREAM, text, offset, read_at, read_at, self.starts, cursors=cursors, fields=fields)
+
+
 def _time(position: str | None) -> int | None:
     text = (position or "").removeprefix(_TIME)
     return int(text) if position != text and text.isascii() and text.isdigit() and len(text) < 18 else None
-
-
-def _boot_id() -> str:
-    from systemd import id128
-
-    return str(id128.get_boot().hex)
-
-
-def _new_reader(path: Path | None) -> Any:
-    from systemd import journal
-
-    return journal.Reader() if path is None else journal.Reader(path=str(path))
-
-
-def _plain_reader(path: Path | None) -> Any:
-    reader = _new_reader(path)
-    _listen(reader)
-    return reader
-
-
-def _listen(reader: Any) -> int | None:
-    """Let the reader hear of new entries and files; None when there is no inotify to be had."""
-    try:
-        return int(reader.fileno())
-    except OSError:
-        return None
-
-
-def _last(reader: Any) -> Spot | None:
-    """The last entry, of a reader without matches."""
-    reader.seek_tail()
-    if not reader._next(-1):
-        return None
-    while reader._next():  # of several files, the one it went to need not hold the last
-        pass
-    return spot(reader._get_cursor())
-
-
-def _go_behind(reader: Any, done: Spot, found: list[bool] | None = None) -> bool:
-    """
-    Place the reader right behind `done`.
-
-    Returns whether it stands at the following entry already, which is then to be taken before it moves on.
-    found: its one element is set to whether `done` itself is there.
-    """
-    reader.seek_cursor(done.cursor)
-    steps = same = 0
-    while reader._next():
-        steps += 1
-        here = spot(reader._get_cursor())
-        if here is None:
-            break
-        if here.is_same(done):
-            same = steps
-            if here.numbering == done.numbering:
-                break
-        elif here.numbering == done.numbering or here.moment != done.moment:
-            break
-        # Renumbered (copied from /run to /var): entries of one moment are told apart by their content alone.
-    if found is not None:
-        found[0] = same > 0
-    if same == steps:
-        return False
-    reader.seek_cursor(done.cursor)
-    for _ in range(same + 1):
-        reader._next()
-    return True

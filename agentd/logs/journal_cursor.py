@@ -65,6 +65,35 @@ def spot(cursor: str) -> Spot | None:
         return None
 
 
+class Window:
+    """
+    What lies after `done`, if there is one, and before `end`.
+
+    In the order of libsystemd, which goes by number, else by time.
+    """
+
+    def __init__(self, done: Spot | None, end: Spot) -> None:
+        self._done = done
+        self._end = end
+        # Nearly always all are of one numbering; then there is no need to take each cursor apart.
+        one = done is None or done.numbering == end.numbering
+        self._prefix = f"s={end.numbering};i=" if one else None
+        self._after = -1 if done is None else done.number
+
+    def side(self, cursor: str) -> int:
+        """-1: `done` or earlier; 0: within; 1: `end` or later. Raises ValueError for what is no cursor."""
+        if self._prefix is not None and cursor.startswith(self._prefix):
+            begin = len(self._prefix)
+            number = int(cursor[begin : cursor.index(";", begin)], 16)
+            return -1 if number <= self._after else 1 if number >= self._end.number else 0
+        here = spot(cursor)
+        if here is None:
+            raise ValueError(f"{cursor[:200]!r} is no cursor")
+        if self._done is not None and not here.is_after(self._done):
+            return -1
+        return 1 if here.is_same(self._end) or here.is_after(self._end) else 0
+
+
 def missing(done: Spot, found: bool, following: Spot | None) -> str | None:
     """
     What may have been lost after `done`, for people; None when nothing was.

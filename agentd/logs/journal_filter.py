@@ -39,7 +39,7 @@ class Filter:
     """
     The settings' choice.
 
-    indexed: some entries are left out by the index, and thus never seen. wanted: a test for the others, None: all.
+    wanted: a test for what the index lets through, None: all of it is chosen.
     Raises ConfigError for what is no name of a field.
     """
 
@@ -58,8 +58,18 @@ class Filter:
             () if settings.priority is None else tuple(map(str, range(PRIORITIES.index(settings.priority) + 1)))
         )
         self._this_boot = settings.boot == "current"
-        self.wanted: Wanted | None = _by_pattern(self._units) if patterns else None
-        self.indexed = bool((self._units and not patterns) or self._fields or self._priorities or self._this_boot)
+        self._of_unit = _by_name(self._units) if self._units else None
+        self.wanted: Wanted | None = self._of_unit if patterns else None
+
+    def takes(self, raw: Raw, boot: str) -> bool:
+        """Whether an entry is chosen, by its fields alone. boot: as for `apply`."""
+        if self._of_unit is not None and not self._of_unit(raw):
+            return False
+        if any(not _has(raw, name, values) for name, values in self._fields.items()):
+            return False
+        if self._priorities and not _has(raw, "PRIORITY", self._priorities):
+            return False
+        return not self._this_boot or _has(raw, "_BOOT_ID", (boot,))
 
     def apply(self, reader: Any, boot: str) -> None:
         """Set the matches on a fresh reader; boot: the current one's id, 32 digits."""
@@ -97,7 +107,7 @@ def _is_pattern(unit: str) -> bool:
     return any(mark in unit for mark in "*?[")
 
 
-def _by_pattern(units: tuple[str, ...]) -> Wanted:
+def _by_name(units: tuple[str, ...]) -> Wanted:
     anyone = re.compile("|".join(translate(unit) for unit in units)).match
     slices = [unit for unit in units if unit.endswith(".slice")]
 
@@ -110,6 +120,10 @@ def _by_pattern(units: tuple[str, ...]) -> Wanted:
         return any(fnmatchcase(name.decode(errors="replace"), unit) for name in names for unit in slices)
 
     return wanted
+
+
+def _has(raw: Raw, name: str, values: Iterable[str]) -> bool:
+    return any(value.encode() in _values(raw, name) for value in values)
 
 
 def _values(raw: Raw, name: str) -> list[bytes]:

@@ -19,7 +19,7 @@ from journald import Journald, needs_journald
 
 from agentd.clock import SystemClock
 from agentd.errors import ConfigError
-from agentd.logs import journal as journal_module
+from agentd.logs import journal_reader
 from agentd.logs.journal import Journal, open_journal
 from agentd.logs.journal_entry import JournalParser
 from agentd.logs.port import Batch
@@ -399,7 +399,7 @@ async def test_entries_of_an_earlier_boot_can_be_left_out(journald: Journald, mo
     """Whatever went wrong before the reboot is over."""
     journald.send("of this boot")
     journald.sync()
-    monkeypatch.setattr(journal_module, "_boot_id", lambda: "0" * 32)
+    monkeypatch.setattr(journal_reader, "boot_id", lambda: "0" * 32)
 
     assert Reader(journald.folder, boot="current").all() == []
 
@@ -545,7 +545,7 @@ async def test_without_inotify_new_files_are_found_all_the_same(
     journald: Journald, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its watches are few and shared; a journal that falls silent for ever then would be found in months."""
-    monkeypatch.setattr(journal_module, "_listen", lambda reader: None)
+    monkeypatch.setattr(journal_reader, "listen", lambda reader: None)
     clock = FakeClock()
     reader = Reader(journald.folder)
     reader.clock = clock
