@@ -26,6 +26,7 @@ class Plain:
     packed = False
     ended = False
     fed = 0
+    damage: Damaged | None = None
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -54,7 +55,8 @@ class Packed(Plain):
     """
     A gzip file, unpacked as it is read; several members one after the other too.
 
-    ended: its last member is whole, so there will be no more. fed: how many packed bytes were read.
+    damage: why it cannot be unpacked further; what came before that is given. ended: its last member is whole, so
+    there will be no more. fed: how many packed bytes were read.
     """
 
     packed = True
@@ -84,12 +86,18 @@ class Packed(Plain):
             self._drop(offset)
             if self._start < offset and unpacked >= _SKIP:
                 return None
-            text = self._unpack(min(CHUNK, max(offset + size - self._start - len(self._held), 4096)))
+            try:
+                text = self._unpack(min(CHUNK, max(offset + size - self._start - len(self._held), 4096)))
+            except Damaged as error:
+                self.damage = error
+                break
             if not text:
                 break
             unpacked += len(text)
             self._held += text
         self._drop(offset)
+        if self.damage is not None and (self._start != offset or not self._held):
+            raise self.damage
         return bytes(self._held[:size]) if self._start == offset else b""
 
     def data_from(self, offset: int) -> int:

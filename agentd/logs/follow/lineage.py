@@ -27,8 +27,9 @@ UNLINKED_GRACE_S = 60.0
 """The same for a deleted one: while we hold it, its room on the disk is not given back."""
 HOLD_S = 1.0
 FORGET_S = 86_400.0
+_GONE = "the file that was read before is gone; what was added to it last may be missed"
 _MOST_OLD = 8
-_MOST_PAST = 4
+_MOST_PAST = 12
 _TRIES = 20
 
 Claimed = Callable[[tuple[int, int], str], bool]
@@ -118,7 +119,6 @@ class Lineage:
             except (OSError, Moved, Damaged):
                 # It may be readable one day; what was written since this look is read then.
                 part.offset, part.marker = seen.st_size, None
-            part.close(self._means)
             for sibling in self._siblings()[0][:_MOST_PAST]:
                 self._remember_sibling(sibling)
 
@@ -290,10 +290,9 @@ class Lineage:
     def _look_at_left(self, current: Part, seen: os.stat_result | None) -> None:
         """The current part is not under its name any more."""
         if not current.is_open and not current.done:
-            if not self._find_again(current):
-                self._settle(current, seen)
-                return
-            current.dirty = True
+            current.settled = False
+            self._settle(current, seen)
+            return
         left = current.stat()
         if left is not None and not current.done:
             if left.st_size < current.size:
@@ -389,7 +388,14 @@ class Lineage:
                     current.size, current.mtime_ns = left.st_size, left.st_mtime_ns
             return
         if seen is None:
-            return  # it may come back
+            candidate = self._newer_than(current, known=False)
+            if candidate is None:
+                return  # it may come back
+            self._lose(f"{self.id}: {_GONE}")
+            current.settled = current.done = True
+            current.dirty = False
+            self.current = candidate
+            return
         self._searched += 1
         if not self._siblings()[1] and self._searched < _TRIES:
             return
@@ -404,7 +410,7 @@ class Lineage:
             self._go_on()
             return
         current.done = True
-        self._lose(f"{self.id}: the file that was read before is gone; what was added to it last may be missed")
+        self._lose(f"{self.id}: {_GONE}")
         self._go_on()
 
     def _begin_at_unknown(self, current: Part) -> bool:

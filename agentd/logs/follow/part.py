@@ -265,8 +265,11 @@ class Part:
             at = self._skip_beginning(data, content)
             if at == len(data) and full:
                 return [], len(data)
+        place = self.offset
         blocks = self._blocks(means, stream, data, at, start, full=full, to_end=to_end)
-        self.dirty = full
+        if content.damage is not None and self.offset == place:
+            raise content.damage
+        self.dirty = full or content.damage is not None
         return blocks, len(data) - before
 
     def _in_place(self, data: bytes, before: int, content: Plain) -> bool:
