@@ -53,8 +53,6 @@ class RuleCounts:
 class RuleState(Generic[W]):
     """One rule at work."""
 
-    every_entry: ClassVar[bool] = False
-    """Whether it wants the entries too that do not match."""
     lasting: ClassVar[bool] = False
     """Whether the passing of time alone makes it occur."""
     begins: ClassVar[bool] = False
@@ -83,7 +81,7 @@ class RuleState(Generic[W]):
     # What a type says
 
     def hit(self, hit: Hit, at: float) -> None:
-        """An entry that matched, or for `every_entry` one that did not."""
+        """An entry that matched; for `percentage` also one that did not."""
         raise NotImplementedError
 
     def sighting(self, sighting: Sighting, groups: Mapping[str, str], at: float) -> None:

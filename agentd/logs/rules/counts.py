@@ -14,7 +14,6 @@ from agentd.logs.rules.windows import EXACT, Slots, add_time
 from agentd.logs.settings import Rule
 
 _KEPT_LINES = 5
-SPIKE_STEPS = 20
 SPIKE_WINDOWS = 12
 PERCENTAGE_COUNT = 10
 
@@ -134,14 +133,19 @@ S = TypeVar("S", bound=_SlotsWindow)
 
 
 class _SlotsRule(_CountRule[S], Generic[S]):
-    """steps: slots in one `within`; span: slots that are kept."""
+    """
+    steps: slots in one `within`, without `by` and with it, when there may be ten thousand windows.
+    kept: so many `within` are kept.
+    """
 
-    steps = EXACT
-    span = EXACT
+    steps = (EXACT, EXACT)
+    kept = 1
 
     def __init__(self, rule: Rule, clean: Clean) -> None:
         super().__init__(rule, clean)
-        self.width = self.within / self.steps
+        self.step = self.steps[bool(rule.by)]
+        self.span = self.step * self.kept
+        self.width = self.within / self.step
 
     def put(self, window: S, at: float, marked: int = 0) -> bool:
         if window.slots.add(at, 1, marked):
@@ -150,17 +154,19 @@ class _SlotsRule(_CountRule[S], Generic[S]):
         return False
 
     def floor(self, window: S) -> float:
-        return (window.slots.newest - self.steps + 1) * self.width
+        """When the window begins that ends with the newest slot."""
+        assert window.slots.newest is not None
+        return (window.slots.newest - self.step + 1) * self.width
 
     def slots(self) -> Slots:
         return Slots(self.width, self.span)
 
     def state(self, window: S) -> list[Any]:
-        return [window.slots.rows, window.stored()]
+        return [window.slots.rows(), window.stored()]
 
     def restore(self, state: list[Any]) -> S:
         window = self.make()
-        window.slots = Slots(self.width, self.span, [[int(number) for number in row] for row in state[0]])
+        window.slots = Slots(self.width, self.span, state[0])
         window.restored(state[1])
         return window
 
@@ -209,28 +215,29 @@ class Spike(_SlotsRule[_SpikeWindow]):
 
     Usual is the mean of the windows of that length before it: of the last 12, or of as many as are complete since the
     rule first ran, with nothing told before there is one. A mean below 1 is taken as 1. Windows move in steps of
-    `within` / 20.
+    `within` / 20, with `by` of `within` / 5.
     """
 
     begins = True
-    steps = SPIKE_STEPS
-    span = SPIKE_STEPS * (SPIKE_WINDOWS + 1)
+    steps = (20, 5)
+    kept = SPIKE_WINDOWS + 1
 
     def hit(self, hit: Hit, at: float) -> None:
         self.counts.hits += 1
         key = self.naming.key(hit.groups, hit.entry, self.windows)
         window = self.window(key, at)
         slots = window.slots
-        before = slots.newest if slots.rows else None
+        before = slots.newest
         if not self.put(window, at):
             return
         self._dirty.add(key)
         window.keep(at, hit.entry, self.clean, _KEPT_LINES)
         newest = slots.newest
+        assert newest is not None
         if window.now is not None and newest == before and int(at // self.width) == newest:
             window.now += 1
         else:
-            window.now = slots.between(newest - SPIKE_STEPS, newest)
+            window.now = slots.between(newest - self.step, newest)
             window.usual = self._usual(slots, newest)
         if window.usual is None or window.now < (self.rule.count or 1):
             return
@@ -244,11 +251,11 @@ class Spike(_SlotsRule[_SpikeWindow]):
 
     def _usual(self, slots: Slots, newest: int) -> float | None:
         assert self.began is not None
-        to = newest - SPIKE_STEPS
-        complete = min(SPIKE_WINDOWS, (to - int(self.began // self.width)) // SPIKE_STEPS)
+        to = newest - self.step
+        complete = min(SPIKE_WINDOWS, (to - int(self.began // self.width)) // self.step)
         if complete < 1:
             return None
-        return max(1.0, slots.between(to - complete * SPIKE_STEPS, to) / complete)
+        return max(1.0, slots.between(to - complete * self.step, to) / complete)
 
     def because(self, run: Run) -> str:
         return f", usual are {run.facts['usual']:g}"
@@ -262,10 +269,10 @@ class Percentage(_SlotsRule[_SlotsWindow]):
     Each matching line at which more than `more_than` percent of all lines of the key within `within` match, when there
     are at least `count` (default 10) of them.
 
-    Lines that match `ignore` are none at all. The window moves in steps of `within` / 200.
+    Lines that match `ignore` are none at all. The window moves in steps of `within` / 200, with `by` of `within` / 20.
     """
 
-    every_entry = True
+    steps = (EXACT, 20)
 
     def hit(self, hit: Hit, at: float) -> None:
         matched = hit.matched

@@ -38,7 +38,7 @@ class _Newest:
         self._times: list[float] = []
         self._slots = Slots(within / EXACT, EXACT) if need > EXACT else None
         if state is not None and self._slots is not None:
-            self._slots = Slots(within / EXACT, EXACT, [[int(number) for number in row] for row in state])
+            self._slots = Slots(within / EXACT, EXACT, state)
         elif state is not None:
             self._times = [float(at) for at in state][-need:]
 
@@ -62,7 +62,7 @@ class _Newest:
             self._times = [min(at, to) for at in self._times]
 
     def state(self) -> list[Any]:
-        return self._slots.rows if self._slots is not None else self._times
+        return self._slots.rows() if self._slots is not None else self._times
 
 
 class _Values:

@@ -8,8 +8,9 @@ the newest. What lies exactly `within` back is out. Pure data, made of lists of 
 from __future__ import annotations
 
 import heapq
+from array import array
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 EXACT = 200
 """Up to so many times are kept one by one; what must count further does it by slots of `within` / 200."""
@@ -49,78 +50,91 @@ class Slots:
     """
     Two counts by slot of time: of all, and of those that were marked.
 
-    rows: [slot, all, marked] in order of time; width: of a slot, in seconds; span: how many slots are kept.
+    width: of a slot, in seconds. span: how many slots are kept. Plain arrays, for there may be ten thousand of these.
     """
 
-    __slots__ = ("all", "marked", "rows", "span", "width")
+    __slots__ = ("_all", "_marked", "_slots", "all", "marked", "span", "width")
 
-    def __init__(self, width: float, span: int, rows: Iterable[list[int]] = ()) -> None:
+    def __init__(self, width: float, span: int, rows: Sequence[Sequence[int]] = ()) -> None:
+        """rows: [slot, all, marked] in order of time, as `rows` gave them."""
         self.width = width
         self.span = span
-        self.rows = [list(row) for row in rows]
-        self.all = sum(row[1] for row in self.rows)
-        self.marked = sum(row[2] for row in self.rows)
+        self._slots = array("q", [int(row[0]) for row in rows])
+        self._all = array("q", [int(row[1]) for row in rows])
+        self._marked = array("q", [int(row[2]) for row in rows])
+        self.all = sum(self._all)
+        self.marked = sum(self._marked)
+
+    def rows(self) -> list[list[int]]:
+        return [list(row) for row in zip(self._slots, self._all, self._marked, strict=True)]
 
     def add(self, at: float, count: int = 1, marked: int = 0) -> bool:
         """False: it is older than all that is kept, and is not taken."""
-        rows = self.rows
+        slots = self._slots
         slot = int(at // self.width)
-        if rows and slot == rows[-1][0]:
-            row = rows[-1]
-            row[1] += count
-            row[2] += marked
-        elif not rows or slot > rows[-1][0]:
-            rows.append([slot, count, marked])
-            floor = slot - self.span
-            while rows[0][0] <= floor:
-                self.all -= rows[0][1]
-                self.marked -= rows[0][2]
-                del rows[0]
-        elif slot <= rows[-1][0] - self.span:
+        if not slots or slot > slots[-1]:
+            self._insert(len(slots), slot)
+            self._forget(bisect_right(slots, slot - self.span))
+            index = -1
+        elif slot == slots[-1]:
+            index = -1
+        elif slot <= slots[-1] - self.span:
             return False
         else:
-            index = bisect_left(rows, [slot])
-            if rows[index][0] == slot:
-                rows[index][1] += count
-                rows[index][2] += marked
-            else:
-                rows.insert(index, [slot, count, marked])
+            index = bisect_left(slots, slot)
+            if slots[index] != slot:
+                self._insert(index, slot)
+        self._all[index] += count
+        self._marked[index] += marked
         self.all += count
         self.marked += marked
         return True
 
     @property
-    def newest(self) -> int:
-        """The newest slot; there is one."""
-        return self.rows[-1][0]
+    def newest(self) -> int | None:
+        """The newest slot; None where there is none."""
+        return self._slots[-1] if self._slots else None
 
     @property
     def last_at(self) -> float:
         """When the newest slot ends; 0 where there is none."""
-        return (self.rows[-1][0] + 1) * self.width if self.rows else 0.0
+        return (self._slots[-1] + 1) * self.width if self._slots else 0.0
 
     def between(self, after: int, to: int) -> int:
         """How many there are in the slots after `after`, up to and with `to`."""
-        return sum(row[1] for row in self.rows if after < row[0] <= to)
+        return sum(self._all[bisect_right(self._slots, after) : bisect_right(self._slots, to)])
 
     def nth_newest(self, count: int) -> float | None:
         """When the slot begins that holds the count-th newest; None while there are not so many."""
-        for slot, every, _ in reversed(self.rows):
-            count -= every
+        for index in range(len(self._slots) - 1, -1, -1):
+            count -= self._all[index]
             if count <= 0:
-                return slot * self.width
+                return self._slots[index] * self.width
         return None
 
     def cut_at(self, to: float) -> None:
         """Take what lies after `to` as if it were at `to`."""
-        last = int(to // self.width)
-        late = [row for row in self.rows if row[0] > last]
-        if not late:
+        first = bisect_right(self._slots, int(to // self.width))
+        late, marked = sum(self._all[first:]), sum(self._marked[first:])
+        if first == len(self._slots):
             return
-        self.rows = [row for row in self.rows if row[0] <= last]
-        self.all -= sum(row[1] for row in late)
-        self.marked -= sum(row[2] for row in late)
-        self.add(to, sum(row[1] for row in late), sum(row[2] for row in late))
+        for each in (self._slots, self._all, self._marked):
+            del each[first:]
+        self.all -= late
+        self.marked -= marked
+        self.add(to, late, marked)
+
+    def _insert(self, index: int, slot: int) -> None:
+        self._slots.insert(index, slot)
+        self._all.insert(index, 0)
+        self._marked.insert(index, 0)
+
+    def _forget(self, count: int) -> None:
+        if count:
+            self.all -= sum(self._all[:count])
+            self.marked -= sum(self._marked[:count])
+            for each in (self._slots, self._all, self._marked):
+                del each[:count]
 
 
 class Distinct:
