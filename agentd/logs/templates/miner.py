@@ -195,7 +195,7 @@ class Miner:
             template = self._skeletons.get(bones)
             if template is None:
                 words = tokens(bones)
-                template = self._grove.exact(words) or self._grove.nearest(words)[0]
+                template = self._grove.exact(words) or self._grove.covering(words) or self._grove.nearest(words)[0]
         return None if template is None else template.id
 
     def current(self, id: str) -> str | None:
@@ -233,7 +233,7 @@ class Miner:
         if template is not None:
             return template, False
         words = tokens(bones)
-        template = self._grove.exact(words)
+        template = self._grove.exact(words) or self._grove.covering(words)
         is_new = False
         if template is None:
             template, compared = self._grove.nearest(words)
