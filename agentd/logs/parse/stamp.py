@@ -65,6 +65,8 @@ class Stamps:
         self._found = (self._last, 0)
         self._json_key = '"time":"'
         self._offsets: dict[str, tuple[timedelta, timedelta | None]] = {}
+        self._years: dict[tuple[int, int], tuple[int, datetime]] = {}
+        self._texts: dict[str, str | None] = {}
         self._yearless: dict[str, tuple[datetime, datetime, datetime, int]] = {}
         self._seconds: dict[str, datetime] = {}
 
@@ -106,8 +108,18 @@ class Stamps:
 
     def text_of(self, value: Any) -> str | None:
         """ISO 8601, UTC, of what `of_value` reads; None when it is no moment, or names no year."""
+        if not isinstance(value, str):
+            moment = self.of_value(value, NEVER)
+            return None if moment is None else iso_text(moment)
+        value = value[:64]
+        if value in self._texts:
+            return self._texts[value]
         moment = self.of_value(value, NEVER)
-        return None if moment is None else iso_text(moment)
+        text = None if moment is None else iso_text(moment)
+        if len(self._texts) >= _CACHED:
+            self._texts.clear()
+        self._texts[value] = text
+        return text
 
     def _of_text(self, text: str, written_by: datetime) -> datetime | None:
         if text[:1].isdigit() and text.replace(".", "", 1).isdecimal():
@@ -312,22 +324,34 @@ class Stamps:
     def _of_year(
         self, written_by: datetime, month: int, day: int, hour: int, minute: int, second: int, micros: int
     ) -> tuple[datetime | None, datetime | None, datetime | None]:
-        """The moment, and the range of `written_by` for which it is the one; no range where clocks are set back."""
+        """The moment, and a range of `written_by` for which it is the one; no range where clocks are set back."""
         if written_by is NEVER:
             return None, None, None
         latest = written_by + _DAY
-        above: datetime | None = None
-        for year in range(latest.year + 9, latest.year - _YEARS_BACK, -1):
+        known = self._years.get((month, day))
+        if known is not None and written_by < known[1]:
+            year, until = known
+            naive = _naive(year, month, day, hour, minute, second, micros)
+            moment = self._local(naive, None, written_by)
+            if moment <= latest:
+                return moment, None if self._twice(naive) else moment - _DAY, until
+        for year in range(latest.year + 1, latest.year - _YEARS_BACK, -1):
             try:
                 naive = _naive(year, month, day, hour, minute, second, micros)
                 moment = self._local(naive, None, written_by)
             except (ValueError, OverflowError):
                 continue
             if moment <= latest:
-                twice = self._zone is not None and self._offset_of(naive, None)[1] is not None
-                return moment, None if twice else moment - _DAY, above - _DAY if above else None
-            above = moment
+                # No zone is further than fifteen hours off, so until then next year's day cannot be the one.
+                until = datetime(year + 1, month, min(day, 28), tzinfo=UTC) - timedelta(days=1, hours=15)
+                if len(self._years) >= _CACHED:
+                    self._years.clear()
+                self._years[month, day] = year, until
+                return moment, None if self._twice(naive) else moment - _DAY, until
         return None, None, None
+
+    def _twice(self, naive: datetime) -> bool:
+        return self._zone is not None and self._offset_of(naive, None)[1] is not None
 
     def _local(self, naive: datetime, minute: str | None, written_by: datetime) -> datetime:
         if self._zone is None:

@@ -24,6 +24,7 @@ FACILITIES = (
 _MONTH = "(?:" + "|".join(MONTHS) + ")"
 # [ ], as the pattern of tags ignores bare spaces.
 _BSD_TIME = rf"{_MONTH}[ ]{{1,2}}\d{{1,2}}[ ](?:\d{{4}}[ ])?\d\d:\d\d:\d\d(?:\.\d{{1,9}})?"
+_YEAR = re.compile(r" \d{4} ", re.ASCII)
 _ISO_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d{1,12})?(?:Z|[+-]\d\d:?\d\d)?"
 _HEAD = re.compile(
     rf"(?:<(?P<pri>\d{{1,3}})>)?(?:\d{{1,12}}: )?[*.]?(?:(?P<bsd>{_BSD_TIME})|(?P<iso>{_ISO_TIME}))"
@@ -60,7 +61,8 @@ def taker(stamps: Stamps, *, strict: bool = False) -> Callable[[str], dict[str, 
             return None
         fields: dict[str, Any] = {"message": ""}
         stamp = match["iso"] or match["bsd"]
-        fields["timestamp"] = stamps.text_of(stamp) or stamp
+        dated = match["iso"] or _YEAR.search(stamp)
+        fields["timestamp"] = (stamps.text_of(stamp) if dated else None) or stamp
         _priority(fields, match["pri"])
         rest = match.end()
         tag = _TAG.match(text, rest)
