@@ -23,7 +23,7 @@ from agentd.telemetry.redact import redact
 
 FAR_BEHIND_BYTES = 1024 * 1024
 SKIM_S_PER_BYTE = 1e-9
-"""So long may learning take for each byte of a block while the source is far behind: a fifth of the time at 200 MB/s."""
+"""So long may learning take for each byte of a block far behind: a fifth of the time at 200 MB/s."""
 COUNTS_EVERY_S = 30.0
 
 Seen = tuple[int, Sighting, Mapping[str, str]]
