@@ -29,6 +29,9 @@ def occur(
 
     now: of the wall clock, for reminders, which are for people.
     """
+    if occurrence.count == 0 and alert.status is AlertStatus.FIRING:
+        # A silence that lasts is no new incident, however long nobody could look.
+        return (_count_on(alert, occurrence),)
     over = quiet(alert, occurrence.at, resolve_after)
     if over.transition is not None:
         return (over, _fire(over.alert, occurrence, policy, now))

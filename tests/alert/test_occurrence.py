@@ -93,6 +93,14 @@ def test_an_occurrence_after_quiet_is_a_new_incident() -> None:
     assert anew.alert.evidence == seen(6).evidence
 
 
+def test_a_silence_that_lasts_is_one_incident_however_long_nobody_looked() -> None:
+    """After an hour in which the log could not be read, it is still the same silence."""
+    (taken,) = occur(firing(), seen(60, count=0), POLICY, QUIET, WALL)
+
+    assert taken.transition is None
+    assert taken.alert.last_at == T + timedelta(minutes=60)
+
+
 def test_a_rule_may_end_its_alert_itself() -> None:
     """Lines are back: nobody needs to wait for quiet."""
     taken = end_early(firing(), Ended("bruteforce", CALM.by, T + timedelta(minutes=1), "lines are back"))
