@@ -46,6 +46,9 @@ class Reason(StrEnum):
     MATCHED = "matched"
     QUIET = "quiet"
     CROWDED_OUT = "crowded_out"
+    ESCALATED = "escalated"
+    FLAPPING = "flapping"
+    STEADY = "steady"
 
 
 class EventType(StrEnum):
@@ -160,7 +163,8 @@ class Alert:
     window: the last outcomes, newest last, `1` failing and `0` ok; never longer than `fail_after` needs.
     oks: consecutive ok verdicts while firing.
     blind_since: since when the checker could not look; streaks are frozen meanwhile.
-    reminders: how many were sent of this firing; remind_at: when the next is due.
+    escalated: how many steps of its escalation were taken in this incident.
+    outcomes: the last checks, newest last, `1` failing and `0` ok: by these it counts as flapping.
     occurrences: failing verdicts of this incident; exact when told, not written at every check.
     told: the webhooks that were sent this firing: they hear of its end, whatever the config says by then.
     evidence: log lines of this incident, the first and the last few. last_at: event time of the newest occurrence, of
@@ -187,8 +191,6 @@ class Alert:
     values: Mapping[str, Any] = field(default_factory=dict)
     failed: tuple[str, ...] = ()
     occurrences: int = 0
-    reminders: int = 0
-    remind_at: datetime | None = None
     acked_by: str | None = None
     muted_by: str | None = None
     flapping: bool = False
@@ -196,6 +198,8 @@ class Alert:
     trace_id: str | None = None
     evidence: tuple[Evidence, ...] = ()
     last_at: datetime | None = None
+    escalated: int = 0
+    outcomes: str = ""
 
 
 @dataclass(frozen=True, slots=True)

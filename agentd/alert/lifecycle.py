@@ -21,7 +21,6 @@ from agentd.records import Alert, AlertStatus, EventType, Judgement, Reason, Sev
 from agentd.settings import show_duration
 
 BLIND_RULE = "blind"
-REMIND_CAP = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +103,7 @@ def _failed(alert: Alert, judgement: Judgement, policy: Policy, now: datetime) -
         reason_text=text,
         started_at=now,
         ended_at=None,
-        reminders=0,
-        remind_at=first_reminder(policy, now),
+        escalated=0,
         acked_by=None,
     )
     return Step(fired, True, transition(alert, fired, now, EventType.FIRING))
@@ -181,37 +179,9 @@ def step_blind(alert: Alert, blind: str | None, since: datetime | None, policy: 
         ended_at=None,
         pending_since=since,
         occurrences=1,
-        reminders=0,
-        remind_at=first_reminder(policy, now),
+        escalated=0,
     )
     return Step(fired, True, transition(alert, fired, now, EventType.FIRING))
-
-
-def step_reminder(alert: Alert, policy: Policy, now: datetime) -> Step:
-    """Remind people of a firing alert whose time has come. A clock that jumped gives one reminder, not many."""
-    if alert.status is not AlertStatus.FIRING or alert.remind_at is None or alert.acked_by is not None:
-        return Step(alert)
-    if now < alert.remind_at:
-        # The wall clock went back: what is planned may not lie further off than one full interval.
-        latest = now + _interval(policy, alert.reminders)
-        if alert.remind_at <= latest:
-            return Step(alert)
-        return Step(replace(alert, remind_at=latest), changed=True)
-    if policy.remind_every is None:
-        return Step(replace(alert, remind_at=None), changed=True)
-    count = alert.reminders + 1
-    lasting = show_duration(_whole_seconds(now - alert.started_at)) if alert.started_at else "some time"
-    reminded = replace(alert, reminders=count, remind_at=now + _interval(policy, count))
-    reminder = Transition(
-        before=alert.status,
-        after=alert.status,
-        reason=Reason.REMINDER,
-        reason_text=f"still firing after {lasting}",
-        at=now,
-        alert=reminded,
-        event=EventType.REMINDER,
-    )
-    return Step(reminded, True, reminder)
 
 
 def end(alert: Alert, reason: Reason, text: str, now: datetime) -> Step:
@@ -245,7 +215,6 @@ def resolve(alert: Alert, reason: Reason, text: str, now: datetime) -> Step:
         pending_since=None,
         reason=reason,
         reason_text=text,
-        remind_at=None,
         acked_by=None,
     )
     return Step(resolved, True, transition(alert, resolved, now, EventType.RESOLVED))
@@ -255,19 +224,6 @@ def transition(before: Alert, after: Alert, now: datetime, event: EventType | No
     """The change from one state to the other, for the reason that the alert carries now."""
     assert after.reason is not None
     return Transition(before.status, after.status, after.reason, after.reason_text, now, after, event)
-
-
-def first_reminder(policy: Policy, now: datetime) -> datetime | None:
-    """When people are reminded for the first time of an alert that fires now."""
-    return None if policy.remind_every is None else now + policy.remind_every
-
-
-def _interval(policy: Policy, reminders: int) -> timedelta:
-    """The time from the `reminders`-th message to the next."""
-    every = policy.remind_every or REMIND_CAP
-    if not policy.remind_doubling:
-        return every
-    return max(every, min(REMIND_CAP, every * (1 << min(reminders, 20))))
 
 
 def _whole_seconds(duration: timedelta) -> timedelta:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from agentd.alert.lifecycle import Policy, Step, first_reminder, resolve, transition
+from agentd.alert.lifecycle import Policy, Step, resolve, transition
 from agentd.records import Alert, AlertStatus, Ended, EventType, Evidence, Occurrence, Reason
 from agentd.settings import show_duration
 
@@ -73,8 +73,7 @@ def _fire(alert: Alert, occurrence: Occurrence, policy: Policy, now: datetime) -
         started_at=occurrence.at,
         last_at=occurrence.last_at,
         ended_at=None,
-        reminders=0,
-        remind_at=first_reminder(policy, now),
+        escalated=0,
         acked_by=None,
     )
     return Step(fired, True, transition(alert, fired, occurrence.at, EventType.FIRING))

@@ -37,7 +37,6 @@ def alert_view(alert: Alert) -> dict[str, Any]:
         "ended_at": moment(alert.ended_at),
         "blind_since": moment(alert.blind_since),
         "occurrences": alert.occurrences,
-        "reminders": alert.reminders,
         "acked_by": alert.acked_by,
         "muted_by": alert.muted_by,
         "flapping": alert.flapping,

@@ -17,8 +17,8 @@ from agentd.records import Alert, AlertStatus, Evidence, Place, Reason, Severity
 
 _COLUMNS = (
     'fingerprint, instance, watch, rule, severity, status, by, labels, "window", oks, blind_since, pending_since, '
-    'started_at, ended_at, reason, reason_text, summary, "values", failed, occurrences, reminders, remind_at, '
-    "acked_by, muted_by, flapping, told, trace_id, evidence, last_at"
+    'started_at, ended_at, reason, reason_text, summary, "values", failed, occurrences, '
+    "acked_by, muted_by, flapping, told, trace_id, evidence, last_at, escalated, outcomes"
 )
 _LOAD_ALL = f"SELECT {_COLUMNS} FROM alerts"
 _GET = f"SELECT {_COLUMNS} FROM alerts WHERE fingerprint = ?"
@@ -61,8 +61,6 @@ def save(c: apsw.Connection, alert: Alert) -> None:
             to_json(alert.values),
             to_json(alert.failed),
             alert.occurrences,
-            alert.reminders,
-            optional_us(alert.remind_at),
             optional_text(alert.acked_by),
             optional_text(alert.muted_by),
             int(alert.flapping),
@@ -70,6 +68,8 @@ def save(c: apsw.Connection, alert: Alert) -> None:
             alert.trace_id,
             text(to_json([_evidence_row(each) for each in alert.evidence])),
             optional_us(alert.last_at),
+            alert.escalated,
+            alert.outcomes,
         ),
     )
 
@@ -102,15 +102,15 @@ def _alert(row: tuple[Any, ...]) -> Alert:
         values=from_json(row[17]),
         failed=tuple(from_json(row[18])),
         occurrences=row[19],
-        reminders=row[20],
-        remind_at=from_optional_us(row[21]),
-        acked_by=row[22],
-        muted_by=row[23],
-        flapping=bool(row[24]),
-        told=tuple(from_json(row[25])),
-        trace_id=row[26],
-        evidence=tuple(Evidence(Place(*place), line) for line, *place in from_json(row[27])),
-        last_at=from_optional_us(row[28]),
+        acked_by=row[20],
+        muted_by=row[21],
+        flapping=bool(row[22]),
+        told=tuple(from_json(row[23])),
+        trace_id=row[24],
+        evidence=tuple(Evidence(Place(*place), line) for line, *place in from_json(row[25])),
+        last_at=from_optional_us(row[26]),
+        escalated=row[27],
+        outcomes=row[28],
     )
 
 

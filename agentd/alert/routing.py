@@ -1,0 +1,108 @@
+"""
+Whom an alert reaches: the first route that matches decides, save for what its watch says itself. Pure.
+
+In: an alert, and what its watch wishes. Out: webhooks, the labels that group it, when to tell more people, the pace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from agentd.alert.grouping import Pace
+from agentd.condition import Condition
+from agentd.records import Alert, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Escalate:
+    """What happens when an alert has been firing for so long: more people are told, it counts as worse, or both."""
+
+    after: timedelta
+    notify: tuple[str, ...] = ()
+    severity: Severity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a watch says itself. notify, escalate: None where it says nothing. repeat: time between reminders."""
+
+    notify: tuple[str, ...] | None = None
+    escalate: tuple[Escalate, ...] | None = None
+    repeat: timedelta | None = None
+    doubling: bool = True
+
+
+NOBODY = Wish(notify=())
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """when: on the variables of `variables_of`. None and empty: what holds for all holds here."""
+
+    when: Condition
+    notify: tuple[str, ...] = ()
+    group_by: tuple[str, ...] | None = None
+    escalate: tuple[Escalate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Whom an alert reaches, and how. notify: names of webhooks, each once."""
+
+    notify: tuple[str, ...]
+    group_by: tuple[str, ...]
+    escalate: tuple[Escalate, ...]
+    pace: Pace
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What the configuration says for all alerts."""
+
+    routes: tuple[Route, ...] = ()
+    notify: tuple[str, ...] = ()
+    group_by: tuple[str, ...] = ("watch",)
+    wait: timedelta = timedelta(0)
+    interval: timedelta = timedelta(minutes=1)
+    escalate: tuple[Escalate, ...] = ()
+
+    def of(self, alert: Alert, wish: Wish) -> Reach:
+        """Never raises: a condition that cannot be computed does not match."""
+        route = self._route(alert)
+        notify, group_by, escalate = self.notify, self.group_by, self.escalate
+        if route is not None:
+            notify = route.notify or notify
+            group_by = group_by if route.group_by is None else route.group_by
+            escalate = route.escalate or escalate
+        if wish.notify is not None:
+            notify = wish.notify
+        if wish.escalate is not None:
+            escalate = wish.escalate
+        pace = Pace(self.wait, self.interval, wish.repeat, wish.doubling)
+        return Reach(tuple(dict.fromkeys(notify)), group_by, escalate, pace)
+
+    def _route(self, alert: Alert) -> Route | None:
+        if not self.routes:
+            return None
+        values = variables_of(alert)
+        return next((route for route in self.routes if route.when.holds(values)), None)
+
+
+def labels_of(alert: Alert) -> dict[str, str]:
+    """The labels that an alert is grouped by: its own, those of its identity, and what every alert has."""
+    own = {"watch": alert.watch, "severity": alert.severity.value, "instance": alert.instance, "rule": alert.rule or ""}
+    return {**own, **alert.labels, **alert.by}
+
+
+def variables_of(alert: Alert) -> Mapping[str, Any]:
+    """What conditions on alerts may read: routes, inhibit, maintenance."""
+    return {
+        "watch": alert.watch,
+        "rule": alert.rule,
+        "severity": alert.severity.value,
+        "instance": alert.instance,
+        "labels": {**alert.labels, **alert.by},
+    }

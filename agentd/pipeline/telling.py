@@ -1,0 +1,248 @@
+"""
+From alerts that changed to messages in the outbox: the groups of each webhook, looked at when it is time.
+
+In: transitions, inside the transaction that stores them. Out: outbox rows, in the same transaction.
+Promise: what a webhook is owed stands in its group until a look has turned it into a message. A look is decided by
+`alert.grouping`, on what the store says at that moment, so two changes at once never tell twice or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import apsw
+
+from agentd.alert.grouping import Look, Pace, Standing, Told, Why, group_of, look, next_look, next_tick
+from agentd.alert.routing import Reach, labels_of
+from agentd.memory import groups, outbox
+from agentd.memory.groups import GroupRow, Member, PaceRow
+from agentd.records import Alert, AlertStatus, Delivery, EventType, Reason, Transition
+from agentd.settings import show_duration
+
+MOST_IN_A_GROUP = 200
+"""So many alerts stand in one group's message; the rest is counted."""
+MOST_GROUP_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """
+    One change that people are told of.
+
+    reach: whom it reaches; of a resolve, whoever was told. data: the payload's data, JSON text.
+    one_off: an event that is told although it is over before anybody looked.
+    """
+
+    transition: Transition
+    reach: Reach
+    data: str
+    traceparent: str | None
+    one_off: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """
+    What is known of alerts at a look, by fingerprint: which are muted and which acknowledged; and of firing ones what
+    to show now, for reminders.
+    """
+
+    muted: Collection[str] = ()
+    acked: Collection[str] = ()
+    fresh: Mapping[str, str] | None = None
+
+
+def tell(c: apsw.Connection, news: Iterable[News], seen: Seen, now: datetime) -> datetime | None:
+    """Put changes into their groups and look at those whose time it is; returns when one is to be looked at next."""
+    touched: dict[tuple[str, str], None] = {}
+    for each in news:
+        transition, alert = each.transition, each.transition.alert
+        if transition.event is EventType.RESOLVED:
+            found = groups.resolve(
+                c,
+                alert.fingerprint,
+                one_off=each.one_off,
+                at=transition.at,
+                data=each.data,
+                traceparent=each.traceparent,
+            )
+            touched.update(dict.fromkeys(found))
+        elif transition.event is not None:
+            touched.update(dict.fromkeys(_join(c, each, now)))
+    soonest: datetime | None = None
+    for webhook, key in touched:
+        group = groups.get(c, webhook, key)
+        assert group is not None, "a member has a group"
+        at = next_tick(group.first_at, timedelta(seconds=group.pace.interval_s), now)
+        if group.told_at is not None and group.pace.interval_s == 0:
+            at = now  # no interval: nothing waits for a tick
+        groups.look_sooner(c, webhook, key, at)
+        at = min(at, group.look_at or at)
+        if at <= now:
+            at_next = look_at_group(c, webhook, key, seen, now)
+            soonest = _sooner(soonest, at_next)
+        else:
+            soonest = _sooner(soonest, at)
+    return soonest
+
+
+def _join(c: apsw.Connection, news: News, now: datetime) -> list[tuple[str, str]]:
+    transition, reach = news.transition, news.reach
+    alert = transition.alert
+    labels = group_of(reach.group_by, labels_of(alert))
+    key = json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    pace = reach.pace
+    row = PaceRow(
+        pace.interval.total_seconds(), None if pace.repeat is None else pace.repeat.total_seconds(), pace.doubling
+    )
+    joined = []
+    assert transition.event is not None
+    for webhook in reach.notify:
+        groups.open_group(c, webhook, key, labels, now + pace.wait, row)
+        groups.join(
+            c,
+            webhook,
+            key,
+            alert.fingerprint,
+            event=transition.event,
+            at=transition.at,
+            data=news.data,
+            traceparent=news.traceparent,
+        )
+        joined.append((webhook, key))
+    return joined
+
+
+def look_at_group(c: apsw.Connection, webhook: str, key: str, seen: Seen, now: datetime) -> datetime | None:
+    """Look at one group and tell what there is to tell; returns when it is to be looked at again, None: never."""
+    group = groups.get(c, webhook, key)
+    if group is None:
+        return None
+    members = groups.members(c, webhook, key)
+    pace = _pace(group)
+    standing = Standing(
+        firing=frozenset(each.fingerprint for each in members if each.firing),
+        muted=frozenset(each.fingerprint for each in members if each.firing and each.fingerprint in seen.muted),
+        resolved=frozenset(each.fingerprint for each in members if not each.firing),
+        one_off=frozenset(each.fingerprint for each in members if not each.firing and each.one_off),
+        acked=frozenset(each.fingerprint for each in members if each.firing and each.fingerprint in seen.acked),
+    )
+    told = Told(group.told_firing, group.told_resolved, group.told_muted, group.told_at, group.reminders)
+    came = look(told, standing, pace, now)
+    if came.why is not None:
+        for delivery in _messages(c, group, members, came, seen, now):
+            outbox.put(c, delivery)
+    groups.leave(c, webhook, key, standing.resolved)
+    if not standing.firing:
+        groups.close_group(c, webhook, key)
+        return None
+    again = next_look(came.told, standing, pace, group.first_at, now)
+    groups.looked(
+        c,
+        replace(
+            group,
+            look_at=again,
+            told_at=came.told.at,
+            told_firing=came.told.firing,
+            told_resolved=came.told.resolved,
+            told_muted=came.told.muted,
+            reminders=came.told.reminders,
+        ),
+    )
+    return again
+
+
+def _messages(
+    c: apsw.Connection, group: GroupRow, members: Sequence[Member], came: Look, seen: Seen, now: datetime
+) -> list[Delivery]:
+    """One alert is told as itself, several as a group. What nobody saw fire is told as firing, then as over."""
+    about = [each for each in members if each.fingerprint in came.firing or each.fingerprint in came.resolved]
+    if len(about) > 1:
+        return [_group_message(c, group, about, came, seen, now)]
+    (member,) = about
+    fired, data = groups.data_of(c, group.webhook, group.key, member.fingerprint)
+    if member.fingerprint in came.resolved:
+        over = _delivery(group, EventType.RESOLVED, data, member, now)
+        if member.fingerprint in came.unseen:
+            return [_delivery(group, member.event, fired, member, now), over]
+        return [over]
+    if came.why is Why.REPEAT:
+        return [_delivery(group, EventType.REMINDER, _reminding(data, member, seen, now), member, now)]
+    return [_delivery(group, member.event, (seen.fresh or {}).get(member.fingerprint, data), member, now)]
+
+
+def _reminding(data: str, member: Member, seen: Seen, now: datetime) -> str:
+    told: dict[str, Any] = json.loads((seen.fresh or {}).get(member.fingerprint, data))
+    lasting = "some time"
+    if told.get("started_at"):
+        since = now - datetime.fromisoformat(told["started_at"])
+        lasting = show_duration(timedelta(seconds=max(0, round(since.total_seconds()))))
+    told |= {"reason": Reason.REMINDER.value, "reason_text": f"still firing after {lasting}"}
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+
+
+def _group_message(
+    c: apsw.Connection, group: GroupRow, about: Sequence[Member], came: Look, seen: Seen, now: datetime
+) -> Delivery:
+    # What is news stands first: it is what the cut must not take.
+    news = [each for each in about if each.fingerprint not in group.told_firing or not each.firing]
+    order = news + [each for each in about if each not in news]
+    texts: list[str] = []
+    size = 0
+    for each in order[:MOST_IN_A_GROUP]:
+        text = (seen.fresh or {}).get(each.fingerprint) if each.firing else None
+        text = text or groups.data_of(c, group.webhook, group.key, each.fingerprint)[1]
+        size += len(text.encode())
+        if size > MOST_GROUP_BYTES and texts:
+            break
+        texts.append(text)
+    head = {
+        "schema": "agentd.group/1",
+        "group": dict(group.labels),
+        "reason": came.why.value if came.why is not None else "",
+        "firing": len(came.firing),
+        "resolved": len(came.resolved),
+        "omitted": len(about) - len(texts),
+    }
+    data = json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-1] + f',"alerts":[{",".join(texts)}]}}'
+    event = EventType.GROUP_FIRING if came.firing else EventType.GROUP_RESOLVED
+    newest = max(about, key=lambda member: member.at)
+    delivery = _delivery(group, event, data, newest, now)
+    return replace(delivery, fingerprint=None, created_at=now)
+
+
+def _delivery(group: GroupRow, event: EventType, data: str, member: Member, now: datetime) -> Delivery:
+    return Delivery(
+        id=f"msg_{uuid.uuid4().hex}",
+        webhook=group.webhook,
+        lane=group.key,
+        type=event,
+        data=data,
+        created_at=now if event is EventType.REMINDER else member.at,
+        due_at=now,
+        fingerprint=member.fingerprint,
+        traceparent=member.traceparent,
+    )
+
+
+def _pace(group: GroupRow) -> Pace:
+    repeat = group.pace.repeat_s
+    return Pace(
+        interval=timedelta(seconds=group.pace.interval_s),
+        repeat=None if repeat is None else timedelta(seconds=repeat),
+        doubling=group.pace.doubling,
+    )
+
+
+def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min(filter(None, (one, other)), default=None)
+
+
+def is_one_off(alert: Alert) -> bool:
+    """Whether its end is told although its beginning was not: an alert of a log rule, which is over in no time."""
+    return alert.last_at is not None and alert.status is AlertStatus.RESOLVED
