@@ -56,7 +56,7 @@ class Standing:
     """
     The members of a group now, by fingerprint: those that fire; those that fire and are muted; those that resolved
     since the last look; of these, one-off events that are told in any case; of the firing ones, those somebody
-    acknowledged, for whom alone nobody is reminded.
+    acknowledged, for whom alone nobody is reminded; and those of whom there is news though they were told of.
     """
 
     firing: frozenset[str] = _NOBODY
@@ -64,6 +64,7 @@ class Standing:
     resolved: frozenset[str] = _NOBODY
     one_off: frozenset[str] = _NOBODY
     acked: frozenset[str] = _NOBODY
+    news: frozenset[str] = _NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def _why(
 ) -> Why | None:
     if told.at is None:
         return Why.FIRST if firing or resolved else None
-    if firing - told.firing or firing & told.muted:
+    if firing - told.firing or firing & (told.muted | standing.news):
         return Why.NEW_FIRING
     if not firing:
         return Why.ALL_CLEAR if resolved else None

@@ -25,7 +25,7 @@ from agentd.api.server import ApiServer, make_servers, open_socket
 from agentd.api.trouble import orphans
 from agentd.clock import Clock, SystemClock, iso
 from agentd.config.loader import Loaded, load
-from agentd.daemon.assemble import Plan, Planned, PlannedLog, assemble, self_policy
+from agentd.daemon.assemble import Plan, Planned, PlannedLog, assemble, self_wish
 from agentd.daemon.chores import Chores, attempt
 from agentd.daemon.control import Control
 from agentd.daemon.following import Following
@@ -35,13 +35,14 @@ from agentd.daemon.selfwatch import SWEEP_S, WEBHOOK_RULE, Receivers, SelfWatch
 from agentd.daemon.watchdog import Watchdog
 from agentd.deliver.courier import Courier
 from agentd.errors import AgentdError, InvalidConfig, StoreError, StoreFull
-from agentd.memory import audit, ledger, meta, outbox, webhooks
+from agentd.memory import audit, groups, ledger, meta, outbox, webhooks
 from agentd.memory.ledger import ProbeRow
 from agentd.memory.recorder import Recorder
 from agentd.memory.retention import Retention
 from agentd.memory.store import Store
 from agentd.pacing import KeyedBuckets
-from agentd.pipeline import REMINDER_SWEEP_S, SELF, Pipeline
+from agentd.pipeline import SELF, Pipeline
+from agentd.pipeline.keeper import LOOK_EVERY_S, SWEEP_EVERY_S
 from agentd.records import AlertStatus
 from agentd.schedule.ledger import Ledger
 from agentd.schedule.scheduler import Due, Scheduler
@@ -223,7 +224,8 @@ class Daemon:
         async with asyncio.TaskGroup() as group:
             self._chores = chores = Chores(group, self._crashed)
             chores.repeat("selfwatch", SWEEP_S, self.selfwatch.sweep)
-            chores.repeat("reminders", REMINDER_SWEEP_S, self.pipeline.remind)
+            chores.repeat("groups", LOOK_EVERY_S, self.pipeline.look)
+            chores.repeat("people", SWEEP_EVERY_S, self.pipeline.sweep)
             chores.repeat("tick", TICK_S, self._tick)
             chores.repeat("housekeeping", HOUSEKEEPING_S, self._keep_house)
             chores.repeat("status", STATUS_S, self._tell_status)
@@ -300,7 +302,12 @@ class Daemon:
         if back := self._set_back:
             # Or what is to be tried again in five seconds would wait for as long as the clock was set back.
             now = self.clock.now()
-            await self.store.state.write(lambda connection: outbox.set_back(connection, back, now))
+
+            def set_back(connection: apsw.Connection) -> None:
+                outbox.set_back(connection, back, now)
+                groups.set_back(connection, back)
+
+            await self.store.state.write(set_back)
             self._set_back -= back
             self.courier.wake()
         for watch in self.keeping.over():
@@ -455,8 +462,8 @@ class Daemon:
             self.scheduler.replace(name, planned.trigger, self._check)
         self.pipeline.watches |= {name: planned.watch for name, planned in logs.items()}
         self.plan = Plan(plan.config, watches, logs, plan.webhooks)
-        self.pipeline.self_policy = self_policy(plan.config)
-        self.pipeline.self_notify = plan.config.alerting.notify
+        self.pipeline.self_wish = self_wish(plan.config)
+        self.pipeline.routing = routing_from(plan.config)
         await self.courier.replace(plan.webhooks)
         for name in self.keeping.paused.keys() & watches.keys():
             self.scheduler.pause(name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from agentd.alert.lifecycle import BLIND_RULE, Policy
 from agentd.alert.occurrence import RESOLVE_AFTER
+from agentd.alert.routing import Escalate, Wish
 from agentd.clock import Clock
 from agentd.condition import Condition
 from agentd.config.loader import Loaded
@@ -100,15 +101,16 @@ def policy_of(watch: WatchConfig, config: Config) -> Policy:
     )
 
 
-def self_policy(config: Config) -> Policy:
-    """The same for alerts about agentd itself: they are certain at once, and are told as `alerting` says."""
-    return Policy(
-        needed=1,
-        of=1,
-        recover_after=1,
-        remind_every=config.alerting.remind_every or None,
-        remind_doubling=config.alerting.remind == "doubling",
-    )
+def self_wish(config: Config) -> Wish:
+    """The same for alerts about agentd itself."""
+    return Wish(repeat=config.alerting.remind_every or None, doubling=config.alerting.remind == "doubling")
+
+
+def _told_of(config: WatchConfig, whole: Config) -> tuple[tuple[str, ...] | None, tuple[Escalate, ...] | None]:
+    """Whom the watch itself wants to be told, and when more; None where it leaves that to routes."""
+    notify = None if config.notify is None else whole.notify(config)
+    escalate = tuple(Escalate(each.after, each.notify, each.severity) for each in config.escalate)
+    return notify, escalate or None
 
 
 def _plan(
@@ -126,7 +128,7 @@ def _plan(
         # What no condition reads need not be worked out, such as a parsed body.
         probe.wanted = frozenset().union(*(condition.variables for condition in conditions))
     policy = policy_of(config, whole)
-    notify = whole.notify(config)
+    notify, escalate = _told_of(config, whole)
     watch = open_watch(
         config.name,
         kind.name,
@@ -135,6 +137,7 @@ def _plan(
         policy,
         instance=instance,
         notify=notify,
+        escalate=escalate,
         timeout_s=config.timeout.total_seconds(),
     )
     return Planned(config.source, (config, policy, notify), watch, _trigger(config), "startup" in config.on)
@@ -144,7 +147,8 @@ def open_log_watch(config: WatchConfig, whole: Config, clock: Clock, instance: s
     """A watch of a log or the journal, ready to be followed."""
     source = config.log or config.journal
     assert source is not None, "only logs are planned"
-    policy, notify = policy_of(config, whole), whole.notify(config)
+    policy = policy_of(config, whole)
+    notify, escalate = _told_of(config, whole)
 
     def open_work(memory: LogMemory) -> LogWork:
         # Here, not above: a daemon that watches no log loads none of its libraries.
@@ -174,6 +178,7 @@ def open_log_watch(config: WatchConfig, whole: Config, clock: Clock, instance: s
         blind=calm_alert(instance, config.name, BLIND_RULE, policy),
         policy=policy,
         notify=notify,
+        escalate=escalate,
         rules=rules,
         digests={rule.name: digest_of(rule) for rule in config.rules},
         open=open_work,

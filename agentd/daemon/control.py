@@ -157,7 +157,7 @@ class Control:
             "paused": paused is not None,
             "paused_until": moment(paused.until) if paused else None,
             "pause": pause_view(paused) if paused else None,
-            "notify": list(watch.notify),
+            "notify": list(daemon.pipeline.routing.of(watch.calm, watch.wish).notify),
         }
 
     async def alerts(self, *, everything: bool) -> list[Json]:

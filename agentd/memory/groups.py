@@ -37,18 +37,19 @@ _TOLD = """
     WHERE webhook = ? AND key = ?"""
 _CLOSE = "DELETE FROM groups WHERE webhook = ? AND key = ?"
 _MEMBER = """
-    INSERT INTO group_members (webhook, key, fingerprint, firing, one_off, event, at, fired, data, traceparent)
-    VALUES (?1, ?2, ?3, 1, 0, ?4, ?5, ?6, ?6, ?7)
+    INSERT INTO group_members (webhook, key, fingerprint, firing, one_off, news, event, at, fired, data, traceparent)
+    VALUES (?1, ?2, ?3, 1, 0, ?8, ?4, ?5, ?6, ?6, ?7)
     ON CONFLICT (webhook, key, fingerprint) DO UPDATE
-    SET firing = 1, event = ?4, at = ?5, fired = ?6, data = ?6, traceparent = ?7"""
+    SET firing = 1, one_off = 0, news = ?8, event = ?4, at = ?5, fired = ?6, data = ?6, traceparent = ?7"""
 _RESOLVE = """
     UPDATE group_members SET firing = 0, one_off = ?2, at = ?3, data = ?4, traceparent = ?5
     WHERE fingerprint = ?1 AND firing = 1 RETURNING webhook, key"""
-_RENEW = "UPDATE group_members SET data = ?2 WHERE fingerprint = ?1 AND firing = 1 RETURNING webhook, key"
 _MEMBERS = """
-    SELECT fingerprint, firing, one_off, event, at, traceparent FROM group_members
+    SELECT fingerprint, firing, one_off, news, event, at, traceparent FROM group_members
     WHERE webhook = ? AND key = ? ORDER BY at, fingerprint"""
 _DATA = "SELECT fired, data FROM group_members WHERE webhook = ? AND key = ? AND fingerprint = ?"
+_OWED = "SELECT 1 FROM group_members WHERE webhook = ? AND key = ? AND fingerprint = ? AND firing = 0 AND one_off = 1"
+_OLD_NEWS = "UPDATE group_members SET news = 0 WHERE webhook = ? AND key = ? AND news = 1"
 _LEAVE = "DELETE FROM group_members WHERE webhook = ? AND key = ? AND fingerprint = ?"
 _OF = "SELECT webhook, key FROM group_members WHERE fingerprint = ?"
 _FIRING = "SELECT DISTINCT fingerprint FROM group_members WHERE webhook = ? AND key = ? AND firing = 1"
@@ -82,11 +83,15 @@ class GroupRow:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An alert in a group. at: of its last change. event: what its firing is told as."""
+    """
+    An alert in a group. one_off: over, and to be told in any case. news: to be told again. at: of its last change.
+    event: what its firing is told as.
+    """
 
     fingerprint: str
     firing: bool
     one_off: bool
+    news: bool
     event: EventType
     at: datetime
     traceparent: str | None
@@ -123,8 +128,9 @@ def join(
     traceparent: str | None,
 ) -> None:
     """An alert fires, or is news again, in a group that is open."""
-    values = (text(webhook), text(key), fingerprint, event.value, to_us(at), text(data), optional_text(traceparent))
-    c.execute(_MEMBER, values)
+    news = event is not EventType.FIRING
+    named = (text(webhook), text(key), fingerprint, event.value)
+    c.execute(_MEMBER, (*named, to_us(at), text(data), optional_text(traceparent), int(news)))
 
 
 def resolve(
@@ -135,11 +141,6 @@ def resolve(
     return [(str(webhook), str(key)) for webhook, key in rows]
 
 
-def renew(c: apsw.Connection, fingerprint: str, data: str) -> list[tuple[str, str]]:
-    """A firing alert is to be shown otherwise from now on; returns the groups that it is in."""
-    return [(str(webhook), str(key)) for webhook, key in c.execute(_RENEW, (fingerprint, text(data)))]
-
-
 def groups_of(c: apsw.Connection, fingerprint: str) -> list[tuple[str, str]]:
     return [(str(webhook), str(key)) for webhook, key in c.execute(_OF, (fingerprint,))]
 
@@ -147,8 +148,8 @@ def groups_of(c: apsw.Connection, fingerprint: str) -> list[tuple[str, str]]:
 def members(c: apsw.Connection, webhook: str, key: str) -> list[Member]:
     """The oldest change first."""
     return [
-        Member(fingerprint, bool(firing), bool(one_off), EventType(event), from_us(at), traceparent)
-        for fingerprint, firing, one_off, event, at, traceparent in c.execute(_MEMBERS, (webhook, key))
+        Member(fingerprint, bool(firing), bool(one_off), bool(news), EventType(event), from_us(at), traceparent)
+        for fingerprint, firing, one_off, news, event, at, traceparent in c.execute(_MEMBERS, (webhook, key))
     ]
 
 
@@ -167,8 +168,14 @@ def look_sooner(c: apsw.Connection, webhook: str, key: str, at: datetime) -> Non
     c.execute(_SOONER, (to_us(at), webhook, key))
 
 
+def owes_one_off(c: apsw.Connection, webhook: str, key: str, fingerprint: str) -> bool:
+    """Whether the alert's last incident is over and has still to be told."""
+    return first(c.execute(_OWED, (webhook, text(key), fingerprint))) is not None
+
+
 def looked(c: apsw.Connection, group: GroupRow) -> None:
-    """Store what the webhook knows now, and when to look again."""
+    """Store what the webhook knows now, and when to look again; nothing in the group is news any more."""
+    c.execute(_OLD_NEWS, (group.webhook, group.key))
     c.execute(
         _TOLD,
         (

@@ -34,7 +34,6 @@ from agentd.telemetry.traces import WATCH
 
 log = logging.getLogger("agentd.pipeline")
 
-REMINDER_SWEEP_S = 10.0
 _HUNG_AFTER_S = 5.0
 
 
@@ -95,7 +94,7 @@ class Pipeline(Keeper):
         before = self.alerts.get(watch.calm.fingerprint, watch.calm)
         after = step(before, judgement, watch.policy, now)
         steps = [after, *self.sight_steps(watch, judgement, after.alert.blind_since, now)]
-        if not await self.commit(steps, watch.notify, run):
+        if not await self.commit(steps, watch.wish, run):
             after = Step(before)
         self.record(
             CheckResult(

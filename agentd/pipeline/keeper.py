@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from weakref import WeakValueDictionary
@@ -21,20 +20,22 @@ import apsw
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode, Tracer, set_span_in_context
 
+from agentd.alert.escalation import step_escalation
 from agentd.alert.identity import fingerprint
-from agentd.alert.lifecycle import Policy, Step, end, step, step_blind, step_reminder
+from agentd.alert.lifecycle import Policy, Step, end, step, step_blind
+from agentd.alert.routing import NOBODY, Routing, Wish
 from agentd.clock import Clock
 from agentd.deliver.payload import alert_data
 from agentd.errors import StoreError
 from agentd.memory import alerts as alert_rows
-from agentd.memory import outbox
+from agentd.memory import groups
 from agentd.memory.database import Database
+from agentd.pipeline.telling import News, Seen, is_one_off, look_at_group, tell
 from agentd.pipeline.watches import Watch
 from agentd.records import (
     Alert,
     AlertStatus,
     CheckResult,
-    Delivery,
     EventType,
     Judgement,
     Reason,
@@ -49,7 +50,10 @@ log = logging.getLogger("agentd.pipeline")
 SELF = "agentd"
 """The watch name that agentd's alerts about itself carry."""
 
+LOOK_EVERY_S = 1.0
+SWEEP_EVERY_S = 5.0
 _RETIRED_AT_ONCE = 200
+_LOOKED_AT_ONCE = 200
 
 
 class Keeper:
@@ -80,7 +84,12 @@ class Keeper:
         self.watches: dict[str, Watch] = {}
         self.alerts: dict[str, Alert] = {}
         self.self_policy = Policy(needed=1, of=1, recover_after=1, severity=Severity.WARNING)
-        self.self_notify: tuple[str, ...] = ()
+        self.self_wish = Wish()
+        self.routing = Routing()
+        self.mutes: Callable[[Mapping[str, Alert], datetime], Mapping[str, str]] | None = None
+        self._muted: set[str] = set()
+        self._acked: set[str] = set()
+        self._next_look: datetime | None = None
         self.record = record
         self._told = told
         self._changed = changed
@@ -93,11 +102,15 @@ class Keeper:
         """Take up the alerts where the last process left them."""
         alerts = await self.state.read(alert_rows.load_all)
         self.alerts = {alert.fingerprint: alert for alert in alerts}
+        for alert in alerts:
+            _mark(self._muted, alert, alert.muted_by)
+            _mark(self._acked, alert, alert.acked_by)
+        self._next_look = await self.state.read(groups.next_look)
 
     async def commit(
         self,
         steps: Sequence[Step],
-        notify: Sequence[str],
+        wish: Wish,
         run: Span,
         *,
         forget: bool = False,
@@ -106,15 +119,15 @@ class Keeper:
         """
         Make the steps durable, with the messages they cause, in one transaction; then let memory follow.
 
-        Several steps of one alert stand in their order. forget: these are the last steps of their alerts, whose rows
-        go; so do those of resolved alerts of one value of many (`by`), or an attacker could fill the store with them.
-        also: what else belongs into the transaction. Returns False when the store refused: nothing happened, in the
-        store or in memory.
+        Several steps of one alert stand in their order. wish: whom their watch wants to be told. forget: these are the
+        last steps of their alerts, whose rows go; so do those of resolved alerts of one value of many (`by`), or an
+        attacker could fill the store with them. also: what else belongs into the transaction. Returns False when the
+        store refused: nothing happened, in the store or in memory.
         """
         if also is None and not forget and not any(taken.changed for taken in steps):
             self._follow(steps)
             return True
-        commit = asyncio.create_task(self._commit_changes(steps, notify, run, forget, also))
+        commit = asyncio.create_task(self._commit_changes(steps, wish, run, forget, also))
         cancelled = False
         while not commit.done():
             try:
@@ -131,34 +144,36 @@ class Keeper:
     async def _commit_changes(
         self,
         steps: Sequence[Step],
-        notify: Sequence[str],
+        wish: Wish,
         run: Span,
         forget: bool,
         also: Callable[[apsw.Connection], None] | None,
     ) -> bool:
-        steps = [addressed(taken, notify, run) for taken in steps]
+        now = self.clock.now()
+        steps = self._with_mutes([self.addressed(taken, wish, run) for taken in steps], now)
         told = [taken.transition for taken in steps if taken.transition is not None]
         last = {taken.alert.fingerprint: taken.alert for taken in steps if taken.changed or forget}
         gone = {alert.fingerprint for alert in last.values() if forget or _is_done_with(alert)}
         parent = traceparent(run)
-        deliveries = [each for transition in told for each in self._deliveries(transition, notify, parent)]
+        news = [self._news(transition, wish, parent) for transition in told if transition.event is not None]
+        seen = self._seen(last.values())
         if told:
             run.set_attribute(KEEP, True)
 
-        def change(connection: apsw.Connection) -> None:
+        def change(connection: apsw.Connection) -> datetime | None:
             for alert in last.values():
                 if alert.fingerprint in gone:
                     alert_rows.delete(connection, alert.fingerprint)
                 else:
                     alert_rows.save(connection, alert)
-            for delivery in deliveries:
-                outbox.put(connection, delivery)
+            soonest = tell(connection, news, seen, now)
             if also is not None:
                 also(connection)
+            return soonest
 
         span = self.tracer.start_span("commit", context=set_span_in_context(run))
         try:
-            await self.state.write(change)
+            next_look = await self.state.write(change)
         except StoreError as error:
             span.set_status(Status(StatusCode.ERROR, str(error)))
             log.error("commit_failed", extra={"watch": steps[0].alert.watch if steps else None, "error": str(error)})
@@ -168,17 +183,66 @@ class Keeper:
         self._follow(steps)
         for each in gone:
             self.alerts.pop(each, None)
+            self._muted.discard(each)
+            self._acked.discard(each)
         for transition in told:
             run.add_event(f"{transition.before.value} to {transition.after.value}", {"reason": transition.reason_text})
             self._announce(transition, run)
-        if deliveries:
+        if news:
+            self._look_by(next_look)
             self._told()
         return True
+
+    def _with_mutes(self, steps: Sequence[Step], now: datetime) -> list[Step]:
+        """Write into each alert that begins to fire why nobody is to hear of it, if so."""
+        firing = {taken.alert.fingerprint: taken.alert for taken in steps if _begins(taken)}
+        if not firing or self.mutes is None:
+            return list(steps)
+        reasons = self.mutes({**self.alerts, **firing}, now)
+        muted = []
+        for taken in steps:
+            if _begins(taken):
+                assert taken.transition is not None
+                alert = replace(taken.alert, muted_by=reasons.get(taken.alert.fingerprint))
+                taken = replace(taken, alert=alert, transition=replace(taken.transition, alert=alert))
+            muted.append(taken)
+        return muted
+
+    def _seen(self, changed: Iterable[Alert]) -> Seen:
+        muted, acked = set(self._muted), set(self._acked)
+        for alert in changed:
+            _mark(muted, alert, alert.muted_by)
+            _mark(acked, alert, alert.acked_by)
+        return Seen(muted, acked)
+
+    def _news(self, transition: Transition, wish: Wish, parent: str | None) -> News:
+        alert = transition.alert
+        return News(transition, self.routing.of(alert, wish), self._data(transition), parent, is_one_off(alert))
+
+    def _data(self, transition: Transition) -> str:
+        links = self._links(transition.alert.fingerprint)
+        return json.dumps(alert_data(transition, links=links), ensure_ascii=False, separators=(",", ":"))
+
+    def addressed(self, taken: Step, wish: Wish, run: Span) -> Step:
+        """
+        Write into the alert who hears of it and which trace it belongs to, so that store and payload agree.
+
+        Done by `commit`; whoever takes several steps of one alert does it after each, for the next goes on from it.
+        """
+        if taken.transition is None:
+            return taken
+        told = taken.alert.told
+        if taken.transition.event is EventType.FIRING:
+            told = self.routing.of(taken.alert, wish).notify
+        alert = replace(taken.alert, trace_id=trace_id(run.get_span_context()), told=told)
+        return replace(taken, alert=alert, transition=replace(taken.transition, alert=alert))
 
     def _follow(self, steps: Sequence[Step]) -> None:
         for taken in steps:
             if taken.changed or taken.alert.fingerprint in self.alerts:
-                self.alerts[taken.alert.fingerprint] = taken.alert
+                self.alerts[taken.alert.fingerprint] = alert = taken.alert
+                _mark(self._muted, alert, alert.muted_by)
+                _mark(self._acked, alert, alert.acked_by)
 
     def _announce(self, transition: Transition, run: Span) -> None:
         alert = transition.alert
@@ -199,29 +263,6 @@ class Keeper:
             )
         self._changed(transition)
 
-    def _deliveries(self, transition: Transition, notify: Sequence[str], parent: str | None) -> list[Delivery]:
-        """The messages that tell of a transition: one for each webhook, all of one watch in one lane."""
-        if transition.event is None:
-            return []
-        # Whom the configuration no longer names hears the end of what it was told of, but is not reminded.
-        hearers = notify if transition.event is EventType.REMINDER else transition.alert.told
-        links = self._links(transition.alert.fingerprint)
-        data = json.dumps(alert_data(transition, links=links), ensure_ascii=False, separators=(",", ":"))
-        return [
-            Delivery(
-                id=f"msg_{uuid.uuid4().hex}",
-                webhook=webhook,
-                lane=transition.alert.watch,
-                type=transition.event,
-                data=data,
-                created_at=transition.at,
-                due_at=transition.at,
-                fingerprint=transition.alert.fingerprint,
-                traceparent=parent,
-            )
-            for webhook in hearers
-        ]
-
     def sight_steps(self, watch: Watch, judgement: Judgement, since: datetime | None, now: datetime) -> list[Step]:
         """What being able to look, or not, does to the alert that tells of blindness. since: blind since then."""
         if since is None and watch.blind.fingerprint not in self.alerts:
@@ -232,19 +273,71 @@ class Keeper:
 
     # What happens to alerts apart from checks.
 
-    async def remind(self) -> None:
-        """Send the reminders that are due. Called every REMINDER_SWEEP_S; looks only at firing alerts."""
+    async def look(self) -> None:
+        """Look at the groups whose time has come. Called every LOOK_EVERY_S; costs nothing while none is due."""
+        now = self.clock.now()
+        if self._next_look is None or self._next_look > now:
+            return
+        due = await self.state.read(lambda c: groups.due(c, now, _LOOKED_AT_ONCE))
+        seen = self._seen(())
+        fresh = {
+            fingerprint: self._data_now(alert)
+            for _, _, firing in due
+            for fingerprint in firing
+            if (alert := self.alerts.get(fingerprint)) is not None
+        }
+        seen = replace(seen, fresh=fresh)
+
+        def change(connection: apsw.Connection) -> datetime | None:
+            for webhook, key, _ in due:
+                look_at_group(connection, webhook, key, seen, now)
+            return groups.next_look(connection)
+
+        self._next_look = await self.state.write(change)
+        self._told()
+
+    def _data_now(self, alert: Alert) -> str:
+        assert alert.reason is not None, "what fires has a reason"
+        transition = Transition(alert.status, alert.status, alert.reason, alert.reason_text, self.clock.now(), alert)
+        return self._data(transition)
+
+    def _look_by(self, at: datetime | None) -> None:
+        if at is not None and (self._next_look is None or at < self._next_look):
+            self._next_look = at
+
+    async def sweep(self) -> None:
+        """What time and other alerts do to firing ones: mutes that begin and end, escalations. Every SWEEP_EVERY_S."""
+        now = self.clock.now()
+        reasons = self.mutes(self.alerts, now) if self.mutes is not None else {}
         for alert in [alert for alert in self.alerts.values() if alert.status is AlertStatus.FIRING]:
-            async with self.alone(alert.watch):
-                current = self.alerts.get(alert.fingerprint)
-                if current is None or not self._watched(current):
-                    continue
-                watch = self.watches.get(alert.watch)
-                policy = watch.policy if watch else self.self_policy
-                notify = watch.notify if watch else self.self_notify
-                taken = step_reminder(current, policy, self.clock.now())
-                if taken.changed:
-                    await self._commit_alone("remind", taken, notify)
+            escalate = self.routing.of(alert, self._wish_of(alert)).escalate
+            if alert.muted_by != reasons.get(alert.fingerprint) or escalate:
+                await self._sweep_one(alert, reasons.get(alert.fingerprint), now)
+
+    async def _sweep_one(self, alert: Alert, muted_by: str | None, now: datetime) -> None:
+        async with self.alone(alert.watch):
+            current = self.alerts.get(alert.fingerprint)
+            if current is None or current.status is not AlertStatus.FIRING or not self._watched(current):
+                return
+            wish = self._wish_of(current)
+            if current.muted_by != muted_by:
+                current = replace(current, muted_by=muted_by)
+                await self._commit_alone("mute", Step(current, changed=True), wish)
+            escalate = self.routing.of(current, wish).escalate
+            taken = step_escalation(current, escalate, now)
+            if taken.transition is None:
+                return
+            more = tuple(name for each in escalate[current.escalated : taken.alert.escalated] for name in each.notify)
+            told = tuple(dict.fromkeys((*current.told, *more)))
+            alert = replace(taken.alert, told=told)
+            taken = replace(taken, alert=alert, transition=replace(taken.transition, alert=alert))
+            # What got worse is news for everybody; that it lasts, for those who are told because it does.
+            hearers = told if alert.severity is not current.severity else more
+            await self._commit_alone("escalate", taken, replace(wish, notify=hearers))
+
+    def _wish_of(self, alert: Alert) -> Wish:
+        watch = self.watches.get(alert.watch)
+        return watch.wish if watch is not None else self.self_wish
 
     async def report_self(self, rule: str, failing: str | None, severity: Severity = Severity.WARNING) -> None:
         """Advance an alert about agentd itself. failing: what is wrong, or None when all is well."""
@@ -253,7 +346,7 @@ class Keeper:
             before = self._own_alert(rule)
             verdict = Verdict.OK if failing is None else Verdict.FAILING
             taken = step(before, Judgement(verdict, failing or ""), policy, self.clock.now())
-            await self._commit_alone("self", taken, self.self_notify)
+            await self._commit_alone("self", taken, self.self_wish)
 
     async def retire(self) -> None:
         """
@@ -272,7 +365,7 @@ class Keeper:
                 return
             why = "the watch was removed from the configuration"
             taken = end(current, Reason.WATCH_REMOVED, why, self.clock.now())
-            await self._commit_alone("retire", taken, (), forget=True)
+            await self._commit_alone("retire", taken, NOBODY, forget=True)
 
     def _watched(self, alert: Alert) -> bool:
         return alert.instance == self.instance and (alert.watch in self.watches or alert.watch == SELF)
@@ -284,13 +377,13 @@ class Keeper:
             lock = self._locks[watch] = asyncio.Lock()
         return lock
 
-    async def _commit_alone(self, name: str, taken: Step, notify: Sequence[str], *, forget: bool = False) -> None:
+    async def _commit_alone(self, name: str, taken: Step, wish: Wish, *, forget: bool = False) -> None:
         if not taken.changed and not forget:
             self._follow([taken])
             return
         run = self.tracer.start_span(name, attributes={WATCH: taken.alert.watch})
         try:
-            await self.commit([taken], notify, run, forget=forget)
+            await self.commit([taken], wish, run, forget=forget)
         finally:
             run.end()
 
@@ -303,21 +396,15 @@ def trace_id(context: SpanContext) -> str | None:
     return trace.format_trace_id(context.trace_id) if context.is_valid else None
 
 
-def addressed(taken: Step, notify: Sequence[str], run: Span) -> Step:
-    """
-    Write into the alert who hears of it and which trace it belongs to, so that store and payload agree.
+def _mark(marked: set[str], alert: Alert, why: str | None) -> None:
+    if why is not None and alert.status is AlertStatus.FIRING:
+        marked.add(alert.fingerprint)
+    else:
+        marked.discard(alert.fingerprint)
 
-    Done by `commit`; whoever takes several steps of one alert does it after each, for the next goes on from it.
-    """
-    if taken.transition is None:
-        return taken
-    told = taken.alert.told
-    if taken.transition.event is EventType.FIRING:
-        told = tuple(notify)
-    elif taken.transition.event is EventType.REMINDER:
-        told = tuple(dict.fromkeys((*told, *notify)))
-    alert = replace(taken.alert, trace_id=trace_id(run.get_span_context()), told=told)
-    return replace(taken, alert=alert, transition=replace(taken.transition, alert=alert))
+
+def _begins(taken: Step) -> bool:
+    return taken.transition is not None and taken.transition.event is EventType.FIRING
 
 
 def _is_done_with(alert: Alert) -> bool:

@@ -24,13 +24,14 @@ import apsw
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from agentd.alert.lifecycle import Step, end, step
+from agentd.alert.routing import NOBODY
 from agentd.errors import StoreError
 from agentd.memory import logs as log_rows
 from agentd.memory import templates
 from agentd.memory.database import Database
 from agentd.memory.templates import TemplateRow
 from agentd.pacing import full_jitter
-from agentd.pipeline.keeper import Keeper, addressed
+from agentd.pipeline.keeper import Keeper
 from agentd.pipeline.outcome import steps_of
 from agentd.pipeline.watches import Check, LogWatch
 from agentd.records import (
@@ -100,7 +101,7 @@ class LogPath:
             judgement = Judgement(Verdict.BLIND, what)
             now = self.keeper.clock.now()
             steps = list(sight(self.keeper, watch, judgement, now))
-            await self.keeper.commit(steps, watch.notify, INVALID_SPAN)
+            await self.keeper.commit(steps, watch.wish, INVALID_SPAN)
             watch.last = Check(now, Observation(blind=what), judgement, Step(watch.calm))
 
     async def on_thread(self, work: Callable[[], T]) -> T:
@@ -174,7 +175,7 @@ class Following:
             async with keeper.alone(watch.name):
                 now = self._clock.now()
                 steps = [end(each, Reason.WATCH_REMOVED, why, now) for each in gone]
-                await keeper.commit(steps, (), INVALID_SPAN, forget=True)
+                await keeper.commit(steps, NOBODY, INVALID_SPAN, forget=True)
 
     # One batch.
 
@@ -206,7 +207,7 @@ class Following:
                         log_rows.save_windows(c, watch.name, taken.outcome.windows, watch.digests)
                         log_rows.save_templates(c, watch.name, taken.names, taken.gone)
 
-                    if not await keeper.commit(steps, watch.notify, run, also=also):
+                    if not await keeper.commit(steps, watch.wish, run, also=also):
                         return False
                     positions = {}
                     self._stored_at = self._clock.monotonic()
@@ -229,7 +230,7 @@ class Following:
             alerts=keeper.alerts,
             firing=self._firing,
             now=now,
-            address=lambda taken: addressed(taken, watch.notify, run),
+            address=lambda taken: keeper.addressed(taken, watch.wish, run),
         )
 
     def _follow(self, alert: Alert) -> None:

@@ -24,6 +24,8 @@ from agentd.memory.groups import GroupRow, Member, PaceRow
 from agentd.records import Alert, AlertStatus, Delivery, EventType, Reason, Transition
 from agentd.settings import show_duration
 
+_AT_ONCE = (EventType.FLAPPING, EventType.UPDATED)
+
 MOST_IN_A_GROUP = 200
 """So many alerts stand in one group's message; the rest is counted."""
 MOST_GROUP_BYTES = 256 * 1024
@@ -72,12 +74,15 @@ def tell(c: apsw.Connection, news: Iterable[News], seen: Seen, now: datetime) ->
                 traceparent=each.traceparent,
             )
             touched.update(dict.fromkeys(found))
+        elif transition.event in _AT_ONCE:
+            _tell_at_once(c, each, now)
         elif transition.event is not None:
-            touched.update(dict.fromkeys(_join(c, each, now)))
+            touched.update(dict.fromkeys(_join(c, each, seen, now)))
     soonest: datetime | None = None
     for webhook, key in touched:
         group = groups.get(c, webhook, key)
-        assert group is not None, "a member has a group"
+        if group is None:  # a look that an earlier change called for has closed it
+            continue
         at = next_tick(group.first_at, timedelta(seconds=group.pace.interval_s), now)
         if group.told_at is not None and group.pace.interval_s == 0:
             at = now  # no interval: nothing waits for a tick
@@ -91,18 +96,44 @@ def tell(c: apsw.Connection, news: Iterable[News], seen: Seen, now: datetime) ->
     return soonest
 
 
-def _join(c: apsw.Connection, news: News, now: datetime) -> list[tuple[str, str]]:
+def _tell_at_once(c: apsw.Connection, news: News, now: datetime) -> None:
+    """News that no group has to wait for, in the order of the group's messages."""
+    transition = news.transition
+    assert transition.event is not None
+    _, key = _group_of(news)
+    for webhook in news.reach.notify:
+        delivery = Delivery(
+            id=f"msg_{uuid.uuid4().hex}",
+            webhook=webhook,
+            lane=key,
+            type=transition.event,
+            data=news.data,
+            created_at=transition.at,
+            due_at=now,
+            fingerprint=transition.alert.fingerprint,
+            traceparent=news.traceparent,
+        )
+        outbox.put(c, delivery)
+
+
+def _group_of(news: News) -> tuple[dict[str, str], str]:
+    """The labels of the group that the alert belongs to, and its key."""
+    labels = group_of(news.reach.group_by, labels_of(news.transition.alert))
+    return labels, json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _join(c: apsw.Connection, news: News, seen: Seen, now: datetime) -> list[tuple[str, str]]:
     transition, reach = news.transition, news.reach
-    alert = transition.alert
-    labels = group_of(reach.group_by, labels_of(alert))
-    key = json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    pace = reach.pace
+    alert, pace = transition.alert, reach.pace
+    labels, key = _group_of(news)
     row = PaceRow(
         pace.interval.total_seconds(), None if pace.repeat is None else pace.repeat.total_seconds(), pace.doubling
     )
     joined = []
     assert transition.event is not None
     for webhook in reach.notify:
+        if groups.owes_one_off(c, webhook, key, alert.fingerprint):
+            look_at_group(c, webhook, key, seen, now)  # or the incident before would be lost under this one
         groups.open_group(c, webhook, key, labels, now + pace.wait, row)
         groups.join(
             c,
@@ -131,6 +162,7 @@ def look_at_group(c: apsw.Connection, webhook: str, key: str, seen: Seen, now: d
         resolved=frozenset(each.fingerprint for each in members if not each.firing),
         one_off=frozenset(each.fingerprint for each in members if not each.firing and each.one_off),
         acked=frozenset(each.fingerprint for each in members if each.firing and each.fingerprint in seen.acked),
+        news=frozenset(each.fingerprint for each in members if each.firing and each.news),
     )
     told = Told(group.told_firing, group.told_resolved, group.told_muted, group.told_at, group.reminders)
     came = look(told, standing, pace, now)
@@ -245,4 +277,4 @@ def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:
 
 def is_one_off(alert: Alert) -> bool:
     """Whether its end is told although its beginning was not: an alert of a log rule, which is over in no time."""
-    return alert.last_at is not None and alert.status is AlertStatus.RESOLVED
+    return alert.last_at is not None and alert.status is AlertStatus.RESOLVED and alert.muted_by is None

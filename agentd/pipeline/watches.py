@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from agentd.alert.identity import fingerprint
 from agentd.alert.lifecycle import BLIND_RULE, Policy, Step
+from agentd.alert.routing import Escalate, Wish
 from agentd.condition import Condition
 from agentd.memory.logs import LogMemory
 from agentd.records import Alert, Judgement, Observation
@@ -26,7 +27,7 @@ class Watch:
     What any watch is: its name, its alerts, its patience, whom it tells.
 
     calm: its alert as it is before anything ever happened; blind: the same for the alert "cannot look".
-    notify: names of webhooks. last: the newest check, kept for status and page.
+    notify: names of webhooks; None: routes decide. escalate: the same. last: the newest check, for status and page.
     """
 
     name: str
@@ -34,8 +35,14 @@ class Watch:
     calm: Alert
     blind: Alert
     policy: Policy
-    notify: tuple[str, ...]
+    notify: tuple[str, ...] | None
+    escalate: tuple[Escalate, ...] | None = field(default=None, kw_only=True)
     last: Check | None = field(default=None, kw_only=True)
+
+    @property
+    def wish(self) -> Wish:
+        """Whom the watch itself wants to be told, and how often."""
+        return Wish(self.notify, self.escalate, self.policy.remind_every, self.policy.remind_doubling)
 
 
 @dataclass(slots=True)
@@ -88,8 +95,9 @@ def open_watch(
     policy: Policy,
     *,
     instance: str,
-    notify: Sequence[str],
+    notify: Sequence[str] | None,
     timeout_s: float,
+    escalate: Sequence[Escalate] | None = None,
 ) -> ProbeWatch:
     """Make a watch ready to run; whatever does not change from check to check is worked out here."""
     return ProbeWatch(
@@ -100,7 +108,8 @@ def open_watch(
         blind=calm_alert(instance, name, BLIND_RULE, policy),
         conditions=tuple(conditions),
         policy=policy,
-        notify=tuple(notify),
+        notify=None if notify is None else tuple(notify),
+        escalate=None if escalate is None else tuple(escalate),
         timeout_s=timeout_s,
     )
 

@@ -20,12 +20,14 @@ CREATE TABLE groups (
 CREATE INDEX groups_look ON groups (look_at) WHERE look_at IS NOT NULL;
 
 -- fired: the payload's data when it fired, data: as it is now. one_off: to be told although nobody saw it fire.
+-- news: something about it changed that is to be told although it was told of already.
 CREATE TABLE group_members (
     webhook     TEXT NOT NULL,
     key         TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
     firing      INTEGER NOT NULL,
     one_off     INTEGER NOT NULL,
+    news        INTEGER NOT NULL,
     event       TEXT NOT NULL,
     at          INTEGER NOT NULL,
     fired       TEXT NOT NULL,
