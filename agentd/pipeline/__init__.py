@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
@@ -28,7 +28,7 @@ from agentd.pipeline.watches import Check as Check
 from agentd.pipeline.watches import ProbeWatch as ProbeWatch
 from agentd.pipeline.watches import Watch as Watch
 from agentd.pipeline.watches import open_watch as open_watch
-from agentd.records import CheckResult, Judgement, Observation, Verdict
+from agentd.records import CheckResult, EventType, Judgement, Observation, Verdict
 from agentd.telemetry.redact import without_secrets
 from agentd.telemetry.traces import WATCH
 
@@ -42,9 +42,11 @@ class Pipeline(Keeper):
     Runs checks. What it keeps, and what it is made from, is the Keeper's.
 
     stood_still: to be set to what tells whether this process stood still after a moment (monotonic seconds).
+    confirm: asked before a watch fires; to be set to what tells why the failure is ours and not the target's, or None.
     """
 
     stood_still: Callable[[float], bool] = staticmethod(lambda since: False)
+    confirm: Callable[[ProbeWatch], Awaitable[str | None]] | None = None
     checks = 0
 
     # The path of one check, from top to bottom.
@@ -60,6 +62,7 @@ class Pipeline(Keeper):
                 # Stopped or suspended in mid-look: a timeout then is ours, not the target's.
                 judgement = Judgement(Verdict.BLIND, f"this process stood still while it looked: {judgement.summary}")
             async with self.alone(watch.name):
+                judgement = await self._confirmed(watch, judgement)
                 done = await self._decide(watch, observation, judgement, run)
             watch.last = done
             self.checks += 1
@@ -81,6 +84,16 @@ class Pipeline(Keeper):
         finally:
             span.end()
         return observation
+
+    async def _confirmed(self, watch: ProbeWatch, judgement: Judgement) -> Judgement:
+        if self.confirm is None or judgement.verdict is not Verdict.FAILING:
+            return judgement
+        before = self.alerts.get(watch.calm.fingerprint, watch.calm)
+        came = step(before, judgement, watch.policy, self.clock.now()).transition
+        if came is None or came.event is not EventType.FIRING:
+            return judgement
+        why = await self.confirm(watch)
+        return judgement if why is None else Judgement(Verdict.BLIND, f"{why}: {judgement.summary}")
 
     async def _decide(self, watch: ProbeWatch, observation: Observation, judgement: Judgement, run: Span) -> Check:
         now = self.clock.now()
