@@ -4,8 +4,8 @@ flapping. Pure: the same alerts at the same time give the same reasons.
 
 In: all alerts, and now. Out: a reason by fingerprint, for those that are pending or firing and muted.
 Promise: what a condition says of an alert is worked out once, and again when its labels or severity change. 10,000
-alerts with 20 rules take a hundredth of a second, 10,000 new ones about one second: on a thread, if need be, with a copy of
-the alerts, and one call at a time.
+alerts with 20 rules take a hundredth of a second, 10,000 new ones about one second: on a thread, if need be, with a
+copy of the alerts, and one call at a time.
 
 Where several things mute an alert, the most deliberate is named: silence, maintenance, depends_on, inhibited, flapping.
 """

@@ -7,8 +7,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from agentd.records import Severity
 from agentd.settings import Duration, Percent, PositiveDuration, Settings
 
 Remind = Literal["doubling", "fixed"]
@@ -24,10 +25,17 @@ ALERT_VARIABLES: dict[str, str] = {
 
 
 class Escalation(Settings):
-    """Tell more people when an alert lasts."""
+    """Tell more people when an alert lasts, count it as worse, or both."""
 
     after: PositiveDuration = Field(description="How long it has been firing")
-    notify: tuple[str, ...] = Field(min_length=1, description="Webhooks to tell as well")
+    notify: tuple[str, ...] = Field(default=(), description="Webhooks to tell as well")
+    severity: Severity | None = Field(default=None, description="How bad it is from then on, if that is worse")
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Escalation:
+        if not self.notify and self.severity is None:
+            raise ValueError("does nothing; add `notify:` (webhooks to tell), `severity:`, or both")
+        return self
 
 
 class Route(Settings):
@@ -61,6 +69,14 @@ class Flapping(Settings):
     start: Percent = Field(default=30.0, description="Share of changes among the last checks at which flapping begins")
     end: Percent = Field(default=25.0, description="Share below which it ends")
     of: int = Field(default=20, ge=3, le=100, description="Checks that are looked at")
+
+    @model_validator(mode="after")
+    def _ends_below_its_start(self) -> Flapping:
+        if self.end > self.start:
+            raise ValueError(
+                f"ends at {self.end:g}%, above its start at {self.start:g}%; write an `end` of at most `start`"
+            )
+        return self
 
 
 class AlertingSettings(Settings):
