@@ -9,10 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from agentd.config.values import Listen, ListenField, TargetField, Url
-from agentd.secret import Secret
+from agentd.secret import Secret, SecretText
 from agentd.settings import Duration, Name, PositiveDuration, Rate, RateLimit, Settings, Size
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -22,8 +22,22 @@ Scope = Literal["read", "operate", "admin"]
 class OutgoingHeartbeat(Settings):
     """Tells somebody else, at regular times, that this daemon lives and can deliver."""
 
-    url: Secret = Field(description="Address to call; a plain GET")
-    every: PositiveDuration = Field(default=timedelta(minutes=1), description="Time between two calls")
+    url: Secret = Field(description="Address to call; a plain GET, whose answer must be 2xx")
+    every: PositiveDuration = Field(default=timedelta(minutes=1), description="Time between two calls, at least 5s")
+
+    @field_validator("url")
+    @classmethod
+    def _web_address(cls, url: SecretText) -> SecretText:
+        if not url.text.startswith("${") and not url.text.lower().startswith(("http://", "https://")):
+            raise ValueError("not a web address; it begins with https:// or http:// and a host")
+        return url
+
+    @field_validator("every")
+    @classmethod
+    def _seldom(cls, every: timedelta) -> timedelta:
+        if every < timedelta(seconds=5):
+            raise ValueError("is too often; write 5s or more")
+        return every
 
 
 class DaemonSettings(Settings):

@@ -45,6 +45,18 @@ class Watchdog:
             self._manager.ping()
             await asyncio.sleep(max(0.0, next_round - loop.time()))
 
+    async def silent(self, patience_s: float) -> list[str]:
+        """Ask every part now, whether systemd watches or not; the names of those that gave no answer in that time."""
+        asks = {asyncio.create_task(self._ask(name, part, patience_s)): name for name, part in self._parts.items()}
+        if not asks:
+            return []
+        try:
+            _, silent = await asyncio.wait(asks, timeout=patience_s)
+            return sorted(asks[task] for task in silent)
+        finally:
+            for task in asks:
+                task.cancel()
+
     async def _round(self, patience_s: float) -> None:
         """Return when every part has answered, however long that takes; systemd sets the limit."""
         asked_at = self._clock.monotonic()

@@ -94,7 +94,7 @@ class Sender:
             raise
         except Exception as error:
             # Whatever the client library or the network comes up with must cost no alert.
-            raise DeliveryDelayed(_describe(error)) from error
+            raise DeliveryDelayed(describe_failure(error)) from error
 
     async def close(self) -> None:
         """Let go of the connections. A later `send` opens new ones."""
@@ -230,7 +230,7 @@ def _unreachable(error: NetFailure) -> str:
     return "the host is in a private network, and `private_networks: false` forbids that"
 
 
-def _describe(error: BaseException) -> str:
+def describe_failure(error: BaseException) -> str:
     """The failure in words of ours: texts of libraries quote addresses and host names."""
     seen: BaseException | None = error
     while seen is not None:
