@@ -44,12 +44,9 @@ class _Recovery:
 class Dependencies:
     """
     parents: of each watch that has some. Raises ConfigError when a watch depends on itself, over however many others.
-
-    changes: when a time ends for which the last `reasons` waits.
     """
 
     def __init__(self, parents: Mapping[str, Parents]) -> None:
-        self.changes: list[datetime] = []
         self._parents = dict(parents)
         self._longest = max((each.patience for each in parents.values()), default=timedelta(0))
         graph = TopologicalSorter({watch: each.watches for watch, each in parents.items()})
@@ -61,18 +58,16 @@ class Dependencies:
             raise ConfigError(f"depends_on goes in a circle: {circle}; break it") from error
         self._named = {name for each in parents.values() for name in each.watches}
 
-    def reasons(self, alerts: Iterable[Alert], now: datetime) -> dict[str, str]:
-        """Why, by fingerprint; only of pending and firing alerts."""
-        self.changes = []
+    def reasons(self, alerts: Iterable[Alert], now: datetime, asked: Collection[Alert]) -> dict[str, str]:
+        """Why, by fingerprint; of those of `asked` that are pending or firing. alerts: all of them."""
         if not self._parents:
             return {}
-        alerts = list(alerts)
         failing, recovered = self._states(alerts, now)
         if not failing and not recovered:
             return {}
         causes, recoveries = self._spread(failing, recovered)
         found = {}
-        for alert in alerts:
+        for alert in asked:
             if alert.status not in (AlertStatus.PENDING, AlertStatus.FIRING):
                 continue
             if cause := causes.get(alert.watch):
@@ -81,10 +76,9 @@ class Dependencies:
                 until = self._waits_until(alert, recovery)
                 if until is not None and now < until:
                     found[alert.fingerprint] = f"depends_on: {recovery.watch} has just recovered"
-                    self.changes.append(until)
         return found
 
-    def _states(self, alerts: Collection[Alert], now: datetime) -> tuple[set[str], dict[str, datetime]]:
+    def _states(self, alerts: Iterable[Alert], now: datetime) -> tuple[set[str], dict[str, datetime]]:
         """The watches that are parents and fail, and those that did a moment ago, with when they recovered."""
         failing: set[str] = set()
         recovered: dict[str, datetime] = {}

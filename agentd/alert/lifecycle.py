@@ -121,7 +121,7 @@ def _still_firing(alert: Alert, judgement: Judgement, policy: Policy) -> Step:
         summary=judgement.summary,
         values=judgement.shown,
         failed=judgement.failed,
-        severity=policy.severity,
+        severity=alert.severity if alert.escalated else policy.severity,
         labels=policy.labels,
         occurrences=alert.occurrences + 1,
     )

@@ -91,32 +91,34 @@ class Muting:
         self.silences = tuple(sorted(silences, key=lambda each: (each.ends_at, each.id), reverse=True))
         self._version += 1
 
-    def reasons(self, alerts: Mapping[str, Alert], now: datetime) -> dict[str, str]:
-        """Why nobody is told of an alert now, by fingerprint; only of pending and firing ones that are muted."""
+    def reasons(
+        self, alerts: Mapping[str, Alert], now: datetime, only: Collection[str] | None = None
+    ) -> dict[str, str]:
+        """
+        Why nobody is told of an alert now, by fingerprint; only of pending and firing ones that are muted.
+
+        alerts: all of them, for one mutes another. only: answer for these, which is quicker.
+        """
+        asked = alerts if only is None else {each: alerts[each] for each in only if each in alerts}
         found = {
-            fingerprint: FLAPPING
-            for fingerprint, alert in alerts.items()
-            if alert.flapping and alert.status in _CURRENT
+            fingerprint: FLAPPING for fingerprint, alert in asked.items() if alert.flapping and alert.status in _CURRENT
         }
+        facts: dict[str, _Facts] = {}
         if self._inhibits or self._maintained or self.silences:
-            facts = self._facts_of(alerts)
-            found |= self._inhibited_ones(facts)
-        else:
-            facts = {}
-        found |= self._depends_on.reasons(alerts.values(), now)
+            # Who inhibits may be any of them; the rest is about the alert itself.
+            whole = self._facts_of(alerts if self._inhibits else asked, forget=only is None)
+            facts = whole if asked is alerts else {each: whole[each] for each in asked if each in whole}
+            found |= self._inhibited_ones(facts, whole)
+        found |= self._depends_on.reasons(alerts.values(), now, asked.values())
         if facts:
             found |= self._maintained_ones(facts, now)
             found |= self._silenced_ones(facts, now)
         return found
 
     def next_change(self, now: datetime) -> datetime | None:
-        """
-        When time alone may change something: a silence or a window begins or ends, or what waited for a parent's
-        recovery (as far as the last `reasons` saw one) waits no more. None: never.
-        """
+        """When a silence or a window begins or ends next. None: never."""
         moments = [moment for each in self.silences for moment in (each.starts_at, each.ends_at)]
         moments += [span.change for span in self._spans_at(now) if span.change is not None]
-        moments += self._depends_on.changes
         return min((moment for moment in moments if moment > now), default=None)
 
     def silence_of(self, alert: Alert, now: datetime) -> Silence | None:
@@ -124,7 +126,7 @@ class Muting:
         labels = silence_labels(alert)
         return next((each for each in self.silences if each.is_active(now) and each.takes(labels)), None)
 
-    def _facts_of(self, alerts: Mapping[str, Alert]) -> dict[str, _Facts]:
+    def _facts_of(self, alerts: Mapping[str, Alert], *, forget: bool) -> dict[str, _Facts]:
         before, after = self._facts, {}
         for fingerprint, alert in alerts.items():
             if alert.status not in _CURRENT:
@@ -145,7 +147,10 @@ class Muting:
             if facts.silences_of != self._version:
                 facts.silences, facts.silences_of = self._takers(alert), self._version
             after[fingerprint] = facts
-        self._facts = after
+        if forget:
+            self._facts = after
+        else:
+            before.update(after)
         for questions in (self._inhibits, self._inhibited, self._maintained):
             questions.forget()
         return after
@@ -156,12 +161,14 @@ class Muting:
         labels = silence_labels(alert)
         return tuple(each for each in self.silences if each.takes(labels))
 
-    def _inhibited_ones(self, facts: Mapping[str, _Facts]) -> dict[str, str]:
+    def _inhibited_ones(self, facts: Mapping[str, _Facts], whole: Mapping[str, _Facts]) -> dict[str, str]:
+        if not self._inhibits:
+            return {}
         # Of each rule the first by name, and the first that the other condition does not take: it mutes those as well
         # that both conditions take. By name, so that the reason stays the same while others come and go.
         any_source: dict[int, tuple[str, str]] = {}
         one_sided: dict[int, tuple[str, str]] = {}
-        for fingerprint, each in facts.items():
+        for fingerprint, each in whole.items():
             if not each.inhibits or each.alert.status is not AlertStatus.FIRING:
                 continue
             name = (_named(each.alert), fingerprint)

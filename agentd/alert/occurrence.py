@@ -21,23 +21,17 @@ FIRST_EVIDENCE = 10
 LAST_EVIDENCE = 10
 
 
-def occur(
-    alert: Alert, occurrence: Occurrence, policy: Policy, resolve_after: timedelta, now: datetime
-) -> tuple[Step, ...]:
-    """
-    Advance the alert by what came about; two steps where the incident before was already over by then.
-
-    now: of the wall clock, for reminders, which are for people.
-    """
+def occur(alert: Alert, occurrence: Occurrence, policy: Policy, resolve_after: timedelta) -> tuple[Step, ...]:
+    """Advance the alert by what came about; two steps where the incident before was already over by then."""
     if occurrence.count == 0 and alert.status is AlertStatus.FIRING:
         # A silence that lasts is no new incident, however long nobody could look.
         return (_count_on(alert, occurrence),)
     over = quiet(alert, occurrence.at, resolve_after)
     if over.transition is not None:
-        return (over, _fire(over.alert, occurrence, policy, now))
+        return (over, _fire(over.alert, occurrence, policy))
     if alert.status is AlertStatus.FIRING:
         return (_count_on(alert, occurrence),)
-    return (_fire(alert, occurrence, policy, now),)
+    return (_fire(alert, occurrence, policy),)
 
 
 def quiet(alert: Alert, until: datetime, resolve_after: timedelta) -> Step:
@@ -58,7 +52,7 @@ def end_early(alert: Alert, ended: Ended) -> Step:
     return resolve(alert, reason, ended.reason_text, max(ended.at, alert.started_at or ended.at))
 
 
-def _fire(alert: Alert, occurrence: Occurrence, policy: Policy, now: datetime) -> Step:
+def _fire(alert: Alert, occurrence: Occurrence, policy: Policy) -> Step:
     fired = replace(
         alert,
         status=AlertStatus.FIRING,

@@ -25,6 +25,7 @@ from agentd.api.server import ApiServer, make_servers, open_socket
 from agentd.api.trouble import orphans
 from agentd.clock import Clock, SystemClock, iso
 from agentd.config.loader import Loaded, load
+from agentd.config.people import flapping_from, routing_from
 from agentd.daemon.assemble import Plan, Planned, PlannedLog, assemble, self_wish
 from agentd.daemon.chores import Chores, attempt
 from agentd.daemon.control import Control
@@ -464,6 +465,7 @@ class Daemon:
         self.plan = Plan(plan.config, watches, logs, plan.webhooks)
         self.pipeline.self_wish = self_wish(plan.config)
         self.pipeline.routing = routing_from(plan.config)
+        self.pipeline.flapping = flapping_from(plan.config)
         await self.courier.replace(plan.webhooks)
         for name in self.keeping.paused.keys() & watches.keys():
             self.scheduler.pause(name)

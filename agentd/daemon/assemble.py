@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from agentd.alert.lifecycle import BLIND_RULE, Policy
 from agentd.alert.occurrence import RESOLVE_AFTER
-from agentd.alert.routing import Escalate, Wish
+from agentd.alert.routing import Wish
 from agentd.clock import Clock
 from agentd.condition import Condition
 from agentd.config.loader import Loaded
 from agentd.config.models import Config
+from agentd.config.people import wish_of
 from agentd.config.watches import Watch as WatchConfig
 from agentd.cron import parse_cron
 from agentd.deliver.webhook import WebhookSettings
@@ -106,13 +107,6 @@ def self_wish(config: Config) -> Wish:
     return Wish(repeat=config.alerting.remind_every or None, doubling=config.alerting.remind == "doubling")
 
 
-def _told_of(config: WatchConfig, whole: Config) -> tuple[tuple[str, ...] | None, tuple[Escalate, ...] | None]:
-    """Whom the watch itself wants to be told, and when more; None where it leaves that to routes."""
-    notify = None if config.notify is None else whole.notify(config)
-    escalate = tuple(Escalate(each.after, each.notify, each.severity) for each in config.escalate)
-    return notify, escalate or None
-
-
 def _plan(
     config: WatchConfig,
     whole: Config,
@@ -128,7 +122,7 @@ def _plan(
         # What no condition reads need not be worked out, such as a parsed body.
         probe.wanted = frozenset().union(*(condition.variables for condition in conditions))
     policy = policy_of(config, whole)
-    notify, escalate = _told_of(config, whole)
+    wish = wish_of(config, whole)
     watch = open_watch(
         config.name,
         kind.name,
@@ -136,11 +130,11 @@ def _plan(
         conditions,
         policy,
         instance=instance,
-        notify=notify,
-        escalate=escalate,
+        notify=wish.notify,
+        escalate=wish.escalate,
         timeout_s=config.timeout.total_seconds(),
     )
-    return Planned(config.source, (config, policy, notify), watch, _trigger(config), "startup" in config.on)
+    return Planned(config.source, (config, policy, wish), watch, _trigger(config), "startup" in config.on)
 
 
 def open_log_watch(config: WatchConfig, whole: Config, clock: Clock, instance: str) -> PlannedLog:
@@ -148,7 +142,7 @@ def open_log_watch(config: WatchConfig, whole: Config, clock: Clock, instance: s
     source = config.log or config.journal
     assert source is not None, "only logs are planned"
     policy = policy_of(config, whole)
-    notify, escalate = _told_of(config, whole)
+    wish = wish_of(config, whole)
 
     def open_work(memory: LogMemory) -> LogWork:
         # Here, not above: a daemon that watches no log loads none of its libraries.
@@ -177,13 +171,13 @@ def open_log_watch(config: WatchConfig, whole: Config, clock: Clock, instance: s
         calm=calm_alert(instance, config.name, None, policy),
         blind=calm_alert(instance, config.name, BLIND_RULE, policy),
         policy=policy,
-        notify=notify,
-        escalate=escalate,
+        notify=wish.notify,
+        escalate=wish.escalate,
         rules=rules,
         digests={rule.name: digest_of(rule) for rule in config.rules},
         open=open_work,
     )
-    return PlannedLog((config, policy, notify), watch)
+    return PlannedLog((config, policy, wish), watch)
 
 
 def try_log(config: WatchConfig, file: Path, clock: Clock) -> LogWork:

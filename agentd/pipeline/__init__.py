@@ -16,9 +16,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
+from agentd.alert.flapping import FlappingSettings, step_flapping
 from agentd.alert.lifecycle import Step, step
 from agentd.clock import Clock
 from agentd.condition import Condition, judge
@@ -28,7 +30,7 @@ from agentd.pipeline.watches import Check as Check
 from agentd.pipeline.watches import ProbeWatch as ProbeWatch
 from agentd.pipeline.watches import Watch as Watch
 from agentd.pipeline.watches import open_watch as open_watch
-from agentd.records import CheckResult, EventType, Judgement, Observation, Verdict
+from agentd.records import Alert, CheckResult, EventType, Judgement, Observation, Reason, Transition, Verdict
 from agentd.telemetry.redact import without_secrets
 from agentd.telemetry.traces import WATCH
 
@@ -48,6 +50,7 @@ class Pipeline(Keeper):
     stood_still: Callable[[float], bool] = staticmethod(lambda since: False)
     confirm: Callable[[ProbeWatch], Awaitable[str | None]] | None = None
     checks = 0
+    flapping = FlappingSettings()
 
     # The path of one check, from top to bottom.
 
@@ -105,8 +108,8 @@ class Pipeline(Keeper):
             run.set_status(Status(StatusCode.ERROR, judgement.summary))
             run.set_attribute("agentd.verdict", judgement.verdict.value)
         before = self.alerts.get(watch.calm.fingerprint, watch.calm)
-        after = step(before, judgement, watch.policy, now)
-        steps = [after, *self.sight_steps(watch, judgement, after.alert.blind_since, now)]
+        after, *more = self._with_flapping(before, step(before, judgement, watch.policy, now), judgement, now)
+        steps = [after, *more, *self.sight_steps(watch, judgement, after.alert.blind_since, now)]
         if not await self.commit(steps, watch.wish, run):
             after = Step(before)
         self.record(
@@ -121,6 +124,25 @@ class Pipeline(Keeper):
             )
         )
         return Check(now, observation, judgement, after)
+
+    def _with_flapping(self, before: Alert, taken: Step, judgement: Judgement, now: datetime) -> list[Step]:
+        """The step, counted among the outcomes; and that the alert begins or ends to flap, if it does."""
+        if judgement.verdict is Verdict.BLIND:
+            return [taken]
+        failing = judgement.verdict is Verdict.FAILING
+        flap = step_flapping(before.outcomes, failing, before.flapping, self.flapping)
+        if flap.outcomes == taken.alert.outcomes and flap.flapping == taken.alert.flapping:
+            return [taken]
+        # Outcomes alone are not worth a write: after a restart a few of them are forgotten, and nothing worse.
+        alert = replace(taken.alert, outcomes=flap.outcomes, flapping=flap.flapping)
+        transition = None if taken.transition is None else replace(taken.transition, alert=alert)
+        taken = Step(alert, taken.changed, transition)
+        if flap.flapping == before.flapping:
+            return [taken]
+        reason = Reason.FLAPPING if flap.flapping else Reason.STEADY
+        begins = f"{'flaps' if flap.flapping else 'is steady again'}: {flap.share:.0f}% of the last checks changed"
+        news = Transition(alert.status, alert.status, reason, begins, now, alert, EventType.FLAPPING)
+        return [taken, Step(alert, True, news)]
 
 
 async def look(watch: ProbeWatch, clock: Clock) -> Observation:

@@ -20,10 +20,10 @@ import apsw
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode, Tracer, set_span_in_context
 
-from agentd.alert.escalation import step_escalation
+from agentd.alert.escalation import notified_after, step_escalation
 from agentd.alert.identity import fingerprint
 from agentd.alert.lifecycle import Policy, Step, end, step, step_blind
-from agentd.alert.routing import NOBODY, Routing, Wish
+from agentd.alert.routing import NOBODY, Reach, Routing, Wish
 from agentd.clock import Clock
 from agentd.deliver.payload import alert_data
 from agentd.errors import StoreError
@@ -233,7 +233,8 @@ class Keeper:
             return taken
         told = taken.alert.told
         if taken.transition.event is EventType.FIRING:
-            told = self.routing.of(taken.alert, wish).notify
+            again = told if taken.transition.before is AlertStatus.FIRING else ()
+            told = tuple(dict.fromkeys((*again, *self.routing.of(taken.alert, wish).notify)))
         alert = replace(taken.alert, trace_id=trace_id(run.get_span_context()), told=told)
         return replace(taken, alert=alert, transition=replace(taken.transition, alert=alert))
 
@@ -286,15 +287,26 @@ class Keeper:
             for fingerprint in firing
             if (alert := self.alerts.get(fingerprint)) is not None
         }
-        seen = replace(seen, fresh=fresh)
+        looks = [(webhook, key, self._seen_by(webhook, firing, seen, fresh)) for webhook, key, firing in due]
 
         def change(connection: apsw.Connection) -> datetime | None:
-            for webhook, key, _ in due:
+            for webhook, key, seen in looks:
                 look_at_group(connection, webhook, key, seen, now)
             return groups.next_look(connection)
 
         self._next_look = await self.state.write(change)
         self._told()
+
+    def _seen_by(self, webhook: str, firing: Iterable[str], seen: Seen, fresh: Mapping[str, str]) -> Seen:
+        """Whom the configuration no longer names for an alert hears of its end, but is not reminded."""
+        alerts = [alert for each in firing if (alert := self.alerts.get(each)) is not None]
+        others = {alert.fingerprint for alert in alerts if webhook not in self._reach_of(alert).notify}
+        return Seen(seen.muted, {*seen.acked, *others}, fresh)
+
+    def _reach_of(self, alert: Alert) -> Reach:
+        reach = self.routing.of(alert, self._wish_of(alert))
+        more = notified_after(reach.escalate, alert.escalated)
+        return replace(reach, notify=tuple(dict.fromkeys((*reach.notify, *more)))) if more else reach
 
     def _data_now(self, alert: Alert) -> str:
         assert alert.reason is not None, "what fires has a reason"
@@ -310,9 +322,9 @@ class Keeper:
         now = self.clock.now()
         reasons = self.mutes(self.alerts, now) if self.mutes is not None else {}
         for alert in [alert for alert in self.alerts.values() if alert.status is AlertStatus.FIRING]:
-            escalate = self.routing.of(alert, self._wish_of(alert)).escalate
-            if alert.muted_by != reasons.get(alert.fingerprint) or escalate:
-                await self._sweep_one(alert, reasons.get(alert.fingerprint), now)
+            reach, muted_by = self._reach_of(alert), reasons.get(alert.fingerprint)
+            if alert.muted_by != muted_by or reach.escalate or not set(reach.notify) <= set(alert.told):
+                await self._sweep_one(alert, muted_by, now)
 
     async def _sweep_one(self, alert: Alert, muted_by: str | None, now: datetime) -> None:
         async with self.alone(alert.watch):
@@ -324,10 +336,18 @@ class Keeper:
                 current = replace(current, muted_by=muted_by)
                 await self._commit_alone("mute", Step(current, changed=True), wish)
             escalate = self.routing.of(current, wish).escalate
+            newcomers = tuple(name for name in self._reach_of(current).notify if name not in current.told)
+            if newcomers:
+                assert current.reason is not None, "what fires has a reason"
+                same = AlertStatus.FIRING
+                news = Transition(same, same, current.reason, current.reason_text, now, current, EventType.FIRING)
+                await self._commit_alone("reach", Step(current, True, news), replace(wish, notify=newcomers))
+                current = self.alerts.get(alert.fingerprint, current)
             taken = step_escalation(current, escalate, now)
             if taken.transition is None:
                 return
-            more = tuple(name for each in escalate[current.escalated : taken.alert.escalated] for name in each.notify)
+            before = set(notified_after(escalate, current.escalated))
+            more = tuple(name for name in notified_after(escalate, taken.alert.escalated) if name not in before)
             told = tuple(dict.fromkeys((*current.told, *more)))
             alert = replace(taken.alert, told=told)
             taken = replace(taken, alert=alert, transition=replace(taken.transition, alert=alert))

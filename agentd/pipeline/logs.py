@@ -229,7 +229,6 @@ class Following:
             taken.until,
             alerts=keeper.alerts,
             firing=self._firing,
-            now=now,
             address=lambda taken: keeper.addressed(taken, watch.wish, run),
         )
 

@@ -25,12 +25,11 @@ def steps_of(
     *,
     alerts: Mapping[str, Alert],
     firing: Iterable[str],
-    now: datetime,
     address: Callable[[Step], Step] = lambda step: step,
 ) -> Iterator[Step]:
     """
     alerts: as they stand, by fingerprint. firing: the fingerprints among them that may become quiet.
-    until: up to this moment there is nothing unread; None: nobody can tell. now: the wall clock, for reminders.
+    until: up to this moment there is nothing unread; None: nobody can tell.
     address: finishes each step before the next is taken of the same alert.
     """
     ahead: dict[str, Alert] = {}
@@ -43,7 +42,7 @@ def steps_of(
         if isinstance(event, Ended):
             steps: tuple[Step, ...] = (end_early(alert, event),)
         else:
-            steps = occur(alert, event, rule.policy, rule.resolve_after, now)
+            steps = occur(alert, event, rule.policy, rule.resolve_after)
         for each in steps:
             done = address(each)
             ahead[identity] = done.alert

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from agentd.errors import AgentdError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from agentd.logs.work import LogWork, Taken
 
 MOST_TRANSITIONS = 10_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -111,7 +110,6 @@ class _Replay:
             taken.until,
             alerts=self._alerts,
             firing=list(self._alerts),
-            now=taken.until or _EPOCH,
         )
         for step in list(steps):
             alert = step.alert

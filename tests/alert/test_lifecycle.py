@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentd.alert.identity import fingerprint
-from agentd.alert.lifecycle import Policy, Step, end, step, step_blind, step_reminder
+from agentd.alert.lifecycle import Policy, Step, end, step, step_blind
 from agentd.records import Alert, AlertStatus, EventType, Judgement, Reason, Severity, Verdict
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -116,47 +116,6 @@ def test_a_firing_says_how_and_since_when() -> None:
     assert fired.transition.reason_text == "failed 3 of 5"
     assert fired.alert.started_at == NOW + timedelta(minutes=4)
     assert fired.alert.occurrences == 3
-
-
-def test_reminders_double_up_to_a_day() -> None:
-    """A forgotten alert should whisper, not shout, and never fall silent."""
-    policy = Policy(needed=1, of=1, remind_every=timedelta(hours=4))
-    alert = play("x", policy)[0].alert
-    now, gaps, last = NOW, [], NOW
-    for _ in range(24 * 7):
-        now += timedelta(hours=1)
-        taken = step_reminder(alert, policy, now)
-        alert = taken.alert
-        if taken.transition:
-            gaps.append((now - last) // timedelta(hours=1))
-            last = now
-
-    assert gaps == [4, 8, 16, 24, 24, 24, 24, 24]
-
-
-def test_a_clock_set_back_does_not_silence_reminders() -> None:
-    """Ten years back and the next reminder would be due in ten years."""
-    policy = Policy(needed=1, of=1, remind_every=timedelta(hours=4))
-    alert = play("x", policy)[0].alert
-    back = NOW - timedelta(days=3650)
-
-    moved = step_reminder(alert, policy, back)
-
-    assert moved.changed
-    assert moved.alert.remind_at == back + timedelta(hours=4)
-
-
-def test_a_clock_set_forward_gives_one_reminder() -> None:
-    """Thirty days in one jump are one message."""
-    policy = Policy(needed=1, of=1, remind_every=timedelta(minutes=5), remind_doubling=False)
-    alert = play("x", policy)[0].alert
-    later = NOW + timedelta(days=30)
-
-    first = step_reminder(alert, policy, later)
-    second = step_reminder(first.alert, policy, later)
-
-    assert first.transition is not None
-    assert second.transition is None
 
 
 def test_lasting_blindness_is_an_alert_of_its_own() -> None:

@@ -10,7 +10,6 @@ from agentd.alert.occurrence import end_early, occur, quiet
 from agentd.records import Alert, AlertStatus, Ended, EventType, Evidence, Occurrence, Place, Reason, Severity
 
 T = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
-WALL = T + timedelta(hours=2)
 QUIET = timedelta(minutes=5)
 POLICY = Policy(severity=Severity.CRITICAL, labels={"team": "ops"})
 CALM = Alert("f1", "web-1", "ssh", Severity.WARNING, "bruteforce", {"ip": "192.0.2.1"})
@@ -23,12 +22,12 @@ def seen(minute: float, count: int = 1, last: float | None = None) -> Occurrence
 
 
 def firing(minute: float = 0) -> Alert:
-    return occur(CALM, seen(minute), POLICY, QUIET, WALL)[-1].alert
+    return occur(CALM, seen(minute), POLICY, QUIET)[-1].alert
 
 
 def test_the_first_occurrence_fires() -> None:
     """The rule was patient already; the alert must not be patient once more."""
-    (taken,) = occur(CALM, seen(0), POLICY, QUIET, WALL)
+    (taken,) = occur(CALM, seen(0), POLICY, QUIET)
 
     assert taken.transition is not None
     assert taken.transition.event is EventType.FIRING
@@ -38,14 +37,9 @@ def test_the_first_occurrence_fires() -> None:
     assert taken.alert.evidence == seen(0).evidence
 
 
-def test_reminders_go_by_the_wall_clock() -> None:
-    """A log read two hours late must not remind people at once."""
-    assert firing().remind_at == WALL + timedelta(hours=4)
-
-
 def test_while_it_fires_further_occurrences_only_count() -> None:
     """A flood of lines is one message."""
-    (taken,) = occur(firing(), seen(3, count=4), POLICY, QUIET, WALL)
+    (taken,) = occur(firing(), seen(3, count=4), POLICY, QUIET)
 
     assert taken.transition is None
     assert taken.changed
@@ -57,7 +51,7 @@ def test_evidence_keeps_the_first_and_the_last_lines() -> None:
     """How it began and how it goes on tell more than ten thousand lines between, and are bounded."""
     alert = firing()
     for minute in range(1, 40):
-        alert = occur(alert, seen(minute), POLICY, timedelta(hours=1), WALL)[-1].alert
+        alert = occur(alert, seen(minute), POLICY, timedelta(hours=1))[-1].alert
 
     assert len(alert.evidence) == 20
     assert alert.evidence[0] == seen(0).evidence[0]
@@ -83,7 +77,7 @@ def test_not_quiet_for_long_enough_changes_nothing() -> None:
 
 def test_an_occurrence_after_quiet_is_a_new_incident() -> None:
     """A log read late holds both, and both are told, in order."""
-    over, anew = occur(firing(), seen(6), POLICY, QUIET, WALL)
+    over, anew = occur(firing(), seen(6), POLICY, QUIET)
 
     assert over.transition is not None
     assert over.transition.event is EventType.RESOLVED
@@ -95,7 +89,7 @@ def test_an_occurrence_after_quiet_is_a_new_incident() -> None:
 
 def test_a_silence_that_lasts_is_one_incident_however_long_nobody_looked() -> None:
     """After an hour in which the log could not be read, it is still the same silence."""
-    (taken,) = occur(firing(), seen(60, count=0), POLICY, QUIET, WALL)
+    (taken,) = occur(firing(), seen(60, count=0), POLICY, QUIET)
 
     assert taken.transition is None
     assert taken.alert.last_at == T + timedelta(minutes=60)

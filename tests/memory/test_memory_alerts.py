@@ -16,8 +16,8 @@ NOW = datetime(2026, 1, 5, 12, 0, 0, 123456, tzinfo=UTC)
 FULL = Alert(
     "f1", "web-1", "shop", Severity.CRITICAL, "rule", {"ip": "::1"}, {"team": "wéb"}, AlertStatus.FIRING, "0111", 1,
     NOW, NOW, NOW, NOW, Reason.THRESHOLD, "failed 3 of 5", "shop: down", {"status": 503, "x": [1.5, None]}, ("a", "b"),
-    7, 2, NOW, "anna", "silence", True, ("ops", "pager"), "t1",
-    (Evidence(Place("/var/log/a", 12), "a liné"), Evidence(Place("journal", None, "s=1"), "b")), NOW,
+    7, "anna", "silence", True, ("ops", "pager"), "t1",
+    (Evidence(Place("/var/log/a", 12), "a liné"), Evidence(Place("journal", None, "s=1"), "b")), NOW, 2, "0110",
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from opentelemetry.trace import NoOpTracer
 
 from agentd.alert.lifecycle import BLIND_RULE, Policy
 from agentd.alert.occurrence import RESOLVE_AFTER
+from agentd.alert.routing import Routing
 from agentd.logs.port import Batch, Counters, Outcome
 from agentd.logs.work import Taken
 from agentd.memory import alerts as alert_rows
@@ -136,6 +137,7 @@ async def bench(
         record=results.append,
         told=lambda: None,
     )
+    pipeline.routing = Routing(group_by=("...",), interval=timedelta(0))
     await pipeline.load()
     script = Script(clock)
 
