@@ -78,11 +78,19 @@ class Receiver:
         self.connections = 0
         self.most_at_once = 0
         self._at_once = 0
+        self._news = asyncio.Event()
         self._script: deque[Answer | int] = deque()
         self._tls = tls
         self._port = port
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    async def wait_for(self, count: int, within_s: float = 30.0) -> None:
+        """Until so many requests have arrived. Raises TimeoutError."""
+        async with asyncio.timeout(within_s):
+            while len(self.requests) < count:
+                self._news.clear()
+                await self._news.wait()
 
     def answers(self, *script: Answer | int) -> None:
         """The next requests get these, in turn."""
@@ -161,6 +169,7 @@ class Receiver:
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         request = Request(method, path, headers, body, asyncio.get_running_loop().time())
         self.requests.append(request)
+        self._news.set()
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:

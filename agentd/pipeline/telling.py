@@ -83,9 +83,7 @@ def tell(c: apsw.Connection, news: Iterable[News], seen: Seen, now: datetime) ->
         group = groups.get(c, webhook, key)
         if group is None:  # a look that an earlier change called for has closed it
             continue
-        at = next_tick(group.first_at, timedelta(seconds=group.pace.interval_s), now)
-        if group.told_at is not None and group.pace.interval_s == 0:
-            at = now  # no interval: nothing waits for a tick
+        at = _time_to_look(group, now)
         groups.look_sooner(c, webhook, key, at)
         at = min(at, group.look_at or at)
         if at <= now:
@@ -94,6 +92,15 @@ def tell(c: apsw.Connection, news: Iterable[News], seen: Seen, now: datetime) ->
         else:
             soonest = _sooner(soonest, at)
     return soonest
+
+
+def _time_to_look(group: GroupRow, now: datetime) -> datetime:
+    """When news of this moment is looked at: the first look, or the next tick; a tick of this moment is over."""
+    if group.told_at is None and now <= group.first_at:
+        return group.first_at
+    if group.pace.interval_s == 0:
+        return now
+    return next_tick(group.first_at, timedelta(seconds=group.pace.interval_s), now + timedelta(microseconds=1))
 
 
 def _tell_at_once(c: apsw.Connection, news: News, now: datetime) -> None:
