@@ -27,6 +27,7 @@ log = logging.getLogger("agentd.schedule")
 
 LAGS_KEPT = 4096
 LAST_WORDS_S = 5.0
+LATE = timedelta(seconds=10)
 
 _SECOND = timedelta(seconds=1)
 
@@ -39,7 +40,7 @@ class Due:
     Why a run happens now.
 
     at: when it was due, UTC; for a late run the latest time it stands for. late_s: how long ago that is; for `manual`
-    zero. trigger: `every`, `cron`, `once`, `startup` or `manual`.
+    zero. trigger: `every`, `cron`, `once`, `startup`, `manual`, or what else `run_now` was told (`on alert:NAME`).
     """
 
     name: str
@@ -52,7 +53,8 @@ class Due:
 class SchedulerStats:
     """
     runs: begun so far. crashed: of these, those that raised. overlaps: times skipped since the last run was still on.
-    coalesced: runs that stood for more than one due time. lag: from due to begun, over the last 4,096 runs, seconds.
+    coalesced: runs that stood for more than one due time. late: begun more than LATE after they were first due.
+    lag: from due to begun, over the last 4,096 runs, seconds.
     """
 
     jobs: int
@@ -60,6 +62,7 @@ class SchedulerStats:
     crashed: int
     overlaps: int
     coalesced: int
+    late: int
     in_flight: int
     lag_p50_s: float
     lag_p99_s: float
@@ -95,7 +98,7 @@ class Scheduler:
         self._entries: dict[str, _Entry] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lags: deque[float] = deque(maxlen=LAGS_KEPT)
-        self._runs = self._crashed = self._overlaps = self._coalesced = 0
+        self._runs = self._crashed = self._overlaps = self._coalesced = self._late = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
 
@@ -132,17 +135,18 @@ class Scheduler:
         self._unschedule(name)
         return self.running(name)
 
-    def run_now(self, name: str, at: datetime | None = None) -> asyncio.Task[None]:
+    def run_now(self, name: str, at: datetime | None = None, *, trigger: str = "manual") -> asyncio.Task[None]:
         """
         Run a job at once, paused or not, beside its schedule; while it runs, the run under way is returned.
 
-        at: the due time that this run makes up for; default now. The task ends with None even when the run raised
-        (that is logged); awaiting it raises CancelledError if `stop` cancelled it. KeyError: unknown.
+        at: the due time that this run makes up for; default now. trigger: why, for `Due`. The task ends with None even
+        when the run raised (that is logged); awaiting it raises CancelledError if `stop` cancelled it. KeyError:
+        unknown.
         """
         entry = self._entries[name]
         if self._stopped or self._loop is None:
             raise RuntimeError("the scheduler does not run")
-        return self.running(name) or self._begin(entry, Due(name, at or self._clock.now(), 0.0, "manual"))
+        return self.running(name) or self._begin(entry, Due(name, at or self._clock.now(), 0.0, trigger))
 
     def pause(self, name: str) -> None:
         """Not due until `resume`; a run under way goes on. KeyError: unknown."""
@@ -238,6 +242,7 @@ class Scheduler:
             crashed=self._crashed,
             overlaps=self._overlaps,
             coalesced=self._coalesced,
+            late=self._late,
             in_flight=self.in_flight,
             lag_p50_s=lags[len(lags) // 2] if lags else 0.0,
             lag_p99_s=lags[len(lags) * 99 // 100] if lags else 0.0,
@@ -260,7 +265,7 @@ class Scheduler:
     def _fire(self, job: Any, due: datetime) -> None:
         entry = self._entries[job.id]
         now = self._clock.now()
-        late = now - due
+        late = first_late = now - due
         if late > _SECOND:
             latest = entry.trigger.latest(due, now)
             if latest > due:
@@ -272,6 +277,7 @@ class Scheduler:
         entry.last_due = due
         late_s = max(0.0, late.total_seconds())
         self._lags.append(late_s)
+        self._late += first_late > LATE
         self._begin(entry, Due(entry.name, due, late_s, entry.trigger.kind))
 
     def _begin(self, entry: _Entry, due: Due) -> asyncio.Task[None]:
