@@ -21,6 +21,7 @@ from agentd.deliver.plain import Limits, plain, short
 from agentd.records import AlertStatus, EventType, Evidence, Reason, Severity, Transition
 
 MAX_DATA_BYTES = 32 * 1024
+MAX_LABELS_BYTES = 8 * 1024
 _NAME_CHARS = 256
 _LIMITS = (
     Limits(chars=2048, items=64, depth=6),
@@ -78,8 +79,50 @@ class AlertData(_Model):
 class GroupData(_Model):
     """Several alerts that are told as one."""
 
-    group: dict[str, str] = Field(description="The labels that the members have in common.")
-    alerts: list[AlertData]
+    schema_: Literal["agentd.group/1"] = Field(alias="schema", description="The shape of this object.")
+    group: dict[str, str] = Field(description="The labels that the members have in common, and their values.")
+    reason: Literal["first", "new_firing", "all_clear", "new_resolved", "repeat"] = Field(
+        description="Why the group is told of: it is new, more fire, none fires any more, some resolved, a reminder."
+    )
+    firing: int = Field(ge=0, description="How many members fire.")
+    resolved: int = Field(ge=0, description="How many members resolved since the last message.")
+    omitted: int = Field(ge=0, description="How many of these are not in `alerts`, for want of room.")
+    alerts: list[AlertData] = Field(description="The members, what is news first.")
+
+
+class Claim(_Model):
+    """One thing that a finding says."""
+
+    text: str
+    evidence: list[str] = Field(default=[], description="Ids of what it rests on.")
+
+
+class Finding(_Model):
+    """What a language model made of what it saw: to be read as such."""
+
+    status: str = Field(description="`ok` when nobody needs to look.")
+    severity: Severity
+    summary: str
+    claims: list[Claim] = []
+    next_steps: list[str] = []
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    unverified: bool = Field(default=False, description="A quote was not found in what it cites.")
+    analysis: str | None = Field(default=None, description="Why there is none: `unavailable (reason)`.")
+
+
+class FindingData(_Model):
+    """What one run of a goal came to."""
+
+    schema_: Literal["agentd.finding/1"] = Field(alias="schema", description="The shape of this object.")
+    watch: str = Field(description="Name of the watch with the goal.")
+    instance: str = Field(description="The machine that looked.")
+    run: str = Field(description="Id of the run.")
+    goal: str = Field(description="What was asked.")
+    labels: dict[str, str] = Field(description="Labels of the watch.")
+    finding: Finding
+    cost: dict[str, Any] | None = Field(description="What the run cost.")
+    trace_id: str | None = Field(description="The trace of the run.")
+    links: dict[str, str] = Field(description="Where to read on, by name.")
 
 
 class TestData(_Model):
@@ -114,6 +157,14 @@ class GroupMessage(_Model):
     data: GroupData
 
 
+class FindingMessage(_Model):
+    """What a goal came to."""
+
+    type: Literal["goal.finding"]
+    timestamp: _Moment = Field(description="When it happened; the same over all retries.")
+    data: FindingData
+
+
 class TestMessage(_Model):
     """A test of the webhook."""
 
@@ -140,7 +191,7 @@ def alert_data(
     What is too large is cut, first gently, in the end down to no values and no evidence.
     """
     alert = transition.alert
-    kept = {
+    kept: dict[str, Any] = {
         "schema": "agentd.alert/1",
         "fingerprint": short(alert.fingerprint, _NAME_CHARS),
         "watch": short(alert.watch, _NAME_CHARS),
@@ -157,8 +208,9 @@ def alert_data(
         "occurrences": alert.occurrences,
         "trace_id": trace_id or alert.trace_id,
     }
-    # What tells the alerts of one rule apart is a label too: receivers route and group by labels.
-    texts = {"labels": {**alert.labels, **alert.by}, "links": links or {}}
+    # What tells the alerts of one rule apart is a label too: receivers route and group by labels. So labels are cut by
+    # their own size alone: they are the same in all messages of an alert.
+    kept["labels"] = _labels({**alert.labels, **alert.by})
     cut = {
         "summary": f"{alert.watch}: {alert.summary}",
         "values": alert.values,
@@ -170,8 +222,7 @@ def alert_data(
     data: dict[str, Any] = {}
     for limits in _LIMITS:
         smaller = {key: plain(value, limits) for key, value in cut.items()}
-        named = {key: _texts(value, limits) for key, value in texts.items()}
-        data = _in_order(kept | named | smaller)
+        data = _in_order(kept | smaller | {"links": _texts(links or {}, limits)})
         if _size(data) <= MAX_DATA_BYTES:
             return data
     return data | {"values": {}, "evidence": [], "finding": None}
@@ -200,8 +251,8 @@ def sample_test(webhook: str, instance: str) -> dict[str, Any]:
 
 
 def payload_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of everything a `standard` receiver may get, with an example of each type now sent."""
-    messages: list[type[BaseModel]] = [AlertMessage, GroupMessage, TestMessage]
+    """JSON Schema (2020-12) of everything a `standard` receiver may get, with an example of each type."""
+    messages: list[type[BaseModel]] = [AlertMessage, GroupMessage, FindingMessage, TestMessage]
     references, definitions = models_json_schema(
         [(model, "validation") for model in messages], by_alias=True, ref_template="#/$defs/{model}"
     )
@@ -216,7 +267,7 @@ def payload_schema() -> dict[str, Any]:
 
 
 def examples() -> list[dict[str, Any]]:
-    """One message of every type that this version sends."""
+    """One message of every type; the first is a firing alert."""
     firing: dict[str, Any] = {
         "schema": "agentd.alert/1",
         "fingerprint": "9f2c41d0a7b3e865",
@@ -248,14 +299,70 @@ def examples() -> list[dict[str, Any]]:
     resolved = firing | {"state": "resolved", "reason": "recovered", "reason_text": "ok 2 times in a row"}
     resolved |= {"ended_at": "2026-11-20T13:10:03.000Z", "failed": [], "values": {}}
     resolved |= {"summary": "shop: ok again; it was: status == 200 does not hold (status = 503)"}
+    escalated = firing | {"reason": "escalated", "reason_text": "firing for 30m", "occurrences": 61}
+    flapping = firing | {"reason": "flapping", "reason_text": "state changed in 34 % of the last 20 checks"}
+    flapping |= {"flapping": True}
+    bruteforce = firing | {"fingerprint": "1b5d0f6e7a894c23", "watch": "ssh", "rule": "bruteforce"}
+    bruteforce |= {"reason": "matched", "reason_text": "5 lines within 10m", "occurrences": 5}
+    bruteforce |= {"summary": "ssh: Failed password for root from 192.0.2.7", "failed": []}
+    bruteforce |= {"labels": {"team": "web", "ip": "192.0.2.7"}, "values": {"ip": "192.0.2.7"}}
+    bruteforce |= {
+        "evidence": [
+            {
+                "file": "/var/log/auth.log",
+                "offset": 1234,
+                "line": "Nov 20 09:01:00 web-1 sshd[7]: Failed password for root from 192.0.2.7 port 7 ssh2",
+            }
+        ]
+    }
+    quiet = bruteforce | {"state": "resolved", "reason": "quiet", "reason_text": "nothing for 15m"}
+    quiet |= {"ended_at": "2026-11-20T13:10:03.000Z"}
+    group = {"schema": "agentd.group/1", "group": {"team": "web"}, "omitted": 0}
+    group_firing = group | {"reason": "first", "firing": 2, "resolved": 0, "alerts": [firing, bruteforce]}
+    group_resolved = group | {"reason": "all_clear", "firing": 0, "resolved": 2, "alerts": [resolved, quiet]}
+    finding = {
+        "status": "problem",
+        "severity": "warning",
+        "summary": "The payment service times out since the deployment of 05:40.",
+        "claims": [{"text": "All 312 errors name the same upstream.", "evidence": ["e1", "e3"]}],
+        "next_steps": ["Look at the connection pool of payment-2."],
+        "confidence": 0.8,
+        "unverified": False,
+        "analysis": None,
+    }
+    found = {
+        "schema": "agentd.finding/1",
+        "watch": "morning-review",
+        "instance": "web-1",
+        "run": "run_5f1c",
+        "goal": "Review the errors of the last 24 hours.",
+        "labels": {"team": "web"},
+        "finding": finding,
+        "cost": {"usd": 0.04, "tokens": 9120},
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "links": {"run": "http://127.0.0.1:8787/runs/run_5f1c"},
+    }
     told = [
         ("alert.firing", "2026-11-20T09:00:03.000Z", firing),
         ("alert.updated", "2026-11-20T09:03:03.000Z", updated),
+        ("alert.escalated", "2026-11-20T09:30:03.000Z", escalated),
+        ("alert.flapping", "2026-11-20T09:40:03.000Z", flapping),
         ("alert.reminder", "2026-11-20T13:00:03.000Z", reminder),
         ("alert.resolved", "2026-11-20T13:10:03.000Z", resolved),
+        ("group.firing", "2026-11-20T09:00:13.000Z", group_firing),
+        ("group.resolved", "2026-11-20T13:10:13.000Z", group_resolved),
+        ("goal.finding", "2026-11-20T06:01:12.000Z", found),
         ("agentd.test", "2026-11-20T13:20:00.000Z", sample_test("audit", "web-1")),
     ]
     return [{"type": type, "timestamp": at, "data": data} for type, at, data in told]
+
+
+def _labels(labels: Mapping[str, Any]) -> dict[str, str]:
+    for limits in _LIMITS:
+        named = _texts(labels, limits)
+        if _size(named) <= MAX_LABELS_BYTES:
+            break
+    return named
 
 
 def _moment(moment: datetime | None) -> str | None:

@@ -83,13 +83,26 @@ def test_every_example_satisfies_the_schema() -> None:
 
     for example in schema["examples"]:
         VALIDATOR.validate(example)
-    assert {example["type"] for example in examples()} >= {
-        "alert.firing",
-        "alert.updated",
-        "alert.reminder",
-        "alert.resolved",
-        "agentd.test",
-    }
+    assert {example["type"] for example in examples()} == {type.value for type in EventType}
+
+
+def test_a_group_and_a_finding_have_their_shape() -> None:
+    """The schema must not take any object for one of these."""
+    for example in examples():
+        if example["type"] in ("group.firing", "group.resolved", "goal.finding"):
+            for field in example["data"]:
+                rest = {key: value for key, value in example["data"].items() if key != field}
+                assert not VALIDATOR.is_valid(example | {"data": rest}), field
+
+
+def test_labels_are_the_same_in_all_messages_of_an_alert() -> None:
+    """Receivers know an alert by its labels: a long body beside them must not change how they are cut."""
+    labels = {f"l{n}": "v" * 600 for n in range(10)}
+    small = replace(FIRING, alert=replace(ALERT, labels=labels))
+    large = replace(FIRING, alert=replace(ALERT, labels=labels, values={str(n): "x" * 2000 for n in range(60)}))
+
+    assert alert_data(small)["labels"] == alert_data(large)["labels"]
+    assert alert_data(small)["values"] != alert_data(large)["values"]
 
 
 def test_schema_refuses_what_is_no_message() -> None:
