@@ -401,7 +401,10 @@ class Courier:
         except ValueError as error:
             raise DeliveryRefused("the stored message is damaged") from error
         parent = traceparent(span) if span.get_span_context().is_valid else delivery.traceparent
-        message = Message(delivery.id, delivery.type, delivery.created_at, data, max(1, delivery.attempts), parent)
+        attempt = max(1, delivery.attempts)
+        message = Message(
+            delivery.id, delivery.type, delivery.created_at, data, attempt, parent, delivery.webhook, delivery.lane
+        )
         try:
             return await outlet.sender.send(message)
         except (DeliveryDelayed, DeliveryRefused):

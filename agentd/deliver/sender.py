@@ -17,13 +17,13 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agentd import __version__
 from agentd.clock import Clock
 from agentd.deliver.discretion import Discretion
-from agentd.deliver.formats import Message, Rendered, load
+from agentd.deliver.formats import Format, Message, Rendered, load
 from agentd.deliver.signing import signed_headers
 from agentd.deliver.webhook import ExpandedWebhook, WebhookSettings
 from agentd.errors import DeliveryDelayed, DeliveryRefused
@@ -50,8 +50,8 @@ Resolve = Callable[..., Awaitable[list[tuple[str, int]]]]
 @dataclass(frozen=True, slots=True)
 class Sent:
     """
-    The receiver took it. latency_s: until its status. answer: the beginning of what it said, in one line, withheld
-    when it repeats a secret.
+    The receiver took it. status: 200 where a format sends by itself and there is none. latency_s: until the status.
+    answer: the beginning of what it said, in one line, withheld when it repeats a secret.
     """
 
     status: int
@@ -71,7 +71,8 @@ class Sender:
 
     async def send(self, message: Message) -> Sent:
         """
-        Deliver once, within the webhook's timeout, the time that a template takes, and ANSWER_S for the answer's body.
+        Deliver once, within the webhook's timeout, the time that a template takes, and ANSWER_S for the answer's body;
+        where a format needs several requests, for each.
 
         Raises DeliveryRefused or DeliveryDelayed.
         """
@@ -79,15 +80,25 @@ class Sender:
             expanded = self.settings.expand()
         except SecretMissing as error:
             raise DeliveryDelayed(str(error)) from error
-        rendered = await load(self.settings.format).render(message, self.settings)
+        form = load(self.settings.format)
         secret_headers = [value for name, value in expanded.headers.items() if not self.settings.headers[name].literal]
-        discretion = Discretion([expanded.url, *expanded.secrets, *secret_headers])
+        keys = [] if expanded.routing_key is None else [expanded.routing_key]
+        discretion = Discretion([expanded.url, *expanded.secrets, *secret_headers, *keys])
         timeout_s = self.settings.timeout.total_seconds()
+        if form.send is not None:
+            started = self._clock.monotonic()
+            said = await form.send(message, self.settings, expanded.url, lambda text: _shown(discretion, text))
+            return Sent(200, self._clock.monotonic() - started, said)
+        assert form.render is not None, "a format renders or sends"
+        rendered = await form.render(message, self.settings)
         try:
-            headers = self._headers(message, rendered, expanded)
-            async with asyncio.timeout(timeout_s):
-                response, latency_s = await self._exchange(expanded.url, headers, rendered.body)
-            return await self._outcome(response, latency_s, discretion)
+            url = form.address(expanded.url, self.settings)
+            for body in (rendered.body, *rendered.more):
+                headers = self._headers(message, replace(rendered, body=body), expanded)
+                async with asyncio.timeout(timeout_s):
+                    response, latency_s = await self._exchange(url, headers, body)
+                sent = await self._outcome(response, latency_s, discretion, form)
+            return sent
         except TimeoutError as error:
             raise DeliveryDelayed(f"no answer within {timeout_s:g} s") from error
         except (DeliveryDelayed, DeliveryRefused):
@@ -155,16 +166,21 @@ class Sender:
             return response, self._clock.monotonic() - started
         raise AssertionError("unreachable: resolve gives at least one address")
 
-    async def _outcome(self, response: httpx.Response, latency_s: float, discretion: Discretion) -> Sent:
+    async def _outcome(self, response: httpx.Response, latency_s: float, discretion: Discretion, form: Format) -> Sent:
         status = response.status_code
         try:
-            answer = discretion.shown(await _beginning(response), SHOWN_CHARS)
+            content = await _beginning(response)
+            answer = _shown(discretion, content)
         finally:
             with contextlib.suppress(Exception):
                 await response.aclose()
-        if 200 <= status < 300:
-            return Sent(status, latency_s, answer)
         text = f"answered {status}" + (f": {answer}" if answer else "")
+        if 200 <= status < 300:
+            taken = form.judge(status, content)
+            if taken == "taken":
+                return Sent(status, latency_s, answer)
+            text = f"{text}, which is an error in spite of its status"
+            raise (DeliveryRefused if taken == "never" else DeliveryDelayed)(text, status=status)
         if status == _GONE:
             raise DeliveryRefused(text, status=status, disable=True)
         if status in _REFUSED:
@@ -185,6 +201,10 @@ class Sender:
                 limits=httpx.Limits(max_connections=most + 1, max_keepalive_connections=most, keepalive_expiry=30.0),
             )
         return self._client
+
+
+def _shown(discretion: Discretion, text: bytes) -> str:
+    return discretion.shown(text, SHOWN_CHARS)
 
 
 _httpx: Any = None

@@ -33,7 +33,7 @@ class Outcome:
 async def try_webhook(name: str, sender: Sender, *, instance: str, clock: Clock) -> Outcome:
     """Send `agentd.test` once, without retry, rate or breaker."""
     data = sample_test(name, instance)
-    message = Message(f"msg_{uuid.uuid4().hex}", EventType.TEST, clock.now(), data)
+    message = Message(f"msg_{uuid.uuid4().hex}", EventType.TEST, clock.now(), data, webhook=name)
     started = clock.monotonic()
     try:
         sent = await sender.send(message)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
 from agentd.deliver.formats import FORMATS, load
 from agentd.deliver.signing import signing_key
@@ -36,6 +36,7 @@ _OURS = frozenset(
     }
 )
 _URL = re.compile(r"https?://[^\s/?#]", re.IGNORECASE)
+_ANY_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s]", re.IGNORECASE)
 _NAMELESS = re.compile(r"\$\{(\w+)\}", re.ASCII)
 _LONGEST_TIMEOUT = timedelta(minutes=2)
 
@@ -63,18 +64,28 @@ SecretList = Annotated[
 class WebhookSettings(Settings):
     """One receiver of messages."""
 
-    url: Secret = Field(description="Where to send: an http or https address; read at each sending")
+    # Before the url, whose form depends on it.
     format: str = Field(
         default="standard",
         description="How a message is written",
         json_schema_extra={"examples": [*sorted(FORMATS)]},
+    )
+    url: Secret = Field(
+        description="Where to send: an http or https address; for `format: apprise` one that Apprise knows; "
+        "read at each sending"
     )
     secret: SecretList = Field(
         default=(), max_length=8, description="Signs each message (Standard Webhooks); a list while rotating"
     )
     headers: dict[str, Secret] = Field(default={}, max_length=50, description="More request headers")
     body: str | None = Field(default=None, max_length=65536, description="Jinja template; for `format: template` only")
-    routing_key: Secret | None = Field(default=None, description="Key of the service, where the format needs one")
+    routing_key: Secret | None = Field(
+        default=None, description="Integration key of Events API v2; for `format: pagerduty` only"
+    )
+    mode: Literal["webhook", "api"] | None = Field(
+        default=None,
+        description="For `format: alertmanager` only: like Alertmanager's webhooks (the default), or to its API",
+    )
     rate: Rate | None = Field(default=None, description="At most so many messages; default: no limit")
     timeout: PositiveDuration = Field(default=timedelta(seconds=15), description="Of one attempt, at most 2m")
     private_networks: bool = Field(default=True, description="May the address lie in a private network?")
@@ -83,10 +94,12 @@ class WebhookSettings(Settings):
 
     @field_validator("url")
     @classmethod
-    def _web_address(cls, url: SecretText) -> SecretText:
+    def _web_address(cls, url: SecretText, info: ValidationInfo) -> SecretText:
         if match := _NAMELESS.search(url.text):
             raise ValueError(f"{match[0]} does not say where to look; write ${{env:{match[1]}}}")
-        if not url.text.startswith("${") and not _URL.match(url.text):
+        if not url.text.startswith("${") and not _form(info.data.get("format")).match(url.text):
+            if info.data.get("format") == "apprise":
+                raise ValueError("not a url of Apprise; it begins with the name of a service, as in ntfy://topic")
             raise ValueError("not a web address; it begins with https:// or http:// and a host")
         return url
 
@@ -130,6 +143,9 @@ class WebhookSettings(Settings):
     def _complete(self) -> WebhookSettings:
         if self.body is not None and self.format != "template":
             raise ValueError(f"`body` is for `format: template`, not {self.format}; remove one of the two")
+        for name, given, form in (("routing_key", self.routing_key, "pagerduty"), ("mode", self.mode, "alertmanager")):
+            if given is not None and self.format != form:
+                raise ValueError(f"`{name}` is for `format: {form}`, not {self.format}; remove one of the two")
         load(self.format).check(self)
         return self
 
@@ -139,9 +155,15 @@ class WebhookSettings(Settings):
 
         environment: as of `SecretText.expand`. A secret that cannot be read is passed over, and no value is shown.
         """
-        if (url := _now(self.url, environment)) is not None and not _URL.match(url.strip()):
+        if (url := _now(self.url, environment)) is not None and not _form(self.format).match(url.strip()):
             what = "is empty" if not url.strip() else "holds no web address"
-            yield ("url",), f"what it names {what}; put an address there that begins with https:// or http://"
+            begins = "the name of a service" if self.format == "apprise" else "https:// or http://"
+            yield ("url",), f"what it names {what}; put an address there that begins with {begins}"
+        if self.routing_key is not None and (key := _now(self.routing_key, environment)) is not None:
+            from agentd.deliver.formats.pagerduty import CURE, usable_key
+
+            if not usable_key(key):
+                yield ("routing_key",), f"what it names is no integration key; {CURE}"
         for index, secret in enumerate(self.secret):
             if (value := _now(secret, environment)) is None:
                 continue
@@ -161,7 +183,12 @@ class WebhookSettings(Settings):
             url=self.url.expand().strip(),
             secrets=[secret.expand() for secret in self.secret],
             headers={name: value.expand() for name, value in self.headers.items()},
+            routing_key=None if self.routing_key is None else self.routing_key.expand().strip(),
         )
+
+
+def _form(format: object) -> re.Pattern[str]:
+    return _ANY_URL if format == "apprise" else _URL
 
 
 def _now(secret: SecretText, environment: Mapping[str, str]) -> str | None:
@@ -177,9 +204,12 @@ def _now(secret: SecretText, environment: Mapping[str, str]) -> str | None:
 class ExpandedWebhook:
     """The secret values of one attempt: held while it lasts, never stored, never shown."""
 
-    __slots__ = ("headers", "secrets", "url")
+    __slots__ = ("headers", "routing_key", "secrets", "url")
 
-    def __init__(self, *, url: str, secrets: list[str], headers: dict[str, str]) -> None:
+    def __init__(
+        self, *, url: str, secrets: list[str], headers: dict[str, str], routing_key: str | None = None
+    ) -> None:
         self.url = url
+        self.routing_key = routing_key
         self.secrets = secrets
         self.headers = headers

@@ -48,6 +48,11 @@ def texts(body: dict[str, Any]) -> list[str]:
         ("alert.updated", "Update: shop", "#a30200"),
         ("alert.reminder", "Still firing: shop", "#a30200"),
         ("alert.resolved", "Resolved: shop", "#2eb67d"),
+        ("alert.escalated", "Escalated: shop", "#a30200"),
+        ("alert.flapping", "Flapping: shop", "#a30200"),
+        ("group.firing", "Firing: 2 alerts (team=web)", "#a30200"),
+        ("group.resolved", "Resolved: 2 alerts (team=web)", "#2eb67d"),
+        ("goal.finding", "Finding: morning-review", "#daa038"),
         ("agentd.test", "Test: agentd on web-1", "#868e96"),
     ],
 )
@@ -137,14 +142,67 @@ def test_slack_is_told_to_parse_nothing() -> None:
 
 
 def test_a_group_lists_its_alerts() -> None:
-    """Twenty alerts of one cause are one message."""
+    """Twenty alerts of one cause are one message, which counts what it does not show."""
     alerts = [EXAMPLES["alert.firing"] | {"watch": f"w{n}"} for n in range(30)]
+    group = EXAMPLES["group.firing"] | {"alerts": alerts, "firing": 40, "resolved": 2, "omitted": 12}
 
-    body = rendered("group.firing", {"group": {"team": "web"}, "alerts": alerts})
+    body = rendered("group.firing", group)
 
-    assert body["text"] == "Firing: 30 alerts team=web"
+    assert body["text"] == "Firing: 40 alerts, 2 resolved (team=web)"
     assert attachment(body)["color"] == "#a30200"
-    assert texts(body)[-1] == "and 10 more"
+    assert texts(body)[-1] == "and 22 more"
+
+
+def test_a_group_stored_by_an_earlier_version_is_still_told() -> None:
+    """An upgrade must not bury what waits in the outbox."""
+    body = rendered("group.firing", {"group": {"team": "web"}, "alerts": [EXAMPLES["alert.firing"]]})
+
+    assert body["text"] == "Firing: 1 alert (team=web)"
+
+
+def test_a_reminder_of_a_group_is_told_as_one() -> None:
+    """Nobody is to think that it is new."""
+    assert rendered("group.firing", EXAMPLES["group.firing"] | {"reason": "repeat"})["text"].startswith("Still firing")
+
+
+def test_the_members_that_resolved_say_so() -> None:
+    """In a group that fires, some may be well again."""
+    alerts = [EXAMPLES["alert.firing"], EXAMPLES["alert.resolved"]]
+
+    shown = texts(rendered("group.firing", EXAMPLES["group.firing"] | {"alerts": alerts}))
+
+    assert "*shop* (critical): shop: status == 200 does not hold (status = 503)" in shown
+    assert any(line.startswith("*shop* (resolved): shop: ok again") for line in shown)
+
+
+@pytest.mark.parametrize("type", list(EXAMPLES))
+def test_every_event_is_within_slacks_limits(type: str) -> None:
+    """Slack answers 400 to anything else, and the message would be lost for good."""
+    within_slacks_limits(rendered(type, EXAMPLES[type]))
+
+
+def test_a_models_words_are_marked_as_such() -> None:
+    """Nobody may take a guess for a measurement."""
+    shown = "\n".join(texts(rendered("goal.finding", EXAMPLES["goal.finding"])))
+
+    assert "_Analysis by a language model, confidence 80%_" in shown
+    assert "• next: Look at the connection pool of payment-2." in shown
+
+
+@pytest.mark.parametrize(
+    ("answer", "taken"),
+    [
+        (b"ok", "taken"),
+        (b'{"ok": true}', "taken"),
+        (b'{"ok": false, "error": "invalid_auth"}', "later"),
+        (b"", "taken"),
+        (b"[false]", "taken"),
+        (b"\xff{", "taken"),
+    ],
+)
+def test_a_200_that_says_no_is_an_error(answer: bytes, taken: str) -> None:
+    """Slack's Web API answers 200 to everything: an address of that kind must not look as if it worked."""
+    assert slack.judge(200, answer) == taken
 
 
 def within_slacks_limits(body: dict[str, Any]) -> None:
@@ -171,7 +229,7 @@ def test_limits_hold_for_any_alert(text: str, mapping: dict[str, str], items: li
     data |= {"failed": items, "evidence": [{"line": line} for line in items], "links": mapping}
 
     within_slacks_limits(rendered("alert.firing", data))
-    within_slacks_limits(rendered("group.firing", {"group": mapping, "alerts": [data] * 60}))
+    within_slacks_limits(rendered("group.firing", EXAMPLES["group.firing"] | {"group": mapping, "alerts": [data] * 60}))
 
 
 def test_long_text_is_not_cut_inside_an_entity() -> None:

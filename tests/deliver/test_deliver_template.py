@@ -72,6 +72,23 @@ def test_every_event_can_be_written_with_the_same_template() -> None:
 
     assert "Nothing is wrong" in json.loads(render(body, "agentd.test").body)["text"]
     assert json.loads(render(body, "alert.resolved").body)["text"].startswith("shop: ok again")
+    assert json.loads(render(body, "group.firing").body)["n"] == 2
+    assert json.loads(render(body, "goal.finding").body)["text"].startswith("morning-review: analysis by a language")
+
+
+@pytest.mark.parametrize("type", list(EXAMPLES))
+def test_all_fields_of_an_alert_are_there_in_every_event(type: str) -> None:
+    """A missing field is an error in a template, and would bury the message."""
+    fields = ", ".join(f"alert.{name}" for name in EXAMPLES["alert.firing"])
+
+    assert len(json.loads(render(f"{{{{ [{fields}] | tojson }}}}", type).body)) == len(EXAMPLES["alert.firing"])
+
+
+def test_a_group_can_be_counted() -> None:
+    """What a template for groups needs stands in `data`."""
+    body = '{"n": {{ data.firing }}, "more": {{ data.omitted }}, "team": {{ group.team | tojson }}}'
+
+    assert json.loads(render(body, "group.firing").body) == {"n": 2, "more": 0, "team": "web"}
 
 
 def test_another_content_type_need_not_be_json() -> None:

@@ -37,7 +37,7 @@ def test_one_secret_or_several() -> None:
     [
         ({"url": "ftp://x"}, "begins with https"),
         ({"url": "hooks.example"}, "begins with https"),
-        ({"url": URL, "format": "smoke"}, "this version knows slack, standard, template"),
+        ({"url": URL, "format": "smoke"}, "this version knows discord, slack"),
         ({"url": URL, "secret": "whsec_???"}, "cannot read the signing secret"),
         ({"url": URL, "format": "template"}, "needs `body`"),
         ({"url": URL, "format": "slack", "body": "x"}, "`body` is for `format: template`"),

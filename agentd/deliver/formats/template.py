@@ -29,7 +29,7 @@ VARIABLES = {
     "type": "such as alert.firing",
     "timestamp": "when it happened",
     "data": "everything the message says",
-    "alert": "the alert (of a group the first, of a test a sample)",
+    "alert": "the alert (of a group the first, of a test a sample, of a finding what it says)",
     "alerts": "all alerts of the message",
     "group": "the labels a group has in common, or none",
 }
@@ -85,6 +85,8 @@ def _variables(message: Message) -> dict[str, Any]:
     if message.type is EventType.TEST:
         sample = examples()[0]["data"]
         alerts = [sample | {"severity": "info", "summary": data["summary"], "instance": data["instance"]}]
+    elif message.type is EventType.FINDING:
+        alerts = [_as_alert(data, iso(message.timestamp))]
     else:
         alerts = data.get("alerts") or [data]
     return {
@@ -95,6 +97,26 @@ def _variables(message: Message) -> dict[str, Any]:
         "alert": alerts[0],
         "alerts": alerts,
         "group": data.get("group"),
+    }
+
+
+def _as_alert(data: dict[str, Any], at: str) -> dict[str, Any]:
+    """A finding in the words of an alert, so that a template written for alerts writes it too."""
+    found = data.get("finding") or {}
+    blank: dict[str, Any] = {field.alias or name: None for name, field in AlertData.model_fields.items()}
+    blank |= {"values": {}, "failed": [], "evidence": [], "labels": {}, "links": {}, "occurrences": 1}
+    blank |= {key: value for key, value in data.items() if key in blank and key != "schema"}
+    analysis = f"analysis by a language model: {found.get('summary', '')}"
+    return blank | {
+        "schema": "agentd.alert/1",
+        "fingerprint": "",
+        "severity": found.get("severity", "info"),
+        "state": "resolved" if found.get("status") == "ok" else "firing",
+        "reason": "finding",
+        "reason_text": data.get("goal", ""),
+        "summary": f"{data.get('watch', '')}: {analysis}",
+        "started_at": at,
+        "flapping": False,
     }
 
 
