@@ -1,9 +1,9 @@
 """
 The HTTP surface of the daemon: routes from paths to the `Service` port.
 
-In: requests over the unix socket (people of this machine, through the CLI) and over TCP (reading, and heartbeats
-with their token). Out: JSON, problem details (RFC 9457) for errors, one page.
-Promise: over TCP nothing is changed but by a heartbeat's token, and only a known Host is answered.
+In: requests over the unix socket (people of this machine, through the CLI) and over TCP (reading, and heartbeats and
+hooks with their secret). Out: JSON, problem details (RFC 9457) for errors, one page.
+Promise: over TCP nothing is changed but by a heartbeat's or a hook's secret, and only a known Host is answered.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -23,13 +23,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentd.api.beat import read_beat
+from agentd.api.hook import MAX_BODY_BYTES as MAX_HOOK_BYTES
 from agentd.api.page import STYLE, render_overview
-from agentd.api.service import Conflict, Forbidden, NotFound, Service
+from agentd.api.service import Conflict, Forbidden, NotFound, Service, TooMany
 from agentd.errors import AgentdError, ConfigError, StoreError
 from agentd.memory.outbox import STATES as OUTBOX_STATES
 
 MAX_BODY_BYTES = 64 * 1024
 _ROWS_AT_ONCE = 200
+_OPEN = ("/api/v1/heartbeat/", "/api/v1/hooks/")
 _POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -62,6 +64,7 @@ def make_app(service: Service, *, hosts: Collection[str] | None) -> Starlette:
             Route("/api/v1/webhooks/{name}/test", routes.test_webhook, methods=["POST"]),
             Route("/api/v1/webhooks/{name}/enable", routes.enable_webhook, methods=["POST"]),
             Route("/api/v1/heartbeat/{name}", routes.beat, methods=["POST", "PUT"]),
+            Route("/api/v1/hooks/{name}", routes.hook, methods=["POST"]),
             Route("/api/v1/reload", routes.reload, methods=["POST"]),
             Route("/api/v1/doctor/resume", routes.release, methods=["POST"]),
         ],
@@ -88,7 +91,7 @@ class _Gate:
         reading = scope["method"] in ("GET", "HEAD")
         if name not in self._hosts:
             answer = _problem(421, "Misdirected request", f"this daemon does not answer to the name {name[:100]!r}")
-        elif not reading and not scope["path"].startswith("/api/v1/heartbeat/"):
+        elif not reading and not scope["path"].startswith(_OPEN):
             answer = _problem(
                 403, "Forbidden", "over TCP one may only read; use the command line on the machine itself"
             )
@@ -198,6 +201,15 @@ class _Routes:
         )
         return JSONResponse(answer)
 
+    async def hook(self, request: Request) -> Response:
+        answer = await self._service.hook(
+            request.path_params["name"],
+            headers=request.headers,
+            body=lambda: _limited(request, MAX_HOOK_BYTES),
+            trusted=self._trusted,
+        )
+        return JSONResponse(answer, 202 if answer["accepted"] else 200)
+
     async def reload(self, request: Request) -> Response:
         return JSONResponse(await self._service.reload(by=_who(await _body(request))))
 
@@ -205,16 +217,16 @@ class _Routes:
         return JSONResponse(await self._service.release(by=_who(await _body(request))))
 
 
-async def _limited(request: Request) -> bytes:
-    body = b""
+async def _limited(request: Request, most: int = MAX_BODY_BYTES) -> bytes:
+    body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+            if len(body) > most:
+                raise HTTPException(413, f"the body is larger than {most} bytes")
     except ClientDisconnect:
         raise HTTPException(400, "the connection ended before the body did") from None
-    return body
+    return bytes(body)
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -258,10 +270,11 @@ def _listed(key: str, rows: Sequence[Any]) -> Response:
     return StreamingResponse(parts(), media_type="application/json")
 
 
-def _problem(status: int, title: str, detail: str) -> Response:
+def _problem(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     return JSONResponse(
         {"type": "about:blank", "title": title, "status": status, "detail": detail},
         status,
+        headers=headers,
         media_type="application/problem+json",
     )
 
@@ -277,6 +290,8 @@ async def _defect(request: Request, error: Exception) -> Response:
 
 async def _agentd_problem(request: Request, error: Exception) -> Response:
     status, title = 500, "Internal error"
+    if isinstance(error, TooMany):
+        return _problem(429, "Too many requests", str(error), {"Retry-After": str(error.retry_after_s)})
     if isinstance(error, NotFound):
         status, title = 404, "Not found"
     elif isinstance(error, Forbidden):

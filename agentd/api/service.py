@@ -6,6 +6,7 @@ Every method gives plain JSON values: what it returns is what the client reads.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from agentd.errors import AgentdError
@@ -23,6 +24,14 @@ class Conflict(AgentdError):
 
 class Forbidden(AgentdError):
     """The caller may not do this."""
+
+
+class TooMany(AgentdError):
+    """More calls than the rate allows. retry_after_s: whole seconds after which one more is taken."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Service(Protocol):
@@ -67,6 +76,17 @@ class Service(Protocol):
         A job says that it lives.
 
         trusted: it came by the unix socket and needs no token. Raises Forbidden when the token does not fit.
+        """
+        ...
+
+    async def hook(
+        self, name: str, *, headers: Mapping[str, str], body: Callable[[], Awaitable[bytes]], trusted: bool
+    ) -> Json:
+        """
+        Something happened elsewhere: start what waits for it. `accepted` is false for one that was taken before.
+
+        body: reads it; not called for a caller who is turned away at the door. trusted: as above.
+        Raises NotFound, Forbidden, Conflict (replayed), TooMany.
         """
         ...
 

@@ -28,6 +28,7 @@ from agentd.cron import parse_cron
 from agentd.errors import ConfigError, Problem
 from agentd.settings import show_duration
 from agentd.watch.probe import Kind
+from agentd.watch.systemd import full_name
 
 
 @dataclass(slots=True)
@@ -200,6 +201,11 @@ def check_references(watch: Entry, names: Names) -> Iterator[Problem]:
             yield from check_named(watch, path, other, "watch", names.watches)
             if other in names.watches:
                 yield from check_named(watch, path, rule, "rule", names.watches[other])
+        elif sort == "unit":
+            try:
+                full_name(name)
+            except ValueError as error:
+                yield watch.problem(path, *_split(ConfigError(str(error))))
 
 
 def check_named(entry: Entry, path: KeyPath, named: Any, sort: str, known: Collection[str]) -> Iterator[Problem]:
@@ -219,33 +225,43 @@ def _check_escalations(entry: Entry, path: KeyPath, raw: Any, names: Names) -> I
 
 
 def check_cycles(watches: Mapping[str, Entry]) -> Iterator[Problem]:
-    """No watch depends on itself, over however many others."""
+    """No watch depends on itself, over however many others; and of those that start each other, a warning."""
+    parents = {name: _listed(watch, "depends_on") for name, watch in watches.items()}
+    for name, circle in _circles(parents):
+        what = f"depends on itself: {' → '.join(circle)}"
+        yield watches[name].problem(("depends_on",), what, "break the circle")
+    causes = {
+        name: [event.removeprefix("alert:") for event in _listed(watch, "on") if event.startswith("alert:")]
+        for name, watch in watches.items()
+    }
+    for name, circle in _circles(causes):
+        what = f"its alert starts it again: {' → '.join(reversed(circle))}; once round, such an event is passed over"
+        yield watches[name].problem(("on",), what, "break the circle", warning=True)
+
+
+def _circles(edges: Mapping[str, Collection[str]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each circle once, from the node that it comes back to, with the node whose edge closes it."""
     done: set[str] = set()
-    for start in watches:
-        trail: list[str] = []
-        stack: list[tuple[str, Iterator[Any]]] = []
-        if start in done or not watches[start].raw.get("depends_on"):
+    for start in edges:
+        if start in done or not edges[start]:
             continue
-        trail.append(start)
-        stack.append((start, _parents(watches[start])))
+        trail = [start]
+        stack = [iter(edges[start])]
         while stack:
-            name, parents = stack[-1]
-            parent = next(parents, None)
-            if parent is None:
+            following = next(stack[-1], None)
+            if following is None:
                 stack.pop()
-                trail.pop()
-                done.add(name)
-            elif parent in trail:
-                circle = " → ".join((*trail[trail.index(parent) :], parent))
-                yield watches[name].problem(("depends_on",), f"depends on itself: {circle}", "break the circle")
-            elif parent in watches and parent not in done:
-                trail.append(parent)
-                stack.append((parent, _parents(watches[parent])))
+                done.add(trail.pop())
+            elif following in trail:
+                yield trail[-1], (*trail[trail.index(following) :], following)
+            elif following in edges and following not in done:
+                trail.append(following)
+                stack.append(iter(edges[following]))
 
 
-def _parents(watch: Entry) -> Iterator[str]:
-    parents = watch.raw.get("depends_on")
-    return (each for each in parents if isinstance(each, str)) if isinstance(parents, list) else iter(())
+def _listed(watch: Entry, key: str) -> list[str]:
+    value = watch.raw.get(key)
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
 def check_root(root: Entry, names: Names, compiler: Compiler) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from agentd.config.values import Listen, ListenField, TargetField, Url
+from agentd.deliver.webhook import SecretList
 from agentd.secret import Secret, SecretText
 from agentd.settings import Duration, Name, PositiveDuration, Rate, RateLimit, Settings, Size
 
@@ -114,7 +115,11 @@ class SocketAccess(Settings):
 class Hook(Settings):
     """An inbound webhook: POST /api/v1/hooks/NAME starts the watches that name it in `on`."""
 
-    secret: Secret = Field(description="Standard Webhooks secret (whsec_…) or bearer token of the sender")
+    secret: SecretList = Field(
+        min_length=1,
+        max_length=8,
+        description="Standard Webhooks secret (whsec_…) or bearer token of the sender; a list while rotating",
+    )
     rate: Rate = Field(default=RateLimit(10, 60.0), description="Most calls that are taken")
 
 

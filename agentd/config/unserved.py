@@ -27,7 +27,6 @@ ROOT: dict[KeyPath, str] = {
     ("api", "rate_limiting"): "rates of API keys",
     ("api", "max_concurrent_tasks"): "agent tasks",
     ("api", "task_timeout"): "agent tasks",
-    ("api", "hooks"): "inbound webhooks",
     ("api", "cors"): "pages of other origins",
     ("telemetry", "content"): "prompts in traces",
     ("alerting", "group_by"): "grouping",
@@ -89,11 +88,6 @@ def unserved_in_watch(raw: Mapping[str, Any], prefix: KeyPath, locate: Locate, i
             yield _warning(locate, (*prefix, key), f"this version does not act on {feature}")
     if is_probe and raw.get("missed") in ("once", "all"):
         yield _warning(locate, (*prefix, "missed"), "a look at the past is no use: probes always skip missed checks")
-    events = raw.get("on")
-    if isinstance(events, list):
-        for index, event in enumerate(events):
-            if isinstance(event, str) and event != "startup":
-                yield _warning(locate, (*prefix, "on", index), f"this version does not act on the event {event}")
 
 
 def thinned(warnings: list[Problem], most: int = 3) -> list[Problem]:

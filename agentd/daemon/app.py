@@ -29,6 +29,7 @@ from agentd.config.people import flapping_from, routing_from
 from agentd.daemon.assemble import Plan, Planned, PlannedLog, assemble, self_wish
 from agentd.daemon.chores import Chores, attempt
 from agentd.daemon.control import Control
+from agentd.daemon.events import Events
 from agentd.daemon.following import Following
 from agentd.daemon.keeping import AGENTD, Keeping, remember
 from agentd.daemon.notify import ServiceManager, listen_fds, strip_environment
@@ -44,7 +45,7 @@ from agentd.memory.store import Store
 from agentd.pacing import KeyedBuckets
 from agentd.pipeline import SELF, Pipeline
 from agentd.pipeline.keeper import LOOK_EVERY_S, SWEEP_EVERY_S
-from agentd.records import AlertStatus
+from agentd.records import AlertStatus, Transition
 from agentd.schedule.ledger import Ledger
 from agentd.schedule.scheduler import Due, Scheduler
 from agentd.secret import read_secrets_from
@@ -163,7 +164,7 @@ class Daemon:
             tracer=self.traces.tracer,
             record=self.recorder.record,
             told=self.courier.wake,
-            changed=lambda transition: remember(self.store.history, transition),
+            changed=self._changed,
             links=self._links,
         )
         await self.pipeline.load()
@@ -173,6 +174,9 @@ class Daemon:
         hosts = KeyedBuckets(self.config.daemon.host_rate)
         self.tools = ProbeTools(clock=self.clock, hosts=hosts, beats=self.keeping.beats)
         self.plan = Plan(self.config, {}, {}, {})
+        paused = self.keeping.paused
+        self.events = Events(clock=self.clock, scheduler=self.scheduler, paused=paused, crashed=self._crashed)
+        stack.push_async_callback(self.events.stop)
         self.following = Following(self.pipeline, self.store, self._crashed)
         stack.push_async_callback(self.following.close)
         await self._swap(await asyncio.to_thread(assemble, self._loaded, self.tools, instance=self.instance))
@@ -248,9 +252,7 @@ class Daemon:
         with contextlib.suppress(StoreError):  # a full disk keeps nobody from starting
             await self._stamp()
         self.scheduler.start()
-        for planned in self.plan.watches.values():
-            if planned.at_start and planned.watch.name not in self.keeping.paused:
-                self.scheduler.run_now(planned.watch.name)
+        self.events.start()
         self._follow_logs()
         self.manager.ready(self.status_text())
         self.ready.set()
@@ -273,6 +275,7 @@ class Daemon:
         async with self._reloading:  # one that goes over to its plan at this moment ends first
             for server in self.servers:
                 await attempt("close the API", server.stop())
+            await attempt("stop the events", self.events.stop())
             await attempt("stop the scheduler", self.scheduler.stop(drain_s / 2))
             await attempt("let go of the logs", self.following.close())
             await attempt("drain the outbox", self.courier.drain(timedelta(seconds=drain_s / 2)))
@@ -294,6 +297,10 @@ class Daemon:
         self.note = f"{task} crashed"
         self._exit_code = EXIT_CRASHED
         self._stopping.set()
+
+    def _changed(self, transition: Transition) -> None:
+        remember(self.store.history, transition)
+        self.events.happened(transition)
 
     def _clock_jumped(self, by: timedelta) -> None:
         self._set_back += max(-by, timedelta(0))
@@ -463,6 +470,7 @@ class Daemon:
             self.scheduler.replace(name, planned.trigger, self._check)
         self.pipeline.watches |= {name: planned.watch for name, planned in logs.items()}
         self.plan = Plan(plan.config, watches, logs, plan.webhooks)
+        self.events.reload(self.plan)
         self.pipeline.self_wish = self_wish(plan.config)
         self.pipeline.routing = routing_from(plan.config)
         self.pipeline.flapping = flapping_from(plan.config)

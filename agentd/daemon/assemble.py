@@ -44,14 +44,12 @@ class Planned:
 
     source: the settings of its probe.
     basis: all of the configuration that it was made from; equal ones make equal watches.
-    at_start: one run more as soon as we are up.
     """
 
     source: Settings
     basis: tuple[object, ...]
     watch: ProbeWatch
     trigger: Trigger
-    at_start: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +132,7 @@ def _plan(
         escalate=wish.escalate,
         timeout_s=config.timeout.total_seconds(),
     )
-    return Planned(config.source, (config, policy, wish), watch, _trigger(config), "startup" in config.on)
+    return Planned(config.source, (config, policy, wish), watch, _trigger(config))
 
 
 def open_log_watch(config: WatchConfig, whole: Config, clock: Clock, instance: str) -> PlannedLog:

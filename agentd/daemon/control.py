@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import os
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,7 @@ class Control:
                 "lag_p99_ms": round(scheduler.lag_p99_s * 1000, 3),
                 "overlaps": scheduler.overlaps,
             },
+            "events": daemon.events.stats(),
             "store": {"full": daemon.store.full, "trouble": daemon.store.trouble},
             "memory_mib": round(resident_bytes() / 2**20, 1),
         }
@@ -115,7 +117,7 @@ class Control:
         lines += find_trouble(hindrances, daemon.plan.webhooks)
         if daemon.refused:
             lines.append(daemon.refused.splitlines()[0])
-        return lines
+        return lines + daemon.events.trouble()
 
     async def watches(self) -> list[Json]:
         views = []
@@ -330,12 +332,18 @@ class Control:
                 raise ConfigError(f"the token of {watch} cannot be read: {error}") from error
             if not same_token(token, expected):
                 raise Forbidden("the token is not the one that this heartbeat expects")
+        await daemon.events.admit_beat(watch, settings.rate)
         now = daemon.clock.now()
         daemon.keeping.beats.beat(watch, now, ok, message)
         await daemon.keeping.save_beats()
         if watch in daemon.plan.watches and watch not in daemon.keeping.paused:
             self._run_now(watch)
         return {"watch": watch, "received_at": iso(now)}
+
+    async def hook(
+        self, name: str, *, headers: Mapping[str, str], body: Callable[[], Awaitable[bytes]], trusted: bool
+    ) -> Json:
+        return await self._daemon.events.hook(name, headers=headers, body=body, trusted=trusted)
 
     async def reload(self, *, by: str) -> Json:
         now = self._daemon.clock.now()

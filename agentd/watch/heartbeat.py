@@ -24,7 +24,7 @@ from agentd.clock import Clock
 from agentd.memory.heartbeats import Beat
 from agentd.records import Observation
 from agentd.secret import Secret
-from agentd.settings import Duration, PositiveDuration, Settings, show_duration
+from agentd.settings import Duration, PositiveDuration, Rate, RateLimit, Settings, show_duration
 from agentd.watch.probe import Kind, ProbeTools
 
 MAX_PARDONS = 2
@@ -149,6 +149,7 @@ class HeartbeatSettings(Settings):
         default=None,
         description="what the job sends as bearer token; without one an API key or the unix socket is needed",
     )
+    rate: Rate = Field(default=RateLimit(60, 60.0), description="most reports that are taken")
 
     @property
     def allowed_grace(self) -> timedelta:
