@@ -7,13 +7,18 @@ In: an alert, and what its watch wishes. Out: webhooks, the labels that group it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 from agentd.alert.grouping import Pace
 from agentd.condition import Condition
 from agentd.records import Alert, Severity
+
+WEBHOOK_RULE = "webhook:"
+"""
+Begins the rule of agentd's own alert about a webhook; its name follows. Rules of watches hold no colon.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """What the configuration says for all alerts."""
+    """What the configuration says for all alerts. webhooks: all there are."""
 
     routes: tuple[Route, ...] = ()
     notify: tuple[str, ...] = ()
@@ -68,6 +73,7 @@ class Routing:
     wait: timedelta = timedelta(0)
     interval: timedelta = timedelta(minutes=1)
     escalate: tuple[Escalate, ...] = ()
+    webhooks: tuple[str, ...] = ()
 
     def of(self, alert: Alert, wish: Wish) -> Reach:
         """Never raises: a condition that cannot be computed does not match."""
@@ -81,14 +87,28 @@ class Routing:
             notify = wish.notify
         if wish.escalate is not None:
             escalate = wish.escalate
+        if (alert.rule or "").startswith(WEBHOOK_RULE):
+            notify, escalate = self._beside((alert.rule or "").removeprefix(WEBHOOK_RULE), notify, escalate)
         pace = Pace(self.wait, self.interval, wish.repeat, wish.doubling)
         return Reach(tuple(dict.fromkeys(notify)), group_by, escalate, pace)
+
+    def _beside(
+        self, broken: str, notify: tuple[str, ...], escalate: tuple[Escalate, ...]
+    ) -> tuple[tuple[str, ...], tuple[Escalate, ...]]:
+        """Of a webhook that takes nothing the others tell: the rest of those named, or all there are if it is alone."""
+        if broken in notify:
+            notify = _without(notify, broken) or _without(self.webhooks, broken)
+        return notify, tuple(replace(each, notify=_without(each.notify, broken)) for each in escalate)
 
     def _route(self, alert: Alert) -> Route | None:
         if not self.routes:
             return None
         values = variables_of(alert)
         return next((route for route in self.routes if route.when.holds(values)), None)
+
+
+def _without(names: tuple[str, ...], one: str) -> tuple[str, ...]:
+    return tuple(name for name in names if name != one)
 
 
 def labels_of(alert: Alert) -> dict[str, str]:

@@ -38,6 +38,7 @@ def routing_from(config: Config) -> Routing:
         wait=alerting.group_wait,
         interval=alerting.group_interval,
         escalate=_steps(alerting.escalate, config),
+        webhooks=tuple(config.webhooks),
     )
 
 

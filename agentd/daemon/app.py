@@ -25,6 +25,7 @@ from agentd.api.server import ApiServer, make_servers, open_socket
 from agentd.api.trouble import orphans
 from agentd.clock import Clock, SystemClock, iso
 from agentd.config.loader import Loaded, load
+from agentd.config.models import Config
 from agentd.config.people import flapping_from, routing_from
 from agentd.daemon.assemble import Plan, Planned, PlannedLog, assemble, self_wish
 from agentd.daemon.chores import Chores, attempt
@@ -32,18 +33,21 @@ from agentd.daemon.control import Control
 from agentd.daemon.events import Events
 from agentd.daemon.following import Following
 from agentd.daemon.keeping import AGENTD, Keeping, remember
+from agentd.daemon.measures import Measures
 from agentd.daemon.notify import ServiceManager, listen_fds, strip_environment
-from agentd.daemon.selfwatch import SWEEP_S, WEBHOOK_RULE, Receivers, SelfWatch
+from agentd.daemon.pulse import ANSWER_S, Pulse
+from agentd.daemon.selfcheck import SelfCheck
+from agentd.daemon.selfwatch import SWEEP_S, SelfWatch
 from agentd.daemon.watchdog import Watchdog
 from agentd.deliver.courier import Courier
 from agentd.errors import AgentdError, InvalidConfig, StoreError, StoreFull
-from agentd.memory import audit, groups, ledger, meta, outbox, webhooks
+from agentd.memory import audit, groups, ledger, meta, outbox
 from agentd.memory.ledger import ProbeRow
 from agentd.memory.recorder import Recorder
 from agentd.memory.retention import Retention
 from agentd.memory.store import Store
 from agentd.pacing import KeyedBuckets
-from agentd.pipeline import SELF, Pipeline
+from agentd.pipeline import Pipeline
 from agentd.pipeline.keeper import LOOK_EVERY_S, SWEEP_EVERY_S
 from agentd.records import AlertStatus, Transition
 from agentd.schedule.ledger import Ledger
@@ -173,6 +177,9 @@ class Daemon:
         stack.push_async_callback(self.scheduler.stop, 0.0)
         hosts = KeyedBuckets(self.config.daemon.host_rate)
         self.tools = ProbeTools(clock=self.clock, hosts=hosts, beats=self.keeping.beats)
+        self.selfcheck = self.pipeline.confirm = SelfCheck(self.clock)
+        self.pulse = Pulse(None, self._why_no_heartbeat)
+        self.measures = Measures(self.clock, self.scheduler, self.store, self.courier, self.pipeline, lambda: self.held)
         self.plan = Plan(self.config, {}, {}, {})
         paused = self.keeping.paused
         self.events = Events(clock=self.clock, scheduler=self.scheduler, paused=paused, crashed=self._crashed)
@@ -180,13 +187,10 @@ class Daemon:
         self.following = Following(self.pipeline, self.store, self._crashed)
         stack.push_async_callback(self.following.close)
         await self._swap(await asyncio.to_thread(assemble, self._loaded, self.tools, instance=self.instance))
-        self.receivers = Receivers()
         self.selfwatch = SelfWatch(
             self.clock,
             memory_limit=self.config.daemon.memory_limit,
-            full=lambda: self.store.full,
-            trouble=lambda: self.store.trouble,
-            receivers=self._examine_receivers,
+            measure=self.measures.take,
             report=self.pipeline.report_self,
             stamp=self._stamp,
             restart=self.restart,
@@ -256,6 +260,7 @@ class Daemon:
         self._follow_logs()
         self.manager.ready(self.status_text())
         self.ready.set()
+        self._chores.keep("heartbeat", self.pulse.run())
         facts = {"version": __version__, "watches": len(self.plan.names), "page": self.config.api.page_url}
         log.info("started", extra=facts)
 
@@ -285,13 +290,13 @@ class Daemon:
             await attempt("save the heartbeats", self.keeping.save_beats())
             await attempt("save the stamp", self._stamp())
 
-    async def _examine_receivers(self) -> dict[str, str | None]:
-        # From the store: while the outbox is held, the courier has not read yet who is disabled.
-        disabled = await self.store.state.read(webhooks.disabled)
-        ours = [alert.rule or "" for alert in self.pipeline.alerts.values() if alert.watch == SELF]
-        told = [rule.removeprefix(WEBHOOK_RULE) for rule in ours if rule.startswith(WEBHOOK_RULE)]
-        wrong = self.receivers.judge(self.courier.health(), disabled, self.clock.monotonic())
-        return dict.fromkeys(told) | wrong  # one that the configuration no longer names is no trouble any more
+    async def _why_no_heartbeat(self) -> str | None:
+        """Why nobody outside is to believe that all is well, or None."""
+        if self.held:
+            return "messages are held since a restore; `agentd doctor resume` lets them go"
+        if silent := await self.watchdog.silent(ANSWER_S):
+            return f"no answer from {', '.join(silent)}"
+        return None if await self.measures.look_at_webhooks() else "no webhook works"
 
     def _crashed(self, task: str) -> None:
         self.note = f"{task} crashed"
@@ -304,6 +309,7 @@ class Daemon:
 
     def _clock_jumped(self, by: timedelta) -> None:
         self._set_back += max(-by, timedelta(0))
+        self.measures.jumped(by)
 
     async def _tick(self) -> None:
         await self.store.recover()
@@ -435,7 +441,7 @@ class Daemon:
             return self._refused(str(error))
         if self._stopping.is_set():
             return "the daemon is stopping"
-        later = [key for key in _AT_START_ONLY if getattr(loaded.config, key) != getattr(self.config, key)]
+        later = [key for key in _AT_START_ONLY if _at_start(loaded.config, key) != _at_start(self.config, key)]
         self._loaded = loaded
         read_secrets_from(loaded.environment, register_secret)
         await self._swap(plan)
@@ -474,6 +480,8 @@ class Daemon:
         self.pipeline.self_wish = self_wish(plan.config)
         self.pipeline.routing = routing_from(plan.config)
         self.pipeline.flapping = flapping_from(plan.config)
+        self.selfcheck.targets = plan.config.daemon.selfcheck
+        self.pulse.replace(plan.config.daemon.heartbeat)
         await self.courier.replace(plan.webhooks)
         for name in self.keeping.paused.keys() & watches.keys():
             self.scheduler.pause(name)
@@ -505,3 +513,12 @@ class Daemon:
             await planned.watch.probe.close()
 
         self._chores.finish(f"close:{planned.watch.name}", close())
+
+
+def _at_start(config: Config, section: str) -> object:
+    """What of a section is read at the start alone."""
+    if section == "daemon":
+        return config.daemon.model_copy(update={"heartbeat": None, "selfcheck": ()})
+    if section == "api":
+        return config.api.model_copy(update={"hooks": {}})
+    return getattr(config, section)

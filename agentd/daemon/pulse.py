@@ -22,6 +22,8 @@ from agentd.secret import SecretMissing, SecretText
 log = logging.getLogger("agentd.heartbeat")
 
 TIMEOUT_S = 15.0
+ANSWER_S = 10.0
+"""A part of the daemon that is silent for so long does not work."""
 AGAIN_S = 5.0
 """After a beat that failed or was withheld the next is tried so soon, then twice as late each time, up to `every`."""
 

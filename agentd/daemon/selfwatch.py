@@ -1,29 +1,28 @@
 """
-The daemon's eye on itself: memory, store, webhooks, and the stamp that says "I was alive then".
+The daemon's eye on itself, and the stamp that says "I was alive then".
 
-In: what the process and the store say every `SWEEP_S`. Out: alerts of the watch `agentd`, a request to restart
-when memory stays above its limit, the `alive_at` stamp by which the next start knows how long we were away.
+In: what is measured every `SWEEP_S`. Out: alerts of the watch `agentd`, a request to restart when memory stays above
+its limit, the `alive_at` stamp by which the next start knows how long we were away.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from agentd.clock import Clock
-from agentd.deliver.outlet import OutletHealth
+from agentd.daemon import vitals
+from agentd.daemon.vitals import Settling, vital_of
 from agentd.records import Severity
 from agentd.settings import show_duration
 
 log = logging.getLogger("agentd.selfwatch")
 
 SWEEP_S = 15.0
-WEBHOOK_RULE = "webhook:"
-"""Begins the rule of the alert that tells of a webhook; its name follows."""
 MEMORY_PATIENCE = timedelta(minutes=5)
-WEBHOOK_PATIENCE = timedelta(minutes=15)
 
 
 def resident_bytes() -> int:
@@ -52,39 +51,10 @@ class MemoryLimit:
         return now_s - self.above_since_s >= MEMORY_PATIENCE.total_seconds()
 
 
-@dataclass(slots=True)
-class Receivers:
-    """
-    Says which webhooks people must be told of by way of the others.
-
-    failing_since_s: monotonic, by webhook: a wall clock that is set must accuse nobody.
-    """
-
-    failing_since_s: dict[str, float] = field(default_factory=dict)
-
-    def judge(
-        self, health: Mapping[str, OutletHealth], disabled: Mapping[str, str], now_s: float
-    ) -> dict[str, str | None]:
-        """What is wrong with each webhook, None for nothing. disabled: reasons by name. now_s: monotonic."""
-        self.failing_since_s = {
-            name: self.failing_since_s.get(name, now_s) for name, found in health.items() if found.failures
-        }
-        return {name: self._wrong(name, found, disabled.get(name), now_s) for name, found in health.items()}
-
-    def _wrong(self, name: str, found: OutletHealth, disabled: str | None, now_s: float) -> str | None:
-        if disabled is not None:
-            return f"webhook {name} is disabled: {disabled}; mend it, then `agentd webhook enable {name}`"
-        since_s = self.failing_since_s.get(name, now_s)
-        if now_s - since_s < WEBHOOK_PATIENCE.total_seconds():
-            return None
-        return f"webhook {name} takes no message: {found.last_error}"
-
-
 class SelfWatch:
     """
-    report: advances one of our own alerts (`Pipeline.report_self`). full: whether the disk holds no more.
-    trouble: what the store found wrong with its own file, or None.
-    receivers: what is wrong with each webhook that there is or that we have told of, None for nothing.
+    measure: what is wrong by rule, None for nothing (`Measures.take`); what it leaves out keeps its alert as it is.
+    report: advances one of our own alerts (`Pipeline.report_self`).
     restart: asks the daemon to drain, save and exit for a clean start. stamp: stores that we are alive.
     """
 
@@ -93,9 +63,7 @@ class SelfWatch:
         clock: Clock,
         *,
         memory_limit: int,
-        full: Callable[[], bool],
-        trouble: Callable[[], str | None],
-        receivers: Callable[[], Awaitable[Mapping[str, str | None]]],
+        measure: Callable[[], Awaitable[Mapping[str, str | None]]],
         report: Callable[[str, str | None, Severity], Awaitable[None]],
         stamp: Callable[[], Awaitable[None]],
         restart: Callable[[str], None],
@@ -103,29 +71,39 @@ class SelfWatch:
     ) -> None:
         self._clock = clock
         self.memory = MemoryLimit(memory_limit)
-        self._full = full
-        self._trouble = trouble
-        self._receivers = receivers
+        self._measure = measure
         self._report = report
         self._stamp = stamp
         self._restart = restart
         self._resident = resident
+        self._settling = Settling()
+        self._writes_s: deque[float] = deque(maxlen=vitals.SLOW_SAMPLES)
 
     async def sweep(self) -> None:
-        full = "the disk is full: history is not kept, alerts live on the ballast" if self._full() else None
-        await self._report("disk_full", full, Severity.CRITICAL)
-        await self._report("store", self._trouble(), Severity.CRITICAL)
-        resident = self._resident()
-        if self.memory.exceeded(resident, self._clock.monotonic()):
-            text = (
-                f"{resident // 2**20} MiB in use, more than memory_limit ({self.memory.limit // 2**20} MiB) "
-                f"for {show_duration(MEMORY_PATIENCE)}"
-            )
-            log.error("memory_limit", extra={"resident_bytes": resident, "limit_bytes": self.memory.limit})
-            await self._report("memory", text, Severity.WARNING)
-            self._restart(text)
-        elif self.memory.above_since_s is None:
-            await self._report("memory", None, Severity.WARNING)
+        """Measure, tell what has lasted, stamp. Raises StoreError."""
+        found = dict(await self._measure())
+        found["store_slow"] = vitals.store_slow(self._writes_s)
+        restart = self._look_at_memory(found)
+        for rule, wrong in self._settling.settle(found, self._clock.monotonic()).items():
+            await self._report(rule, wrong, vital_of(rule).severity)
+        if restart is not None:
+            self._restart(restart)
+        began_s = self._clock.monotonic()
         await self._stamp()
-        for name, wrong in (await self._receivers()).items():
-            await self._report(WEBHOOK_RULE + name, wrong, Severity.CRITICAL)
+        self._writes_s.append(self._clock.monotonic() - began_s)
+
+    def _look_at_memory(self, found: dict[str, str | None]) -> str | None:
+        """Why we must restart, or None."""
+        resident, limit = self._resident(), self.memory.limit
+        found["memory_high"] = vitals.memory_high(resident, limit)
+        if not self.memory.exceeded(resident, self._clock.monotonic()):
+            if self.memory.above_since_s is None:
+                found["memory"] = None
+            return None
+        text = (
+            f"{resident // 2**20} MiB in use, more than memory_limit ({limit // 2**20} MiB) "
+            f"for {show_duration(MEMORY_PATIENCE)}"
+        )
+        log.error("memory_limit", extra={"resident_bytes": resident, "limit_bytes": limit})
+        found["memory"] = text
+        return text

@@ -105,6 +105,9 @@ _ROWS = f"""
 _COUNTS = "SELECT webhook, state, count(*) FROM outbox GROUP BY webhook, state"
 _OLDEST = """
     SELECT created_at FROM outbox WHERE state = 'waiting' AND (?1 IS NULL OR webhook = ?1) ORDER BY seq LIMIT 1"""
+# Of what was not tried yet the due time counts: it may have been put off on purpose.
+_WAITING_SINCE = """
+    SELECT min(max(created_at, iif(attempts = 0, due_at, created_at))) FROM outbox WHERE head = 1 AND webhook = ?"""
 _TRIM_OLD = """
     DELETE FROM outbox WHERE seq IN
         (SELECT seq FROM outbox WHERE state = 'dead' AND dead_at < ? ORDER BY dead_at LIMIT ?)"""
@@ -379,6 +382,12 @@ def oldest_waiting(c: apsw.Connection, webhook: str | None = None) -> datetime |
     """When the longest waiting delivery was made."""
     row = first(c.execute(_OLDEST, (webhook,)))
     return from_us(row[0]) if row else None
+
+
+def waiting_since(c: apsw.Connection, webhooks: Collection[str]) -> dict[str, datetime]:
+    """Since when the longest waiting message of each of these webhooks could have been sent; no entry without any."""
+    since = {name: first(c.execute(_WAITING_SINCE, (name,))) for name in webhooks}
+    return {name: from_us(row[0]) for name, row in since.items() if row is not None and row[0] is not None}
 
 
 def trim_dead(

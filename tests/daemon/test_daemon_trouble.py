@@ -38,7 +38,7 @@ def test_a_disabled_webhook_is_told_of_by_the_others(tell: Tell) -> None:
                 assert sorted(told(chat)) == ["agentd alert.firing", "shop alert.firing"]
                 (trouble,) = (await daemon.control.status())["trouble"]
                 assert trouble.startswith("webhook ops is disabled: ")
-                assert "2 messages wait" in trouble
+                assert "1 message waits" in trouble
                 assert (await daemon.control.status())["state"] == "running"
                 rows = (await daemon.control.outbox(state=None, webhook=None, limit=9))["deliveries"]
                 assert {(row["state"], row["note"]) for row in rows} == {("waiting", "disabled")}
@@ -67,7 +67,7 @@ def test_messages_for_a_webhook_that_is_gone_are_told_of(tell: Tell) -> None:
                 house.config.write_text(house.config.read_text().replace("  ops:\n    url:", "  new:\n    url:"))
                 answer = await daemon.control.reload(by="eve")
 
-                assert "wait for webhook ops, which the configuration does not name" in answer["note"]
+                assert "1 message waits for webhook ops, which the configuration does not name" in answer["note"]
                 (trouble,) = (await daemon.control.status())["trouble"]
                 assert "webhook ops" in trouble
                 rows = (await daemon.control.outbox(state=None, webhook="ops", limit=9))["deliveries"]
