@@ -14,10 +14,12 @@ from typing import Any
 
 import click
 
+from agentd.alert.routing import Routing
 from agentd.api.views import moment
 from agentd.cli.tables import clean, counted, print_json
 from agentd.clock import SystemClock
 from agentd.config.loader import Loaded
+from agentd.config.people import routing_from
 from agentd.daemon.assemble import open_log_watch, try_log
 from agentd.deliver.payload import alert_data, alert_payload
 from agentd.errors import AgentdError
@@ -40,7 +42,7 @@ def try_file(
     started = time.perf_counter()
     with _progress(file) as progress:
         report = replay(watch, work, instance=instance, show=limit, missed=missed, progress=progress)
-    return _view(watch, file, report, time.perf_counter() - started, links)
+    return _view(watch, file, report, time.perf_counter() - started, links, routing_from(loaded.config))
 
 
 @contextlib.contextmanager
@@ -65,7 +67,9 @@ def _size(file: Path) -> int:
         raise AgentdError(f"{file}: {error.strerror}") from error
 
 
-def _view(watch: LogWatch, file: Path, report: Report, took_s: float, links: dict[str, str]) -> dict[str, Any]:
+def _view(
+    watch: LogWatch, file: Path, report: Report, took_s: float, links: dict[str, str], routing: Routing
+) -> dict[str, Any]:
     return {
         "watch": watch.name,
         "file": str(file),
@@ -94,7 +98,7 @@ def _view(watch: LogWatch, file: Path, report: Report, took_s: float, links: dic
             }
             for alert in report.firing
         ],
-        "notify": list(watch.notify),
+        "notify": list(routing.of(watch.calm, watch.wish).notify),
         "payloads": [
             alert_payload(transition.event, alert_data(transition, links=links), at=transition.at)
             for transition in report.timeline[:MOST_PAYLOADS]

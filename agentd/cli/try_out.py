@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from agentd.alert.lifecycle import step
+from agentd.alert.routing import Routing
 from agentd.cli import FAILED, FIRING
 from agentd.cli.client import read_store
 from agentd.cli.options import config_option, output_option
@@ -24,6 +25,7 @@ from agentd.cli.tables import clean, print_json, written
 from agentd.clock import SystemClock
 from agentd.config.loader import Loaded, find_config, load
 from agentd.config.models import Config
+from agentd.config.people import routing_from
 from agentd.daemon.assemble import assemble
 from agentd.deliver.payload import alert_data, alert_payload
 from agentd.errors import AgentdError, StoreError
@@ -79,7 +81,7 @@ def test(
     if file is not None:
         raise AgentdError(f"{watch_name} follows no log, so no file can be run through it; leave --log out")
     watch = _open(loaded, watch_name)
-    report = asyncio.run(_try(watch, _links(loaded.config)))
+    report = asyncio.run(_try(watch, routing_from(loaded.config), _links(loaded.config)))
     if output == "json":
         print_json(report)
     else:
@@ -151,7 +153,7 @@ def _links(config: Config) -> dict[str, str]:
     return {"page": f"{config.api.page_url}/"} if config.api.page_url else {}
 
 
-async def _try(watch: ProbeWatch, links: dict[str, str]) -> dict[str, Any]:
+async def _try(watch: ProbeWatch, routing: Routing, links: dict[str, str]) -> dict[str, Any]:
     clock = SystemClock()
     try:
         observation = await look(watch, clock)
@@ -171,7 +173,7 @@ async def _try(watch: ProbeWatch, links: dict[str, str]) -> dict[str, Any]:
         "observation": {key: _short(value) for key, value in values.items()},
         "conditions": _conditions(watch, observation, values),
         "alert": _alert_step(watch, judgement, now),
-        "notify": list(watch.notify),
+        "notify": list(routing.of(watch.calm, watch.wish).notify),
         "payload": _payload(watch, judgement, now, links),
     }
 

@@ -21,12 +21,13 @@ from pathlib import Path
 import apsw
 
 from agentd import __version__
+from agentd.alert.muting import Muting
 from agentd.api.server import ApiServer, make_servers, open_socket
 from agentd.api.trouble import orphans
 from agentd.clock import Clock, SystemClock, iso
 from agentd.config.loader import Loaded, load
 from agentd.config.models import Config
-from agentd.config.people import flapping_from, routing_from
+from agentd.config.people import flapping_from, muting_from, routing_from
 from agentd.daemon.assemble import Plan, Planned, PlannedLog, assemble, self_wish
 from agentd.daemon.chores import Chores, attempt
 from agentd.daemon.control import Control
@@ -35,6 +36,7 @@ from agentd.daemon.following import Following
 from agentd.daemon.keeping import AGENTD, Keeping, remember
 from agentd.daemon.measures import Measures
 from agentd.daemon.notify import ServiceManager, listen_fds, strip_environment
+from agentd.daemon.people import People
 from agentd.daemon.pulse import ANSWER_S, Pulse
 from agentd.daemon.selfcheck import SelfCheck
 from agentd.daemon.selfwatch import SWEEP_S, SelfWatch
@@ -180,6 +182,9 @@ class Daemon:
         self.selfcheck = self.pipeline.confirm = SelfCheck(self.clock)
         self.pulse = Pulse(None, self._why_no_heartbeat)
         self.measures = Measures(self.clock, self.scheduler, self.store, self.courier, self.pipeline, lambda: self.held)
+        self.people = People(self.pipeline, self.store.state, self.clock, Muting())
+        await self.people.restore()
+        self.pipeline.mutes = lambda alerts, now: self.people.muting.reasons(alerts, now)
         self.plan = Plan(self.config, {}, {}, {})
         paused = self.keeping.paused
         self.events = Events(clock=self.clock, scheduler=self.scheduler, paused=paused, crashed=self._crashed)
@@ -480,6 +485,7 @@ class Daemon:
         self.pipeline.self_wish = self_wish(plan.config)
         self.pipeline.routing = routing_from(plan.config)
         self.pipeline.flapping = flapping_from(plan.config)
+        self.people.go_over_to(muting_from(plan.config))
         self.selfcheck.targets = plan.config.daemon.selfcheck
         self.pulse.replace(plan.config.daemon.heartbeat)
         await self.courier.replace(plan.webhooks)
