@@ -20,6 +20,7 @@ from agentd.condition import judge
 from agentd.config import unserved
 from agentd.config.loader import load
 from agentd.daemon.assemble import open_log_watch, try_log
+from agentd.daemon.vitals import VITALS
 from agentd.logs.settings import RuleType
 from agentd.pipeline.replay import replay
 from agentd.records import Observation, Verdict
@@ -124,10 +125,10 @@ def test_what_is_not_there_is_said_and_nothing_else() -> None:
     """Nobody is to choose agentd for what it does not do, or to look elsewhere for what it does."""
     listed = README[README.index("**Not there yet**") :].split("\n\n")[1]
     named = set(re.findall(r"`(\w+)`", listed))
-    missing = {path[-1] for path in unserved.ROOT} | set(unserved.WATCH) | unserved.PLANNED_FORMATS
+    missing = {path[-1] for path in unserved.ROOT} | set(unserved.WATCH)
 
     assert named <= missing
-    assert set(unserved.WATCH) | unserved.PLANNED_FORMATS <= named
+    assert set(unserved.WATCH) <= named
     assert {path[-1] for path in unserved.ROOT if path[0] in ("alerting", "daemon")} - named <= {
         "group_wait",
         "group_interval",
@@ -157,6 +158,13 @@ def test_the_first_log_rule_fires_once_for_each_address(tmp_path: Path) -> None:
         ("bruteforce", "192.0.2.1", "firing"),
     ]
     assert (report.matched, report.missed) == (12, 0)
+
+
+def test_every_alert_about_ourselves_is_in_the_table() -> None:
+    """Who is woken by one looks it up; who writes a route needs its name."""
+    listed = dict(re.findall(r"^\| `(\w+:?)(?:NAME)?` \| (.*?) \|$", README, flags=re.MULTILINE))
+
+    assert {rule: listed.get(rule) for rule in VITALS} == {rule: vital.what for rule, vital in VITALS.items()}
 
 
 def test_every_type_of_rule_is_in_the_table() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -301,22 +301,17 @@ class _Load:
         valid = {}
         for name, entry in entries.items():
             # Through the config's own field, so that the name is checked as well.
-            raw = entry.raw
-            if planned := isinstance(raw, dict) and unserved.is_planned(raw):
-                raw = {**raw, "format": "standard"}
-            holder = Entry(name, {"webhooks": {name: raw}}, (), entry.locate)
+            holder = Entry(name, {"webhooks": {name: entry.raw}}, (), entry.locate)
             typed = self._typed(Config, holder.raw, holder)
             webhook = None if typed is None else typed.webhooks[name]
             if isinstance(entry.raw, dict):
                 self._add(secrets.problems(entry.raw, entry.path, entry.locate, webhook))
-                self._add(unserved.unserved_in_webhook(entry.raw, entry.path, entry.locate))
             if webhook is not None:
                 for path, words in webhook.unusable(self.environment):
                     what, _, cure = words.partition("; ")
                     # A secret alone is no list in the file.
                     written = path if isinstance(entry.raw.get(str(path[0])), dict | list) else path[:1]
                     self._add([entry.problem(written, what, cure)])
-            if webhook is not None and not planned:
                 valid[name] = webhook
         return valid
 
@@ -367,28 +362,17 @@ class _Load:
         self._check_told(root, webhooks, watches)
 
     def _check_told(self, root: Entry, webhooks: dict[str, Entry], watches: list[Entry]) -> None:
-        planned = {
-            name for name, entry in webhooks.items() if isinstance(entry.raw, dict) and unserved.is_planned(entry.raw)
-        }
         if not watches:
             self._add([root.problem((), "has no watches, so nothing is looked at", "add `watches:`", warning=True)])
         if not webhooks:
             what = "has no webhooks, so nobody is told of an alert"
             self._add([root.problem((), what, "add `webhooks:` and `alerting.notify`", warning=True)])
             return
-        if planned and planned == set(webhooks):
-            what = "no webhook has a format that this version sends, so nobody is told of an alert"
-            self._add([root.problem(("webhooks",), what, "use another format", key=True, warning=True)])
-            return
         alerting = root.raw.get("alerting")
-        told = _told(alerting.get("notify") if isinstance(alerting, dict) else None, planned)
+        told = alerting.get("notify") if isinstance(alerting, dict) else None
         for watch in watches:
-            named = watch.whole.get("notify")
-            if named is None and not told:
+            if watch.whole.get("notify") is None and not told:
                 what, cure = "nobody is told of its alerts", "add `notify` to it, or `alerting.notify` for all"
-                self._add([watch.problem((), what, cure, warning=True)])
-            elif named and not _told(named, planned):
-                what, cure = "nobody is told of its alerts", "name a webhook of a format that this version sends"
                 self._add([watch.problem((), what, cure, warning=True)])
 
 
@@ -401,13 +385,6 @@ def _passed_over(pattern: str, folder: Path, root: Entry, where: KeyPath) -> Ite
     if others:
         what = f"matches no file, though {folder / inside / others[0]} is there"
         yield root.problem(where, what, "rename the file, or widen the glob", warning=True)
-
-
-def _told(named: Any, planned: Collection[str]) -> bool:
-    """Whether somebody is named who can be told."""
-    if not isinstance(named, list):
-        return named is not None  # the model says what is wrong with it
-    return any(not isinstance(name, str) or name not in planned for name in named)
 
 
 def _locate_in(document: Document) -> Locate:

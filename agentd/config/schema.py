@@ -16,7 +16,6 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core import core_schema
 
 from agentd.config.models import Config
-from agentd.config.unserved import PLANNED_FORMATS
 from agentd.config.values import FailAfter
 from agentd.config.watches import OTHER_SOURCES, watch_model
 from agentd.deliver.formats import FORMATS
@@ -37,7 +36,7 @@ def config_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
     _shape_watch(definitions["Watch"])
     webhook = definitions["WebhookSettings"]["properties"]
-    webhook["format"]["enum"] = sorted({*FORMATS, *PLANNED_FORMATS})
+    webhook["format"]["enum"] = sorted(FORMATS)
     webhook["format"].pop("examples", None)
     return schema
 

@@ -19,8 +19,6 @@ ROOT: dict[KeyPath, str] = {
     ("embeddings",): "recall by meaning",
     ("agent",): "agents",
     ("budgets",): "budgets",
-    ("daemon", "heartbeat"): "the outgoing heartbeat",
-    ("daemon", "selfcheck"): "the look at our own network",
     ("daemon", "plugins"): "plugins of third parties",
     ("api", "keys"): "API keys",
     ("api", "socket_access"): "access by user on the unix socket",

@@ -115,6 +115,8 @@ class Control:
         if daemon.store.full:
             lines.append("the disk is full: history is not kept, alerts live on the ballast; make room")
         lines += find_trouble(hindrances, daemon.plan.webhooks)
+        if daemon.pulse.trouble:
+            lines.append(daemon.pulse.trouble)
         if daemon.refused:
             lines.append(daemon.refused.splitlines()[0])
         return lines + daemon.events.trouble()

@@ -222,8 +222,8 @@ def test_what_is_not_done_yet_is_warned_of(folder: Folder) -> None:
     """Nobody may rely on a mute, a route or an investigation that does nothing."""
     warnings = folder.warnings(
         """
-        webhooks: {ops: {url: "https://a.example/"}, pager: {url: "https://b.example/", format: pagerduty}}
-        alerting: {notify: [ops, pager], routes: [{when: 'severity == "info"', notify: [ops]}]}
+        webhooks: {ops: {url: "https://a.example/"}}
+        alerting: {notify: [ops], routes: [{when: 'severity == "info"', notify: [ops]}]}
         watches:
           - {name: a, log: {files: [/x]}, rules: [{name: r, type: any, match: x}], investigate: why}
           - {name: b, tcp: {host: a.example, port: 1}, depends_on: [c], missed: once}
@@ -232,22 +232,9 @@ def test_what_is_not_done_yet_is_warned_of(folder: Folder) -> None:
     )
 
     assert set(warnings) == {
-        *("webhooks.pager.format", "alerting.routes", "watches[0].investigate"),
+        *("alerting.routes", "watches[0].investigate"),
         *("watches[1].depends_on", "watches[1].missed"),
     }
-
-
-def test_nothing_is_put_aside_for_a_webhook_that_cannot_be_sent_to(folder: Folder) -> None:
-    """Its messages would wait for ever; the warning says that nothing goes there."""
-    config = folder.load(
-        "webhooks: {ops: {url: 'https://a.example/'}, pager: {url: 'https://b.example/', format: pagerduty}}\n"
-        "alerting: {notify: [ops, pager]}\n"
-        f"watches: [{{name: web, {HTTP}, notify: [pager]}}]"
-    ).config
-
-    assert set(config.webhooks) == {"ops"}
-    assert config.alerting.notify == ("ops",)
-    assert config.notify(config.watches[0]) == ()
 
 
 def test_a_warning_repeated_by_many_watches_is_told_briefly(folder: Folder) -> None:

@@ -381,19 +381,6 @@ def test_a_watch_that_tells_nobody_is_warned_of(folder: Folder) -> None:
     assert "nobody is told" in warnings["watches[0]"]
 
 
-def test_webhooks_that_cannot_be_sent_to_yet_tell_nobody(folder: Folder) -> None:
-    """A webhook stands in the file, and still no message would ever go out: that must be said."""
-    pager = "webhooks: {pd: {url: 'https://a.example/', format: pagerduty}"
-    only = folder.warnings(pager + "}\nalerting: {notify: [pd]}\n" + WATCH)
-    named = WATCH.replace("name: web", "name: web, notify: [pd]")
-    one = folder.warnings(pager + ", ops: {url: 'https://b.example/'}}\nalerting: {notify: [ops]}\n" + named)
-    all_of_them = folder.warnings(pager + ", ops: {url: 'https://b.example/'}}\nalerting: {notify: [pd]}\n" + WATCH)
-
-    assert "nobody is told" in only["webhooks"]
-    assert "nobody is told" in one["watches[0]"]
-    assert "nobody is told" in all_of_them["watches[0]"]
-
-
 def test_the_file_is_looked_for_where_people_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("agentd.config.loader.PLACES", ("agentd.yaml", str(tmp_path / "etc.yaml")))

@@ -95,6 +95,8 @@ FORMATS = {
     "slack": "agentd.deliver.formats.slack",
     "discord": "agentd.deliver.formats.discord",
     "teams": "agentd.deliver.formats.teams",
+    "pagerduty": "agentd.deliver.formats.pagerduty",
+    "alertmanager": "agentd.deliver.formats.alertmanager",
     "template": "agentd.deliver.formats.template",
 }
 
