@@ -11,7 +11,6 @@ from typing import Any
 
 from agentd.config.complaints import Locate
 from agentd.config.document import KeyPath, dotted
-from agentd.deliver.formats import FORMATS
 from agentd.errors import Problem
 
 ROOT: dict[KeyPath, str] = {
@@ -49,16 +48,7 @@ WATCH: dict[str, str] = {
     "public": "a public status page",
 }
 
-PLANNED_FORMATS = frozenset({"discord", "teams", "pagerduty", "alertmanager"}) - FORMATS.keys()
-"""Formats that the configuration may name and that are not sent yet."""
-
 _CALM: tuple[Any, ...] = (None, False, "none")
-
-
-def is_planned(webhook: Mapping[str, Any]) -> bool:
-    """True for a webhook whose format is not sent yet."""
-    form = webhook.get("format")
-    return isinstance(form, str) and form in PLANNED_FORMATS
 
 
 def unserved_in_root(data: Mapping[str, Any], locate: Locate) -> Iterator[Problem]:
@@ -70,13 +60,6 @@ def unserved_in_root(data: Mapping[str, Any], locate: Locate) -> Iterator[Proble
         if here in _CALM or here in ([], {}):
             continue
         yield _warning(locate, path, f"this version does not act on {feature}")
-
-
-def unserved_in_webhook(raw: Mapping[str, Any], prefix: KeyPath, locate: Locate) -> Iterator[Problem]:
-    """A warning where messages of a webhook cannot be sent."""
-    if is_planned(raw):
-        what = f"this version does not send the format {raw['format']}; nothing goes to this webhook"
-        yield _warning(locate, (*prefix, "format"), what)
 
 
 def unserved_in_watch(raw: Mapping[str, Any], prefix: KeyPath, locate: Locate, is_probe: bool) -> Iterator[Problem]:

@@ -97,6 +97,7 @@ FORMATS = {
     "teams": "agentd.deliver.formats.teams",
     "pagerduty": "agentd.deliver.formats.pagerduty",
     "alertmanager": "agentd.deliver.formats.alertmanager",
+    "apprise": "agentd.deliver.formats.apprise",
     "template": "agentd.deliver.formats.template",
 }
 
