@@ -67,7 +67,8 @@ class Events:
         for name in self._checks - wanted.keys():
             self.bus.unsubscribe(name)
         for name, events in wanted.items():
-            self.bus.subscribe(name, events, partial(self._check, name))
+            running = partial(self._scheduler.running, name)
+            self.bus.subscribe(name, events, partial(self._check, name), busy=running)
         self._checks = set(wanted)
         hooks = plan.config.api.hooks
         self._hooks.replace(hooks)
@@ -134,9 +135,6 @@ class Events:
         await self._rates.take(f"heartbeat {watch}", rate)
 
     async def _check(self, name: str, event: Event) -> None:
-        # What runs already may have looked before the event.
-        while (running := self._scheduler.running(name)) is not None:
-            await asyncio.wait([running])
         if not self._started or name not in self._checks or name in self._paused:
             return
         await asyncio.wait([self._scheduler.run_now(name, trigger=f"on {event.name}")])

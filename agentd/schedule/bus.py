@@ -22,6 +22,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from typing import Any
 
 log = logging.getLogger("agentd.schedule")
@@ -135,15 +136,21 @@ class Line:
         self._make_room(who, waiting)
         return Offer.COALESCED if coalesced else Offer.STARTS
 
-    def take(self) -> tuple[str, Event] | None:
-        """The next that may run, with its event; from then on it runs, until `done`. None: nobody waits who may."""
-        if not self._ready:
-            return None
-        who = next(iter(self._ready))
-        waiting = self._forget(who)
-        assert waiting is not None
+    def next(self) -> str | None:
+        """Who is to run next; None: nobody waits who may."""
+        return next(iter(self._ready), None)
+
+    def take(self, who: str) -> Event:
+        """The event of one that waits; from then on it runs, until `done`. KeyError: nothing waits for it."""
+        event = self._waiting[who].whole()
+        self.forget(who)
         self._running.add(who)
-        return who, waiting.whole()
+        return event
+
+    def hold(self, who: str) -> None:
+        """It runs already, for a reason of its own: what waits for it goes on waiting, until `done`."""
+        self._ready.pop(who, None)
+        self._running.add(who)
 
     def done(self, who: str) -> None:
         """Its run is over."""
@@ -153,14 +160,10 @@ class Line:
 
     def forget(self, who: str) -> None:
         """Nothing waits for it any more; a run under way goes on."""
-        self._forget(who)
-
-    def _forget(self, who: str) -> _Waiting | None:
         self._ready.pop(who, None)
         waiting = self._waiting.pop(who, None)
         for event in waiting.events if waiting else ():
             self._gave_up(event)
-        return waiting
 
     def _make_room(self, who: str, waiting: _Waiting) -> None:
         if len(waiting.events) > MOST_FOR_ONE:
@@ -213,7 +216,7 @@ class Bus:
     def __init__(self, may_start: Callable[[str], bool] = lambda who: True, *, line: Line | None = None) -> None:
         self._may_start = may_start
         self._line = line or Line()
-        self._runs: dict[str, Subscriber] = {}
+        self._runs: dict[str, tuple[Subscriber, Callable[[], asyncio.Task[None] | None]]] = {}
         self._wanted: dict[str, tuple[str, ...]] = {}
         self._by_event: dict[str, dict[str, None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -221,14 +224,22 @@ class Bus:
         self._pumping = self._closed = False
         self.stats = BusStats()
 
-    def subscribe(self, who: str, names: Iterable[str], run: Subscriber) -> None:
+    def subscribe(
+        self,
+        who: str,
+        names: Iterable[str],
+        run: Subscriber,
+        *,
+        busy: Callable[[], asyncio.Task[None] | None] = lambda: None,
+    ) -> None:
         """
         From now on these events, and no others, start the watch `who`.
 
-        What waits for it already goes to the new `run`.
+        busy: its run that is on for another reason: events wait for the end of that, too. It may have looked before.
+        What waits already goes to the new `run`.
         """
         self._unlist(who)
-        self._runs[who] = run
+        self._runs[who] = (run, busy)
         self._wanted[who] = tuple(dict.fromkeys(names))
         for name in self._wanted[who]:
             self._by_event.setdefault(name, {})[who] = None
@@ -299,11 +310,19 @@ class Bus:
 
     def _pump(self) -> None:
         self._pumping = False
-        while not self._closed and (taken := self._line.take()) is not None:
-            who, event = taken
-            task = asyncio.create_task(self._run(who, self._runs[who], event), name=f"on:{who}")
+        while not self._closed and (who := self._line.next()) is not None:
+            run, busy = self._runs[who]
+            if (running := busy()) is not None:
+                self._line.hold(who)
+                running.add_done_callback(partial(self._ended, who))
+                continue
+            task = asyncio.create_task(self._run(who, run, self._line.take(who)), name=f"on:{who}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _ended(self, who: str, _: object = None) -> None:
+        self._line.done(who)
+        self._pump()
 
     async def _run(self, who: str, run: Subscriber, event: Event) -> None:
         self.stats.started += 1
@@ -315,8 +334,7 @@ class Bus:
             self.stats.failed += 1
             log.exception("event_run_failed", extra={"watch": who, "event": event.name})
         finally:
-            self._line.done(who)
-            self._pump()
+            self._ended(who)
 
     def _unlist(self, who: str) -> None:
         self._told = {each for each in self._told if each[0] != who}

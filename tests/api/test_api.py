@@ -8,7 +8,7 @@ import logging
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -121,6 +121,13 @@ class Fake:
     async def beat(self, watch: str, *, token: str | None, ok: bool, message: str, trusted: bool) -> Json:
         self.beaten.set()
         return self._answer("beat", watch, token, ok, message, trusted)
+
+    async def hook(
+        self, name: str, *, headers: Mapping[str, str], body: Callable[[], Awaitable[bytes]], trusted: bool
+    ) -> Json:
+        said = await body()
+        self._answer("hook", name, headers.get("authorization"), said[:100], trusted)
+        return {"accepted": said != b"again", "started": ["shop"]}
 
     async def reload(self, *, by: str) -> Json:
         return self._answer("reload", by)
