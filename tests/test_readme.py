@@ -29,7 +29,12 @@ from agentd.watch import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-SECRETS = {"AUDIT_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "SLACK_URL": "https://slack.example/x"}
+SECRETS = {
+    "AUDIT_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "SLACK_URL": "https://slack.example/x",
+    "BACKUP_TOKEN": "0123456789abcdef",
+    "DEPLOY_SECRET": "fedcba9876543210",
+}
 
 
 def blocks(language: str) -> list[str]:
@@ -50,7 +55,7 @@ def test_configurations_load_without_a_warning(text: str, tmp_path: Path) -> Non
     path = tmp_path / "agentd.yaml"
     path.write_text(text)
 
-    loaded = load(path, environment={**SECRETS, "BACKUP_TOKEN": "0123456789abcdef", "DEPLOY_SECRET": "fedcba9876543210"})
+    loaded = load(path, environment=SECRETS)
 
     assert [str(problem) for problem in loaded.warnings if "nobody is told" not in str(problem)] == []
     assert loaded.config.probes or loaded.config.logs
@@ -85,7 +90,7 @@ def test_the_raid_watch_tells_a_whole_array_from_a_degraded_one(text: str, verdi
     (block,) = (each for each in blocks("yaml") if "mdstat" in each)
     path = tmp_path / "agentd.yaml"
     path.write_text(block)
-    conditions = load(path, environment={**SECRETS, "BACKUP_TOKEN": "0123456789abcdef"}).conditions["raid"]
+    conditions = load(path, environment=SECRETS).conditions["raid"]
 
     seen = Observation(values={"exit_code": 0, "stdout": text, "stderr": ""})
 

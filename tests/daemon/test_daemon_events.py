@@ -17,7 +17,6 @@ import httpx
 import pytest
 import yaml
 from house import House, Shop, Tell, http
-from house import House, Shop, Tell, http
 from loopback import free_port, serving
 from standardwebhooks import Webhook
 
