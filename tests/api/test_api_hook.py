@@ -133,6 +133,18 @@ def test_nobody_else_is_let_in(headers: Callable[[Door], dict[str, str]], reads:
     told(story)
 
 
+def test_a_large_body_is_read_like_a_small_one() -> None:
+    """It is read on a thread; what comes of it is the same."""
+
+    async def story(clock: FakeClock) -> None:
+        body = json.dumps({"text": "x" * 100_000}).encode()
+        call = await Door(clock).knock({"authorization": f"Bearer {SECRET}"}, body)
+
+        assert json.loads(call.payload)["body"] == json.loads(body)
+
+    told(story)
+
+
 def test_a_hook_that_is_not_there_is_not_found() -> None:
     async def story(clock: FakeClock) -> None:
         with pytest.raises(NotFound):
