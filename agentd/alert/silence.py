@@ -76,7 +76,8 @@ class Silence:
     ended_by: str | None = None
 
     def is_active(self, now: datetime) -> bool:
-        return self.starts_at <= now < self.ends_at
+        # By name, too: a clock that is set back must not begin anew what somebody has ended.
+        return self.starts_at <= now < self.ends_at and self.ended_by is None
 
     def takes(self, labels: Mapping[str, str]) -> bool:
         """labels: those of `silence_labels`. Never raises."""

@@ -26,6 +26,7 @@ from agentd.api.beat import read_beat
 from agentd.api.hook import MAX_BODY_BYTES as MAX_HOOK_BYTES
 from agentd.api.page import STYLE, render_overview
 from agentd.api.service import Conflict, Forbidden, NotFound, Service, TooMany
+from agentd.api.silence import read_ack, read_silence
 from agentd.errors import AgentdError, ConfigError, StoreError
 from agentd.memory.outbox import STATES as OUTBOX_STATES
 
@@ -55,6 +56,10 @@ def make_app(service: Service, *, hosts: Collection[str] | None) -> Starlette:
             Route("/api/v1/watches/{name}/pause", routes.pause, methods=["POST"]),
             Route("/api/v1/watches/{name}/resume", routes.resume, methods=["POST"]),
             Route("/api/v1/alerts", routes.alerts),
+            Route("/api/v1/alerts/ack", routes.ack, methods=["POST"]),
+            Route("/api/v1/silences", routes.silences),
+            Route("/api/v1/silences", routes.silence, methods=["POST"]),
+            Route("/api/v1/silences/{id}", routes.end_silence, methods=["DELETE"]),
             Route("/api/v1/outbox", routes.outbox),
             Route("/api/v1/outbox/retry", routes.retry_all, methods=["POST"]),
             Route("/api/v1/outbox/{id}", routes.delivery),
@@ -136,6 +141,24 @@ class _Routes:
     async def alerts(self, request: Request) -> Response:
         everything = request.query_params.get("all") in ("1", "true")
         return _listed("alerts", await self._service.alerts(everything=everything))
+
+    async def ack(self, request: Request) -> Response:
+        body = await _body(request)
+        alerts, comment = read_ack(body)
+        undo = body.get("undo") is True
+        return JSONResponse(await self._service.ack(alerts, by=_who(body), comment=comment, undo=undo))
+
+    async def silences(self, request: Request) -> Response:
+        everything = request.query_params.get("all") in ("1", "true")
+        return _listed("silences", await self._service.silences(everything=everything))
+
+    async def silence(self, request: Request) -> Response:
+        body = await _body(request)
+        return JSONResponse(await self._service.silence(read_silence(body), by=_who(body)))
+
+    async def end_silence(self, request: Request) -> Response:
+        who = _who(await _body(request))
+        return JSONResponse(await self._service.end_silence(request.path_params["id"], by=who))
 
     async def check_now(self, request: Request) -> Response:
         return JSONResponse(await self._service.check_now(request.path_params["name"]))

@@ -6,9 +6,10 @@ Every method gives plain JSON values: what it returns is what the client reads.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from agentd.api.silence import SilenceAsked
 from agentd.errors import AgentdError
 
 Json = dict[str, Any]
@@ -41,6 +42,26 @@ class Service(Protocol):
 
     async def alerts(self, *, everything: bool) -> list[Json]:
         """everything: also what is resolved; otherwise only pending and firing."""
+        ...
+
+    async def ack(self, alerts: Sequence[str], *, by: str, comment: str, undo: bool) -> Json:
+        """
+        Somebody is on these firing alerts, or with `undo` is not any more.
+
+        alerts: names of watches, WATCH/RULE, or the first digits of fingerprints. Raises NotFound, Conflict.
+        """
+        ...
+
+    async def silences(self, *, everything: bool) -> list[Json]:
+        """everything: also those that are over."""
+        ...
+
+    async def silence(self, asked: SilenceAsked, *, by: str) -> Json:
+        """Mute alerts for a time. Raises ConfigError for what cannot be meant, Conflict when there are too many."""
+        ...
+
+    async def end_silence(self, identity: str, *, by: str) -> Json:
+        """End it before its time. identity: its id, or as much of it as is needed."""
         ...
 
     async def templates(self, watch: str, *, limit: int) -> Json:

@@ -13,6 +13,7 @@ from agentd.clock import iso
 from agentd.config.watches import Watch
 from agentd.memory.outbox import OutboxRow
 from agentd.memory.pauses import Pause
+from agentd.memory.silences import SilenceRow
 from agentd.memory.templates import TemplateRow
 from agentd.records import Alert, AlertStatus
 
@@ -67,6 +68,21 @@ def worst(alerts: Collection[Alert]) -> Alert:
 
 def pause_view(pause: Pause) -> dict[str, Any]:
     return {"by": pause.by, "at": iso(pause.at), "until": moment(pause.until), "reason": pause.reason}
+
+
+def silence_view(row: SilenceRow, now: datetime) -> dict[str, Any]:
+    """state: planned, active or ended."""
+    over = row.ended_by is not None or row.ends_at <= now
+    return {
+        "id": row.id,
+        "state": "ended" if over else "active" if row.starts_at <= now else "planned",
+        "matchers": list(row.matchers),
+        "starts_at": iso(row.starts_at),
+        "ends_at": iso(row.ends_at),
+        "author": row.author,
+        "reason": row.reason,
+        "ended_by": row.ended_by,
+    }
 
 
 def unplanned_watch_view(watch: Watch) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ import apsw
 from agentd import __version__
 from agentd.api.app import same_token
 from agentd.api.service import Conflict, Forbidden, Json, NotFound
+from agentd.api.silence import SilenceAsked
 from agentd.api.trouble import Hindrances, find_trouble, orphans, read_hindrances
 from agentd.api.views import (
     alert_view,
@@ -224,7 +225,19 @@ class Control:
         rows = await self._daemon.store.history.read(lambda c: templates.of(c, watch, limit))
         return {"watch": watch, "templates": [template_view(row) for row in rows]}
 
+    async def silences(self, *, everything: bool) -> list[Json]:
+        return await self._daemon.people.silences(everything=everything)
+
     # Acting.
+
+    async def ack(self, alerts: Sequence[str], *, by: str, comment: str, undo: bool) -> Json:
+        return await self._daemon.people.ack(alerts, by=by, comment=comment, undo=undo)
+
+    async def silence(self, asked: SilenceAsked, *, by: str) -> Json:
+        return await self._daemon.people.silence(asked, by=by)
+
+    async def end_silence(self, identity: str, *, by: str) -> Json:
+        return await self._daemon.people.end_silence(identity, by=by)
 
     async def check_now(self, watch: str) -> Json:
         planned = self._planned(watch)

@@ -16,7 +16,7 @@ from functools import partial
 import apsw
 
 from agentd.clock import to_us
-from agentd.memory import audit, ledger, outbox, rollups, spans
+from agentd.memory import audit, ledger, outbox, rollups, silences, spans
 from agentd.memory.columns import first, value
 
 STEP_ROWS = 500
@@ -78,10 +78,14 @@ QUOTAS = (
 
 
 def state_steps(keep: Retention, now: datetime) -> Iterator[Step]:
-    """What the state file may let go of: dead letters, ended runs, old deeds. Never an alert or a waiting message."""
+    """
+    What the state file may let go of: dead letters, ended runs, old deeds, silences long over. Never an alert or a
+    waiting message.
+    """
     yield lambda c: outbox.trim_dead(c, now, limit=STEP_ROWS)
     yield lambda c: ledger.trim(c, now - keep.runs, limit=STEP_ROWS)
     yield lambda c: audit.trim(c, now - keep.events, limit=STEP_ROWS)
+    yield lambda c: silences.trim(c, now - silences.KEPT_AFTER_END, limit=STEP_ROWS)
 
 
 def history_steps(keep: Retention, now: datetime, room: int) -> Iterator[Step]:

@@ -8,8 +8,9 @@ import logging
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from agentd.api.app import MAX_BODY_BYTES, same_token
 from agentd.api.server import ApiServer, CannotListen, make_servers, open_socket
 from agentd.api.service import Conflict, Forbidden, Json, NotFound
+from agentd.api.silence import SilenceAsked
 from agentd.errors import ConfigError, StoreFull
 
 HOSTILE = "<script>alert('x')</script>\"&\x1b[2J\u202e"
@@ -97,6 +99,18 @@ class Fake:
     async def pause(self, watch: str, *, by: str, for_s: float | None, reason: str) -> Json:
         return self._answer("pause", watch, by, for_s, reason)
 
+    async def ack(self, alerts: Sequence[str], *, by: str, comment: str, undo: bool) -> Json:
+        return self._answer("ack", tuple(alerts), by, comment, undo)
+
+    async def silences(self, *, everything: bool) -> list[Json]:
+        return [self._answer("silences", everything)]
+
+    async def silence(self, asked: SilenceAsked, *, by: str) -> Json:
+        return self._answer("silence", asked, by)
+
+    async def end_silence(self, identity: str, *, by: str) -> Json:
+        return self._answer("end silence", identity, by)
+
     async def resume(self, watch: str, *, by: str) -> Json:
         return self._answer("resume", watch, by)
 
@@ -171,6 +185,32 @@ ROUTES = [
     ("GET", "/api/v1/watches", None, ("watches",)),
     ("GET", "/api/v1/alerts", None, ("alerts", False)),
     ("GET", "/api/v1/alerts?all=1", None, ("alerts", True)),
+    ("POST", "/api/v1/alerts/ack", {"alerts": ["shop"]}, ("ack", ("shop",), "socket", "", False)),
+    (
+        "POST",
+        "/api/v1/alerts/ack",
+        {"alerts": ["a", "b"], "comment": "on it", "undo": True, "by": "eve"},
+        ("ack", ("a", "b"), "eve", "on it", True),
+    ),
+    ("GET", "/api/v1/silences", None, ("silences", False)),
+    ("GET", "/api/v1/silences?all=1", None, ("silences", True)),
+    (
+        "POST",
+        "/api/v1/silences",
+        {"matchers": ["watch=shop"], "for_s": 60, "by": "eve"},
+        ("silence", SilenceAsked(("watch=shop",), timedelta(minutes=1)), "eve"),
+    ),
+    (
+        "POST",
+        "/api/v1/silences",
+        {"for_s": 0.5, "reason": "x", "all": True, "starts_at": "2026-03-01T12:00:00+02:00"},
+        (
+            "silence",
+            SilenceAsked((), timedelta(seconds=0.5), "x", datetime(2026, 3, 1, 10, tzinfo=UTC), True),
+            "socket",
+        ),
+    ),
+    ("DELETE", "/api/v1/silences/4f2a", {"by": "eve"}, ("end silence", "4f2a", "eve")),
     ("GET", "/api/v1/outbox", None, ("outbox", None, None, 100)),
     ("GET", "/api/v1/outbox?state=dead&webhook=ops&limit=99999", None, ("outbox", "dead", "ops", 1000)),
     ("GET", "/api/v1/outbox/msg_1", None, ("delivery", "msg_1")),
@@ -192,6 +232,37 @@ ROUTES = [
     ("POST", "/api/v1/doctor/resume", {"by": "eve"}, ("release", "eve")),
     ("POST", "/api/v1/heartbeat/job?status=failed", None, ("beat", "job", None, False, "", True)),
 ]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("alerts/ack", {}),
+        ("alerts/ack", {"alerts": []}),
+        ("alerts/ack", {"alerts": "shop"}),
+        ("alerts/ack", {"alerts": ["shop", 5]}),
+        ("alerts/ack", {"alerts": ["shop", ""]}),
+        ("alerts/ack", {"alerts": ["shop"] * 1001}),
+        ("silences", {}),
+        ("silences", {"for_s": 0}),
+        ("silences", {"for_s": True}),
+        ("silences", {"for_s": "60"}),
+        ("silences", {"for_s": 1e300}),
+        ("silences", {"for_s": 60, "matchers": "watch=shop"}),
+        ("silences", {"for_s": 60, "matchers": [None]}),
+        ("silences", {"for_s": 60, "starts_at": 5}),
+        ("silences", {"for_s": 60, "starts_at": "noon"}),
+        ("silences", {"for_s": 60, "starts_at": "2026-03-01T12:00:00"}),
+        ("silences", {"for_s": 60, "starts_at": "0001-01-01T00:00:00+14:00"}),
+    ],
+)
+async def test_what_is_no_silence_and_no_acknowledgement_is_refused(doors: Doors, path: str, body: Json) -> None:
+    """With what to write instead, and the service is not asked."""
+    answer = await doors.local.post(f"/api/v1/{path}", json=body)
+
+    assert answer.status_code == 422
+    assert ": write a" in answer.json()["detail"]
+    assert doors.service.asked == []
 
 
 @pytest.mark.parametrize(("method", "path", "body", "asked"), ROUTES, ids=[f"{r[0]} {r[1]}" for r in ROUTES])

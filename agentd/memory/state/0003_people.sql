@@ -38,14 +38,15 @@ CREATE TABLE group_members (
 
 CREATE INDEX group_members_of ON group_members (fingerprint);
 
+-- matchers: a JSON list of texts such as watch="shop". ended_by: who ended it before its time; ends_at says when.
 CREATE TABLE silences (
-    id       TEXT PRIMARY KEY,
-    matchers TEXT NOT NULL,
+    id        TEXT PRIMARY KEY,
+    matchers  TEXT NOT NULL,
     starts_at INTEGER NOT NULL,
-    ends_at  INTEGER NOT NULL,
-    author   TEXT NOT NULL,
-    reason   TEXT NOT NULL,
-    ended_by TEXT
+    ends_at   INTEGER NOT NULL,
+    author    TEXT NOT NULL,
+    reason    TEXT NOT NULL,
+    ended_by  TEXT
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX silences_end ON silences (ends_at);
