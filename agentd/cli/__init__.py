@@ -29,6 +29,8 @@ COMMANDS = {
     "status": ("agentd.cli.look", "status"),
     "watches": ("agentd.cli.look", "watches"),
     "alerts": ("agentd.cli.look", "alerts"),
+    "ack": ("agentd.cli.people", "ack"),
+    "silence": ("agentd.cli.people", "silence"),
     "logs": ("agentd.cli.logs", "logs"),
     "outbox": ("agentd.cli.outbox", "outbox"),
     "webhook": ("agentd.cli.act", "webhook"),

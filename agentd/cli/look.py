@@ -140,8 +140,10 @@ def alerts(everything: bool, exit_code: bool, config_path: Path | None, output: 
     if output == "json":
         print_json(answer)
     else:
-        columns = {"state": "STATE", "severity": "SEVERITY", "watch": "WATCH", "rule": "RULE", "summary": "WHAT"}
-        columns |= {"reason_text": "WHY", "started_at": "SINCE"}
-        print_table(answer["alerts"], columns, empty="All is well.")
+        rows = [row | {"id": row["fingerprint"][:8]} for row in answer["alerts"]]
+        columns = {"id": "ID", "state": "STATE", "severity": "SEVERITY", "watch": "WATCH", "rule": "RULE"}
+        columns |= {"summary": "WHAT", "reason_text": "WHY", "started_at": "SINCE"}
+        columns |= {"muted_by": "MUTED BY", "acked_by": "ACKED"}
+        print_table(rows, columns, empty="All is well.")
     if exit_code and any(alert["state"] == "firing" for alert in answer["alerts"]):
         sys.exit(FIRING)

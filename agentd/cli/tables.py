@@ -27,10 +27,11 @@ _COLOURS = {
     "warning": "yellow",
     "blind": "magenta",
     "paused": "cyan",
+    "active": "cyan",
 }
 
 
-_PROSE = ("summary", "reason_text", "last_error", "template")
+_PROSE = ("summary", "reason_text", "last_error", "template", "muted_by", "acked_by", "reason", "matchers")
 _LEAST_PROSE = 20
 _MOMENTS = ("_at", "_until")
 
