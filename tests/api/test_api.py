@@ -99,6 +99,9 @@ class Fake:
     async def pause(self, watch: str, *, by: str, for_s: float | None, reason: str) -> Json:
         return self._answer("pause", watch, by, for_s, reason)
 
+    async def templates(self, watch: str, *, limit: int) -> Json:
+        return self._answer("templates", watch, limit)
+
     async def ack(self, alerts: Sequence[str], *, by: str, comment: str, undo: bool) -> Json:
         return self._answer("ack", tuple(alerts), by, comment, undo)
 
@@ -185,6 +188,7 @@ ROUTES = [
     ("GET", "/api/v1/watches", None, ("watches",)),
     ("GET", "/api/v1/alerts", None, ("alerts", False)),
     ("GET", "/api/v1/alerts?all=1", None, ("alerts", True)),
+    ("GET", "/api/v1/watches/shop/templates?limit=5", None, ("templates", "shop", 5)),
     ("POST", "/api/v1/alerts/ack", {"alerts": ["shop"]}, ("ack", ("shop",), "socket", "", False)),
     (
         "POST",
