@@ -54,7 +54,7 @@ class Told:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """
-    The members of a group now, by fingerprint: those that fire; those that fire and are muted; those that resolved
+    The members of a group now, by fingerprint: those that fire; those of either sort that are muted; those that resolved
     since the last look; of these, one-off events that are told in any case; of the firing ones, those somebody
     acknowledged, for whom alone nobody is reminded; and those of whom there is news though they were told of.
     """
@@ -109,11 +109,15 @@ def look(told: Told, standing: Standing, pace: Pace, now: datetime) -> Look:
     if firing:
         resolved |= standing.resolved - standing.muted
     why = _why(told, standing, firing, resolved, pace, now)
-    known_and_muted = told.firing & standing.muted
+    known_and_muted = told.firing & standing.muted & standing.firing
     if why is None:
         return Look(None, _NOBODY, _NOBODY, _NOBODY, _forget(told, standing))
     after = Told(
-        firing | known_and_muted, resolved, standing.muted, now, told.reminders + 1 if why is Why.REPEAT else 0
+        firing | known_and_muted,
+        resolved,
+        standing.muted & standing.firing,
+        now,
+        told.reminders + 1 if why is Why.REPEAT else 0,
     )
     return Look(why, firing, resolved, unseen, after)
 
@@ -137,7 +141,7 @@ def _why(
 
 def _forget(told: Told, standing: Standing) -> Told:
     """Nothing is told; what is muted is remembered, so that it is news when that ends."""
-    return Told(told.firing, told.resolved, standing.muted, told.at, told.reminders)
+    return Told(told.firing, told.resolved, standing.muted & standing.firing, told.at, told.reminders)
 
 
 def next_tick(first: datetime, interval: timedelta, now: datetime) -> datetime:
@@ -151,7 +155,7 @@ def next_tick(first: datetime, interval: timedelta, now: datetime) -> datetime:
 def next_look(told: Told, standing: Standing, pace: Pace, first: datetime, now: datetime) -> datetime | None:
     """When a group that was just looked at is to be looked at again if nothing happens; None: never."""
     after = now + timedelta(microseconds=1)
-    if standing.muted:
+    if standing.muted & standing.firing:
         return next_tick(first, pace.interval, after)
     due = pace.until_reminder(told.reminders)
     if due is None or told.at is None or not standing.firing:

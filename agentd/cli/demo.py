@@ -43,6 +43,7 @@ webhooks:
     secret: "${{env:AGENTD_DEMO_SECRET}}"
 alerting:
   notify: [you]
+  group_interval: 0s                 # each change at once: this is a story, and nobody sleeps
 watches:
   - name: shop
     every: 1s

@@ -49,7 +49,7 @@ from agentd.memory.recorder import Recorder
 from agentd.memory.retention import Retention
 from agentd.memory.store import Store
 from agentd.pacing import KeyedBuckets
-from agentd.pipeline import Pipeline
+from agentd.pipeline import Pipeline, Watch
 from agentd.pipeline.keeper import LOOK_EVERY_S, SWEEP_EVERY_S
 from agentd.records import AlertStatus, Transition
 from agentd.schedule.ledger import Ledger
@@ -66,6 +66,7 @@ TICK_S = 5.0
 HOUSEKEEPING_S = 60.0
 OVERDUE_S = 10.0
 STATUS_S = 10.0
+ASKED_FOR_S = 15.0
 EXIT_OK = 0
 EXIT_CRASHED = 1
 EXIT_RESTART = 75  # EX_TEMPFAIL of sysexits.h: a clean end that asks for a new start
@@ -180,6 +181,7 @@ class Daemon:
         hosts = KeyedBuckets(self.config.daemon.host_rate)
         self.tools = ProbeTools(clock=self.clock, hosts=hosts, beats=self.keeping.beats)
         self.selfcheck = self.pipeline.confirm = SelfCheck(self.clock)
+        self.pipeline.ask = self._look_now
         self.pulse = Pulse(None, self._why_no_heartbeat)
         self.measures = Measures(self.clock, self.scheduler, self.store, self.courier, self.pipeline, lambda: self.held)
         self.people = People(self.pipeline, self.store.state, self.clock, Muting())
@@ -302,6 +304,13 @@ class Daemon:
         if silent := await self.watchdog.silent(ANSWER_S):
             return f"no answer from {', '.join(silent)}"
         return None if await self.measures.look_at_webhooks() else "no webhook works"
+
+    async def _look_now(self, watch: Watch) -> None:
+        """One look at a watch that may explain what another one saw."""
+        if watch.name not in self.plan.watches or watch.name in self.keeping.paused:
+            return
+        with contextlib.suppress(RuntimeError):  # the scheduler is stopping
+            await asyncio.wait([self.scheduler.run_now(watch.name)], timeout=ASKED_FOR_S)
 
     def _crashed(self, task: str) -> None:
         self.note = f"{task} crashed"

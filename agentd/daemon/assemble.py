@@ -131,6 +131,7 @@ def _plan(
         notify=wish.notify,
         escalate=wish.escalate,
         timeout_s=config.timeout.total_seconds(),
+        depends_on=config.depends_on,
     )
     return Planned(config.source, (config, policy, wish), watch, _trigger(config))
 

@@ -40,12 +40,12 @@ _MEMBER = """
     INSERT INTO group_members (webhook, key, fingerprint, firing, one_off, news, event, at, fired, data, traceparent)
     VALUES (?1, ?2, ?3, 1, 0, ?8, ?4, ?5, ?6, ?6, ?7)
     ON CONFLICT (webhook, key, fingerprint) DO UPDATE
-    SET firing = 1, one_off = 0, news = ?8, event = ?4, at = ?5, fired = ?6, data = ?6, traceparent = ?7"""
+    SET firing = 1, one_off = 0, muted = 0, news = ?8, event = ?4, at = ?5, fired = ?6, data = ?6, traceparent = ?7"""
 _RESOLVE = """
-    UPDATE group_members SET firing = 0, one_off = ?2, at = ?3, data = ?4, traceparent = ?5
+    UPDATE group_members SET firing = 0, one_off = ?2, at = ?3, data = ?4, traceparent = ?5, muted = ?6
     WHERE fingerprint = ?1 AND firing = 1 RETURNING webhook, key"""
 _MEMBERS = """
-    SELECT fingerprint, firing, one_off, news, event, at, traceparent FROM group_members
+    SELECT fingerprint, firing, one_off, news, muted, event, at, traceparent FROM group_members
     WHERE webhook = ? AND key = ? ORDER BY at, fingerprint"""
 _DATA = "SELECT fired, data FROM group_members WHERE webhook = ? AND key = ? AND fingerprint = ?"
 _OWED = "SELECT 1 FROM group_members WHERE webhook = ? AND key = ? AND fingerprint = ? AND firing = 0 AND one_off = 1"
@@ -84,7 +84,7 @@ class GroupRow:
 @dataclass(frozen=True, slots=True)
 class Member:
     """
-    An alert in a group. one_off: over, and to be told in any case. news: to be told again. at: of its last change.
+    An alert in a group. one_off: over, and to be told in any case. news: to be told again. muted: it was when it ended. at: of its last change.
     event: what its firing is told as.
     """
 
@@ -92,6 +92,7 @@ class Member:
     firing: bool
     one_off: bool
     news: bool
+    muted: bool
     event: EventType
     at: datetime
     traceparent: str | None
@@ -134,10 +135,18 @@ def join(
 
 
 def resolve(
-    c: apsw.Connection, fingerprint: str, *, one_off: bool, at: datetime, data: str, traceparent: str | None
+    c: apsw.Connection,
+    fingerprint: str,
+    *,
+    one_off: bool,
+    muted: bool,
+    at: datetime,
+    data: str,
+    traceparent: str | None,
 ) -> list[tuple[str, str]]:
     """An alert is over, in whatever groups it is; returns these."""
-    rows = c.execute(_RESOLVE, (fingerprint, int(one_off), to_us(at), text(data), optional_text(traceparent)))
+    values = (int(one_off), to_us(at), text(data), optional_text(traceparent), int(muted))
+    rows = c.execute(_RESOLVE, (fingerprint, *values))
     return [(str(webhook), str(key)) for webhook, key in rows]
 
 
@@ -148,8 +157,17 @@ def groups_of(c: apsw.Connection, fingerprint: str) -> list[tuple[str, str]]:
 def members(c: apsw.Connection, webhook: str, key: str) -> list[Member]:
     """The oldest change first."""
     return [
-        Member(fingerprint, bool(firing), bool(one_off), bool(news), EventType(event), from_us(at), traceparent)
-        for fingerprint, firing, one_off, news, event, at, traceparent in c.execute(_MEMBERS, (webhook, key))
+        Member(
+            fingerprint,
+            bool(firing),
+            bool(one_off),
+            bool(news),
+            bool(muted),
+            EventType(event),
+            from_us(at),
+            traceparent,
+        )
+        for fingerprint, firing, one_off, news, muted, event, at, traceparent in c.execute(_MEMBERS, (webhook, key))
     ]
 
 

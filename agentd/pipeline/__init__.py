@@ -45,10 +45,12 @@ class Pipeline(Keeper):
 
     stood_still: to be set to what tells whether this process stood still after a moment (monotonic seconds).
     confirm: asked before a watch fires; to be set to what tells why the failure is ours and not the target's, or None.
+    ask: to be set to what looks at another watch at once, and returns when that is done or takes too long.
     """
 
     stood_still: Callable[[float], bool] = staticmethod(lambda since: False)
     confirm: Callable[[ProbeWatch], Awaitable[str | None]] | None = None
+    ask: Callable[[Watch], Awaitable[None]] | None = None
     checks = 0
     flapping = FlappingSettings()
 
@@ -58,14 +60,14 @@ class Pipeline(Keeper):
         """Look once, judge, decide, commit. Raises nothing that a target or the store can cause."""
         run = self.tracer.start_span("check", attributes={WATCH: watch.name, "agentd.trigger": trigger})
         try:
-            started = self.clock.monotonic()
+            started, began = self.clock.monotonic(), self.clock.now()
             observation = await self._look(watch, run)
             observation, judgement = judged(observation, watch.conditions)
             if judgement.verdict is Verdict.FAILING and self.stood_still(started):
                 # Stopped or suspended in mid-look: a timeout then is ours, not the target's.
                 judgement = Judgement(Verdict.BLIND, f"this process stood still while it looked: {judgement.summary}")
             async with self.alone(watch.name):
-                judgement = await self._confirmed(watch, judgement)
+                judgement = await self._confirmed(watch, judgement, began)
                 done = await self._decide(watch, observation, judgement, run)
             watch.last = done
             self.checks += 1
@@ -88,15 +90,22 @@ class Pipeline(Keeper):
             span.end()
         return observation
 
-    async def _confirmed(self, watch: ProbeWatch, judgement: Judgement) -> Judgement:
-        if self.confirm is None or judgement.verdict is not Verdict.FAILING:
+    async def _confirmed(self, watch: ProbeWatch, judgement: Judgement, began: datetime) -> Judgement:
+        """What is left of a judgement with which the watch would fire, after those were asked who may explain it."""
+        if judgement.verdict is not Verdict.FAILING or (self.confirm is None and not watch.depends_on):
             return judgement
         before = self.alerts.get(watch.calm.fingerprint, watch.calm)
         came = step(before, judgement, watch.policy, self.clock.now()).transition
         if came is None or came.event is not EventType.FIRING:
             return judgement
-        why = await self.confirm(watch)
-        return judgement if why is None else Judgement(Verdict.BLIND, f"{why}: {judgement.summary}")
+        if self.confirm is not None and (why := await self.confirm(watch)) is not None:
+            return Judgement(Verdict.BLIND, f"{why}: {judgement.summary}")
+        for name in watch.depends_on:
+            parent = self.watches.get(name)
+            # Its own turn may come a minute later, and until then the child would be blamed.
+            if self.ask is not None and parent is not None and (parent.last is None or parent.last.at < began):
+                await self.ask(parent)
+        return judgement
 
     async def _decide(self, watch: ProbeWatch, observation: Observation, judgement: Judgement, run: Span) -> Check:
         now = self.clock.now()

@@ -69,6 +69,7 @@ def tell(c: apsw.Connection, news: Iterable[News], seen: Seen, now: datetime) ->
                 c,
                 alert.fingerprint,
                 one_off=each.one_off,
+                muted=alert.muted_by is not None,
                 at=transition.at,
                 data=each.data,
                 traceparent=each.traceparent,
@@ -165,7 +166,9 @@ def look_at_group(c: apsw.Connection, webhook: str, key: str, seen: Seen, now: d
     pace = _pace(group)
     standing = Standing(
         firing=frozenset(each.fingerprint for each in members if each.firing),
-        muted=frozenset(each.fingerprint for each in members if each.firing and each.fingerprint in seen.muted),
+        muted=frozenset(
+            each.fingerprint for each in members if (each.fingerprint in seen.muted if each.firing else each.muted)
+        ),
         resolved=frozenset(each.fingerprint for each in members if not each.firing),
         one_off=frozenset(each.fingerprint for each in members if not each.firing and each.one_off),
         acked=frozenset(each.fingerprint for each in members if each.firing and each.fingerprint in seen.acked),

@@ -47,11 +47,12 @@ class Watch:
 
 @dataclass(slots=True)
 class ProbeWatch(Watch):
-    """A watch that looks with a probe, when it is due."""
+    """A watch that looks with a probe, when it is due. depends_on: names of watches that explain its failures."""
 
     probe: Probe
     conditions: tuple[Condition, ...]
     timeout_s: float
+    depends_on: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ def open_watch(
     notify: Sequence[str] | None,
     timeout_s: float,
     escalate: Sequence[Escalate] | None = None,
+    depends_on: Sequence[str] = (),
 ) -> ProbeWatch:
     """Make a watch ready to run; whatever does not change from check to check is worked out here."""
     return ProbeWatch(
@@ -111,6 +113,7 @@ def open_watch(
         notify=None if notify is None else tuple(notify),
         escalate=None if escalate is None else tuple(escalate),
         timeout_s=timeout_s,
+        depends_on=tuple(depends_on),
     )
 
 

@@ -93,6 +93,11 @@ def test_a_resolve_reaches_whoever_was_told_although_it_is_muted() -> None:
     assert (came.why, came.resolved) == (Why.ALL_CLEAR, some("a"))
 
 
+def test_what_came_and_went_muted_is_no_news() -> None:
+    """Behind a dead gateway, the shops' recovery is no message either."""
+    assert look(told("a"), now("a", muted="b", resolved="b"), PACE, T).why is None
+
+
 def test_known_and_muted_members_stay_known_while_others_are_told_of() -> None:
     """News of b must not make the receiver forget that it knows of a."""
     came = look(told("a"), now("ab", muted="a"), PACE, T)

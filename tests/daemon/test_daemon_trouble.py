@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from house import BEAT, HOUR, House, Shop, Tell, http, told
 from loopback import serving
 from receiver import Receiver
-from test_daemon import BEAT, HOUR, House, Shop, Tell, http, tell, told
 
 from agentd.api.service import NotFound
 from agentd.memory import audit, meta
 from agentd.memory.store import Store
-
-__all__ = ["tell"]
 
 
 def hooks(**receivers: Receiver) -> dict[str, Any]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from house import BEAT, HOUR, House, Shop, Tell, http
 from loopback import serving
-from test_daemon import BEAT, HOUR, House, Shop, Tell, http, tell
 
 from agentd.memory import audit
-
-__all__ = ["tell"]
 
 
 def test_a_watch_is_as_bad_as_the_worse_of_its_alerts(tell: Tell) -> None:

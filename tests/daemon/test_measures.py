@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from house import BEAT, HOUR, House, Shop, Tell, http, told
 from loopback import serving
 from opentelemetry.trace import NoOpTracer
 from receiver import Receiver
-from test_daemon import BEAT, HOUR, House, Shop, Tell, http, tell, told
 from test_selfcheck import closed_port
 
 from agentd.daemon import vitals
@@ -29,8 +29,6 @@ from agentd.records import AlertStatus, Delivery, EventType, Severity
 from agentd.schedule.scheduler import Due, Scheduler
 from agentd.schedule.triggers import Every
 from agentd.testing import FakeClock
-
-__all__ = ["tell"]
 
 
 @dataclass
@@ -80,6 +78,19 @@ def test_all_is_well_at_the_start(tmp_path: Path) -> None:
         found.pop("disk_low")
         assert set(found.values()) == {None}
         assert {vitals.vital_of(rule).rule for rule in found} >= {"scheduler_late", "outbox_old", "webhook:", "clock"}
+
+    clock.run(with_parts(tmp_path, clock, story))
+
+
+def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
+    """That little is left is no news beside it."""
+    clock = FakeClock()
+
+    async def story(parts: Parts) -> None:
+        parts.store.full = True
+        found = await parts.measures.take()
+        assert found["disk_full"] is not None
+        assert "disk_low" not in found
 
     clock.run(with_parts(tmp_path, clock, story))
 

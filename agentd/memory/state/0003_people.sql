@@ -20,7 +20,7 @@ CREATE TABLE groups (
 CREATE INDEX groups_look ON groups (look_at) WHERE look_at IS NOT NULL;
 
 -- fired: the payload's data when it fired, data: as it is now. one_off: to be told although nobody saw it fire.
--- news: something about it changed that is to be told although it was told of already.
+-- muted: it was when it ended. news: something about it changed that is to be told although it was told of already.
 CREATE TABLE group_members (
     webhook     TEXT NOT NULL,
     key         TEXT NOT NULL,
@@ -28,6 +28,7 @@ CREATE TABLE group_members (
     firing      INTEGER NOT NULL,
     one_off     INTEGER NOT NULL,
     news        INTEGER NOT NULL,
+    muted       INTEGER NOT NULL DEFAULT 0,
     event       TEXT NOT NULL,
     at          INTEGER NOT NULL,
     fired       TEXT NOT NULL,
