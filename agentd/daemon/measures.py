@@ -66,7 +66,8 @@ class Measures:
             **dict.fromkeys(gone),
             "disk_full": _FULL if self.store.full else None,
             "store": self.store.trouble,
-            "disk_low": self._disk(),
+            # One clear message: of a disk that is full nobody need hear that little is left.
+            **({} if self.store.full else {"disk_low": self._disk()}),
             "scheduler_late": self._lateness(),
             "clock": self._clock_jump(),
             **self._logs(),

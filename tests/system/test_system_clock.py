@@ -98,14 +98,14 @@ async def all_looked_at(stage: Stage, target: Target, since: int, times: int = 1
 
 
 async def calm(stage: Stage, daemon: Daemon) -> None:
-    """The heartbeat is looked at too, and nobody was told anything."""
+    """The heartbeat is looked at too, and nobody was told anything but, maybe, that the clock jumped."""
     answer = await stage.api("POST", "/api/v1/watches/job/check")
     assert answer.json()["check"]["verdict"] == "ok", answer.text
     status = (await stage.api("GET", "/api/v1/status")).json()
-    assert (status["alerts"], status["watches"]["ok"]) == ({}, WATCHES + 1)
+    assert status["watches"]["ok"] == WATCHES + 1
     assert not daemon.logs("alert_pending")
-    assert not daemon.logs("alert_firing")
-    assert stage.hook.requests == []
+    assert {line["rule"] for line in daemon.logs("alert_firing")} <= {"clock"}
+    assert {request.json["data"]["rule"] for request in stage.hook.requests} <= {"clock"}
 
 
 @NEEDS_GCC

@@ -55,7 +55,7 @@ async def test_a_receiver_that_is_gone_is_disabled_until_a_person_enables_it(tmp
         target.status = 200
         await daemon.logged("alert_resolved")
         assert (await stage.cli("status", "--output", "json")).json["outbox"]["disabled_webhooks"] == ["hook"]
-        waiting = [each for each in await stage.outbox("--state", "waiting") if each["lane"] == "shop"]
+        waiting = await stage.outbox("--state", "waiting")
         assert [(each["type"], each["note"]) for each in waiting] == [
             ("alert.firing", "disabled"),
             ("alert.resolved", "disabled"),
