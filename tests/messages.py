@@ -2,7 +2,8 @@
 Messages for tests of formats: one of every type, and hostile ones.
 
 `EXAMPLES` are the published examples' data by type; `message(type)` is a Message of one, with changes; `NASTY` makes
-texts that want to be markup, and `hostile(type, …)` puts such texts wherever a target or a log can.
+texts that want to be markup, and `hostile(type, …)` puts such texts wherever a target or a log can;
+`worst(type, char)` has as much of them as can be.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from agentd.records import EventType
 NOW = datetime(2026, 11, 20, 9, 0, 3, tzinfo=UTC)
 EXAMPLES: dict[str, dict[str, Any]] = {example["type"]: example["data"] for example in examples()}
 TYPES = list(EXAMPLES)
+
+WIDE = ["*", "€", "😀", '"', "<"]
+"""What escaping, UTF-8, UTF-16 or JSON makes longer."""
 
 NASTY = st.text(
     alphabet=st.sampled_from("ab<>&`*_@here[](){}#$\\|~:/.\"' \n\x00\u202e€😀\ud800"),
@@ -53,6 +57,11 @@ def hostile(type: str, text: str, mapping: Mapping[str, str], items: Sequence[st
     else:
         data = data | {key: value for key, value in alert.items() if key in data and key != "state"}
     return Message("msg_1", EventType(type), NOW, data, webhook="ops", lane="")
+
+
+def worst(type: str, char: str) -> Message:
+    """A hostile message in which everything is as long as can be, all of the same character."""
+    return hostile(type, char * 4000, {f"{n}{char * 300}": char * 1200 for n in range(30)}, [char * 1200] * 30)
 
 
 def settings(format: str, **given: Any) -> WebhookSettings:

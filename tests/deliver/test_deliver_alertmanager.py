@@ -19,7 +19,7 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from messages import EXAMPLES, NASTY, NOW, TYPES, body, hostile, message, rendered
+from messages import EXAMPLES, NASTY, NOW, TYPES, WIDE, body, hostile, message, rendered, worst
 from messages import settings as webhook
 from receiver import Receiver
 
@@ -326,3 +326,11 @@ def test_members_of_a_group_are_alerts_of_their_own() -> None:
     told = body(message("group.firing", alerts=[EXAMPLES["alert.firing"], EXAMPLES["alert.resolved"]]), API)
 
     assert [each["endsAt"] for each in told] == [iso(NOW + timedelta(days=4)), "2026-11-20T13:10:03.000Z"]
+
+
+@pytest.mark.parametrize("char", WIDE)
+@pytest.mark.parametrize("type", TYPES)
+def test_limits_hold_at_the_worst(type: str, char: str) -> None:
+    """As long as can be, of what grows most on its way."""
+    WEBHOOK.validate(body(worst(type, char), HOOK))
+    POSTABLES.validate(body(worst(type, char), API))

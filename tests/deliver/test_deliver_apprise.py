@@ -151,7 +151,7 @@ async def test_a_message_given_up_frees_its_thread() -> None:
     """At a stop nobody waits for a service that hangs: its child is killed with the attempt."""
     async with Receiver() as receiver:
         receiver.answers(Answer(hang=True))
-        sender = Sender(webhook("apprise", url=of(receiver) + "?rto=60", timeout="2m"), clock=SystemClock())
+        sender = Sender(webhook("apprise", url=of(receiver) + "?rto=600", timeout="2m"), clock=SystemClock())
         waiting = asyncio.create_task(sender.send(message("alert.firing")))
         async with asyncio.timeout(60):
             while not receiver.requests:
@@ -160,7 +160,8 @@ async def test_a_message_given_up_frees_its_thread() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
 
-        await deliver(of(receiver))
+        async with asyncio.timeout(60):
+            await deliver(of(receiver))
 
     assert len(receiver.taken) == 1
 

@@ -135,6 +135,30 @@ async def receivers(count: int) -> AsyncIterator[list[Receiver]]:
             await receiver.stop()
 
 
+def test_what_one_group_opens_its_last_message_closes(play: Callable[..., None]) -> None:
+    """A format must know the group: to PagerDuty an alert alone and the same among others are one incident."""
+    told = {example["type"]: json.dumps(example["data"]) for example in examples()}
+
+    async def story(stage: Stage) -> None:
+        async with Receiver() as receiver:
+            stage.start(pager={"url": receiver.url, "format": "pagerduty", "routing_key": "k" * 32})
+            for type in ("alert.firing", "group.firing", "alert.resolved"):
+                await stage.put("pager", "group-a", type=EventType(type), data=told[type])
+            await stage.put("pager", "group-b", data=told["alert.firing"])
+            await stage.stop()
+
+            one, two, three, other = [request.json for request in receiver.taken]
+        assert one["dedup_key"] == two["dedup_key"] == three["dedup_key"] != other["dedup_key"]
+        assert [each["event_action"] for each in (one, two, three, other)] == [
+            "trigger",
+            "trigger",
+            "resolve",
+            "trigger",
+        ]
+
+    play(story)
+
+
 def test_a_message_is_signed_sent_and_gone(play: Play) -> None:
     """The straight road."""
 

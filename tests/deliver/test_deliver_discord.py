@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from messages import EXAMPLES, NASTY, TYPES, body, hostile, message
+from messages import EXAMPLES, NASTY, TYPES, WIDE, body, hostile, message, worst
 from messages import settings as webhook
 from receiver import Answer, Receiver
 
@@ -231,3 +231,10 @@ async def test_what_discord_refuses_is_refused() -> None:
         await sender.close()
 
     assert {request.path for request in receiver.requests} == {"/hook?wait=true"}
+
+
+@pytest.mark.parametrize("char", WIDE)
+@pytest.mark.parametrize("type", TYPES)
+def test_limits_hold_at_the_worst(type: str, char: str) -> None:
+    """As long as can be, of what grows most on its way."""
+    within_discords_limits(body(worst(type, char), DISCORD))

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from messages import EXAMPLES, NASTY, TYPES, body, hostile, message, rendered
+from messages import EXAMPLES, NASTY, TYPES, WIDE, body, hostile, message, rendered, worst
 from messages import settings as webhook
 from receiver import Answer, Receiver
 
@@ -276,3 +276,14 @@ def test_a_message_without_a_group_goes_by_its_alert() -> None:
         replace(told, data=dict(told.data) | {"fingerprint": "other"})
     )
     assert body(told, PAGER)["event_action"] == "trigger"
+
+
+@pytest.mark.parametrize("char", WIDE)
+@pytest.mark.parametrize("type", TYPES)
+def test_limits_hold_at_the_worst(type: str, char: str) -> None:
+    """As long as can be, of what grows most on its way."""
+    made = rendered(worst(type, char), PAGER)
+
+    for each in (made.body, *made.more):
+        assert len(each) <= 512_000
+        VALIDATOR.validate(json.loads(each))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import TYPES, WIDE, worst
 
 from agentd.deliver.formats import Message, slack
 from agentd.deliver.payload import examples, sample_test
@@ -243,3 +244,12 @@ def test_a_test_message_needs_no_alert() -> None:
     body = rendered("agentd.test", sample_test("ops", "web-1"))
 
     assert "Nothing is wrong" in texts(body)[-1]
+
+
+@pytest.mark.parametrize("char", WIDE)
+@pytest.mark.parametrize("type", TYPES)
+def test_limits_hold_at_the_worst(type: str, char: str) -> None:
+    """As long as can be, of what grows most on its way."""
+    told = worst(type, char)
+
+    within_slacks_limits(rendered(type, told.data))

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from messages import EXAMPLES, NASTY, TYPES, body, hostile, message, rendered
+from messages import EXAMPLES, NASTY, TYPES, WIDE, body, hostile, message, rendered, worst
 from messages import settings as webhook
 from receiver import Answer, Receiver
 
@@ -234,3 +234,14 @@ async def test_a_failure_told_with_a_good_status_is_one() -> None:
             await sender.send(message("alert.firing"))
         assert (await sender.send(message("alert.firing"))).status == 202
         await sender.close()
+
+
+@pytest.mark.parametrize("char", WIDE)
+@pytest.mark.parametrize("type", TYPES)
+def test_limits_hold_at_the_worst(type: str, char: str) -> None:
+    """As long as can be, of what grows most on its way."""
+    made = rendered(worst(type, char), TEAMS)
+
+    VALIDATOR.validate(json.loads(made.body))
+    assert len(made.body) <= 28 * 1024
+    assert len(made.body.decode().encode("utf-16-le")) <= 28 * 1024

@@ -26,6 +26,7 @@ def main() -> None:
     out, sys.stdout = sys.stdout, sys.stderr
     # Here and not at the first message: loading takes a second or more, which is none of the message's time.
     import apprise  # noqa: F401
+
     for line in sys.stdin.buffer:
         request = json.loads(line)
         answer = {"ok": True} if "hello" in request else notify(request)

@@ -98,7 +98,8 @@ def digest(message: Message) -> Digest:
 
 def one_line(text: object) -> str:
     """On one line, and with no character that a reader would not see as what it is."""
-    return _CONTROL.sub("\ufffd", " ".join(str(text).split()))
+    line = " ".join(str(text).split())
+    return line if line.isprintable() else _CONTROL.sub("\ufffd", line)
 
 
 def stands(type: EventType, data: Mapping[str, Any]) -> bool:
