@@ -33,6 +33,7 @@ SECRETS = {
     "AUDIT_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "SLACK_URL": "https://slack.example/x",
     "BACKUP_TOKEN": "0123456789abcdef",
+    "PAGERDUTY_KEY": "0123456789abcdef0123456789abcdef",
     "DEPLOY_SECRET": "fedcba9876543210",
 }
 

@@ -26,14 +26,6 @@ ROOT: dict[KeyPath, str] = {
     ("api", "task_timeout"): "agent tasks",
     ("api", "cors"): "pages of other origins",
     ("telemetry", "content"): "prompts in traces",
-    ("alerting", "group_by"): "grouping",
-    ("alerting", "group_wait"): "grouping",
-    ("alerting", "group_interval"): "grouping",
-    ("alerting", "routes"): "routes; name webhooks in the watch's `notify` or in `alerting.notify`",
-    ("alerting", "inhibit"): "inhibition",
-    ("alerting", "maintenance"): "maintenance windows",
-    ("alerting", "flapping"): "flapping",
-    ("alerting", "escalate"): "escalation",
 }
 
 WATCH: dict[str, str] = {
@@ -43,8 +35,6 @@ WATCH: dict[str, str] = {
     "tools": "agents",
     "budget": "budgets",
     "report": "goals",
-    "depends_on": "dependencies",
-    "escalate": "escalation",
     "public": "a public status page",
 }
 

@@ -186,7 +186,7 @@ class Daemon:
         self.measures = Measures(self.clock, self.scheduler, self.store, self.courier, self.pipeline, lambda: self.held)
         self.people = People(self.pipeline, self.store.state, self.clock, Muting())
         await self.people.restore()
-        self.pipeline.mutes = lambda alerts, now: self.people.muting.reasons(alerts, now)
+        self.pipeline.mutes = lambda alerts, now, only: self.people.muting.reasons(alerts, now, only)
         self.plan = Plan(self.config, {}, {}, {})
         paused = self.keeping.paused
         self.events = Events(clock=self.clock, scheduler=self.scheduler, paused=paused, crashed=self._crashed)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from weakref import WeakValueDictionary
@@ -56,6 +56,10 @@ _RETIRED_AT_ONCE = 200
 _LOOKED_AT_ONCE = 200
 
 
+Mutes = Callable[[Mapping[str, Alert], datetime, Collection[str] | None], Mapping[str, str]]
+"""Why nobody is to hear of alerts, by fingerprint: of all alerts, at a moment, of these or of all that are muted."""
+
+
 class Keeper:
     """
     Keeps the alerts.
@@ -86,7 +90,7 @@ class Keeper:
         self.self_policy = Policy(needed=1, of=1, recover_after=1, severity=Severity.WARNING)
         self.self_wish = Wish()
         self.routing = Routing()
-        self.mutes: Callable[[Mapping[str, Alert], datetime], Mapping[str, str]] | None = None
+        self.mutes: Mutes | None = None
         self._muted: set[str] = set()
         self._acked: set[str] = set()
         self._next_look: datetime | None = None
@@ -198,7 +202,7 @@ class Keeper:
         firing = {taken.alert.fingerprint: taken.alert for taken in steps if _begins(taken)}
         if not firing or self.mutes is None:
             return list(steps)
-        reasons = self.mutes({**self.alerts, **firing}, now)
+        reasons = self.mutes({**self.alerts, **firing}, now, firing.keys())
         muted = []
         for taken in steps:
             if _begins(taken):
@@ -320,7 +324,7 @@ class Keeper:
     async def sweep(self) -> None:
         """What time and other alerts do to firing ones: mutes that begin and end, escalations. Every SWEEP_EVERY_S."""
         now = self.clock.now()
-        reasons = self.mutes(self.alerts, now) if self.mutes is not None else {}
+        reasons = self.mutes(self.alerts, now, None) if self.mutes is not None else {}
         for alert in [alert for alert in self.alerts.values() if alert.status is AlertStatus.FIRING]:
             reach, muted_by = self._reach_of(alert), reasons.get(alert.fingerprint)
             if alert.muted_by != muted_by or reach.escalate or not set(reach.notify) <= set(alert.told):
