@@ -65,14 +65,14 @@ class Learning:
     def add(self, block: Block, behind_bytes: int, until: datetime, times: Times) -> Iterator[Seen]:
         """Learn from a block. until: the time of its newest line. Gives what rules are to be told."""
         text, starts = block.text, block.starts
-        if starts is None and self._joiner.plain and not self._novel and len(text) <= _SMALL_BYTES:
-            self._small.append(text)
-            self._small_until = max(self._small_until, until)
-            return
         began_s = time.thread_time()
         if starts is None:
             if behind_bytes > FAR_BEHIND_BYTES and not self._novel:
                 text = self._skimmed(text)
+            elif self._joiner.plain and not self._novel and len(text) <= _SMALL_BYTES:
+                self._small.append(text)
+                self._small_until = max(self._small_until, until)
+                return
             if not self._joiner.plain:
                 starts = [begin for begin, _ in self._joiner.entries(text)]
         found = self._miner.add(text, until, until, starts)
