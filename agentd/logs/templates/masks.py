@@ -23,32 +23,36 @@ _LONGEST_KEPT = 64
 # Every digit is 0 by now. Alternatives begin at a border or consume what they look at, so none looks twice at much.
 _MASK = re.compile(
     r"""
-      (?P<url>  [A-Za-z][A-Za-z+]{1,9}://[^\s"'<>,;|)\]}]+ )
-    | (?P<email> (?<![\w.+-]) [\w.+-]+@[\w-]+(?:\.[\w-]+)+ )
-    | (?P<uuid> (?<![A-Za-z0]) [0a-fA-F]{8}-(?:[0a-fA-F]{4}-){3}[0a-fA-F]{12} )
-    | (?P<mac>  (?<![A-Za-z0:]) [0a-fA-F]{2}(?:[:-][0a-fA-F]{2}){5,7} (?![A-Za-z0:]) )
-    | (?P<ip>   (?: (?<![A-Za-z0.])/? (?:::ffff:)?0{1,3}(?:\.0{1,3}){3} (?![.]?[A-Za-z0])
-                  | (?<![A-Za-z0:.])/?(?:[0a-fA-F]{1,4}:){7}[0a-fA-F]{1,4} (?![A-Za-z0])
-                  | (?<![A-Za-z0:.])(?:[0a-fA-F]{1,4}:){1,6}(?::[0a-fA-F]{1,4}){1,6} (?![A-Za-z0]) )
-                (?::0{1,5}(?![A-Za-z0]))? (?:/0{1,3}(?![A-Za-z0.]))? )
-    | (?P<time> (?<![A-Za-z0])
-                (?: (?: 0{4}[-/.]0{1,2}[-/.]0{1,2} | 0{1,2}[-/]0{1,2}[-/]0{2,4}
-                      | 0{1,2}[/-][A-Z][a-z]{2}[/-]0{4} | 0{8} )
+    (?<![A-Za-z0])
+    (?: (?P<uuid> [0a-fA-F]{8}-(?:[0a-fA-F]{4}-){3}[0a-fA-F]{12} )
+      | (?P<url>  [A-Za-z][A-Za-z+]{1,9}://[^\s"'<>,;|)\]}]+ )
+      | (?P<email> (?<![\w.+-]) [\w.+-]+@[\w-]+(?:\.[\w-]+)+ )
+      | (?P<mac>  (?<!:) [0a-fA-F]{2}(?:[:-][0a-fA-F]{2}){5,7} (?![A-Za-z0:]) )
+      | (?P<ip>   (?: (?<!\.) /?(?:::ffff:)?0{1,3}(?:\.0{1,3}){3} (?![.]?[A-Za-z0])
+                    | (?<![:.]) /?(?:[0a-fA-F]{1,4}:){7}[0a-fA-F]{1,4} (?![A-Za-z0])
+                    | (?<![:.]) (?:[0a-fA-F]{1,4}:){1,6}(?::[0a-fA-F]{1,4}){1,6} (?![A-Za-z0]) )
+                  (?::0{1,5}(?![A-Za-z0]))? (?:/0{1,3}(?![A-Za-z0.]))? )
+      | (?P<time> (?: (?: 0{4}[-/.]0{1,2}[-/.]0{1,2} | 0{1,2}[-/]0{1,2}[-/]0{2,4}
+                        | 0{1,2}[/-][A-Z][a-z]{2}[/-]0{4} | 0{8} )
                       [T_:.-] 0{1,2}[:.]0{2}(?:[:.]0{2})?
-                  | 0{4}[-/.]0{2}[-/.]0{2} | 0{1,2}[/-]0{1,2}[/-]0{4} | 0{2}/0{2}/0{2}
-                  | 0{1,3}:0{2}:0{2} | 0{1,2}:0{2} )
-                (?:[.,:]0{1,9})? (?:Z|[+-]0{2}:?0{2})? (?![A-Za-z0]) )
-    | (?P<hex>  0x[0a-fA-F]+
-              | (?<![A-Za-z0]) (?=0*[a-fA-F]) (?=[a-fA-F]*0) [0a-fA-F]{4,} (?![A-Za-z0]) )
-    | (?P<path> (?<![\w.)\]}/<>*]) (?: ~?/[\w@.+-][^\s"'<>,;|()\[\]{}=]* | [A-Za-z]:\\[^\s"'<>,;|()\[\]{}]* ) )
-    | (?P<id>   (?<![A-Za-z0]) (?: 0+(?:[A-Za-z]+0+)+[A-Za-z]* | (?:[A-Za-z]+0+){2,}[A-Za-z]* ) (?![A-Za-z0]) )
-    | (?P<unit> (?<![\w.]) [+-]?0+(?:[.,]0+)*(?:[A-Za-zµ]{1,3}|%)(?:/s)? (?![\w]) )
-    | (?P<num>  (?:(?<![A-Za-z0.)\]}<>-])[+-])? 0+(?:[.,]0+)* )
-    | (?P<bool> (?<![\w.-]) (?:true|false|True|False|TRUE|FALSE) (?![\w.-]) )
+                    | 0{4}[-/.]0{2}[-/.]0{2} | 0{1,2}[/-]0{1,2}[/-]0{4} | 0{2}/0{2}/0{2}
+                    | 0{1,3}:0{2}:0{2} | 0{1,2}:0{2} )
+                  (?:[.,:]0{1,9})? (?:Z|[+-]0{2}:?0{2})? (?![A-Za-z0]) )
+      | (?P<hex>  0x[0a-fA-F]+ | (?=0*[a-fA-F]) (?=[a-fA-F]*0) [0a-fA-F]{4,} (?![A-Za-z0]) )
+      | (?P<path> (?<![_.)\]}/<>*])
+                  (?: ~?/[\w@.+-][^\s"'<>,;|()\[\]{}=]* | [A-Za-z]:\\[^\s"'<>,;|()\[\]{}]* ) )
+      | (?P<id>   (?: 0+(?:[A-Za-z]+0+)+[A-Za-z]* | (?:[A-Za-z]+0+){2,}[A-Za-z]* ) (?![A-Za-z0]) )
+      | (?P<unit> (?<![_.]) [+-]?0+(?:[.,]0+)*(?:[A-Za-zµ]{1,3}|%)(?:/s)? (?!\w) )
+      | (?P<bool> (?<![_.-]) (?:true|false|True|False|TRUE|FALSE) (?![\w.-]) )
+      | (?P<signed> (?<![.)\]}<>-]) [+-]0+(?:[.,]0+)* )
+    )
+    | (?P<num> 0+(?:[.,]0+)* )
     """,
     re.VERBOSE,
 )
-_SHOWN = {"unit": "<num>"}
+_SHOWN = {"unit": "<num>", "signed": "<num>"}
+_BOOLEANS = frozenset({"true", "false", "True", "False", "TRUE", "FALSE"})
+_PARTS = re.compile(r"(?<=[,;|])(?=[^\d,;|])")
 _PIECES = re.compile(r"[^,;|]+[,;|]*|[,;|]+")
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _DATE = re.compile(
@@ -102,9 +106,14 @@ class Words(dict[str, str]):
     """What a word (digits flattened to 0) looks like masked; one word may become several tokens. Bounded."""
 
     def __missing__(self, word: str) -> str:
-        masked = _MASK.sub(_shown, word)
-        if "," in masked or ";" in masked or "|" in masked:
-            masked = " ".join(_PIECES.findall(masked))
+        if word.isalpha() and word not in _BOOLEANS:
+            masked = word
+        elif len(word) > _LONGEST_KEPT and len(parts := _PARTS.split(word)) > 1:
+            return " ".join(map(self.__getitem__, parts))
+        else:
+            masked = _MASK.sub(_shown, word)
+            if "," in masked or ";" in masked or "|" in masked:
+                masked = " ".join(_PIECES.findall(masked))
         if len(word) <= _LONGEST_KEPT:
             if len(self) >= _SIZE:
                 self.clear()
@@ -139,8 +148,9 @@ def tokens(skeleton: str) -> tuple[str, ...]:
     if "<" in skeleton:
         if "<time>" in skeleton:
             skeleton = _DATE.sub("<time>", skeleton)
-        skeleton = _MEASURE.sub("<size>", skeleton)
-        skeleton = _SPAN.sub("<time>", skeleton)
+        if "<num> " in skeleton:
+            skeleton = _MEASURE.sub("<size>", skeleton)
+            skeleton = _SPAN.sub("<time>", skeleton)
     found: list[str] = []
     before = ""
     for token in skeleton.split(" ", MOST_TOKENS * 4):
@@ -205,6 +215,8 @@ def _look(token: str) -> Look:
     name = key.group() if key and key.end() < len(token) else ""
     quoted = len(token) > 2 and _WRAPPED.fullmatch(token) is not None
     bracketed = len(token) > 2 and _ROUND.fullmatch(token) is not None
+    if token.isalpha():
+        return Look(Kind.WORD, "", False, False, token)
     if _VARIABLE.fullmatch(token):
         kind = Kind.VARIABLE
     elif "<" in token and _PLACEHOLDER.search(token):

@@ -18,10 +18,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
-from typing import Generic, TypeVar
 
 from agentd.logs.templates.grove import Grove, Tokens, siblings
-from agentd.logs.templates.masks import LONGEST_TEXT, skeleton, tokens, widened
+from agentd.logs.templates.masks import skeleton, tokens, widened
 from agentd.logs.templates.table import (
     ESTABLISHED,
     LONGEST_SAMPLE,
@@ -32,8 +31,7 @@ from agentd.logs.templates.table import (
 )
 
 _DIGITS = b"0123456789"
-_CACHE_BYTES = 1 << 20
-_ENTRY_BYTES = 120
+_CACHED = 10_000
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _EXCEPTION = re.compile(rb"^(?:Caused by: )?([A-Za-z_][\w.$]{0,200})(?::|\r?$)", re.MULTILINE)
 _FAULT = re.compile(rb"(?:Error|Exception|Fault|Interrupt|Exit|Warning|Throwable)$")
@@ -48,37 +46,34 @@ class New:
     offset: int
 
 
-K = TypeVar("K", bytes, str)
+class _Cache:
+    """
+    From the hash of what a line looks like to its template. Two generations: what is asked for again survives.
 
+    The hash stands for the text, at a quarter of the memory: it has 64 bits, and is keyed, so nobody can aim at one.
+    """
 
-class _Cache(Generic[K]):
-    """From what a line looks like to its template. Two generations: what is asked for again survives."""
+    __slots__ = ("old", "young")
 
-    __slots__ = ("_bytes", "_most", "old", "young")
+    def __init__(self) -> None:
+        self.young: dict[int, Template] = {}
+        self.old: dict[int, Template] = {}
 
-    def __init__(self, most_bytes: int = _CACHE_BYTES) -> None:
-        self.young: dict[K, Template] = {}
-        self.old: dict[K, Template] = {}
-        self._bytes = 0
-        self._most = most_bytes
-
-    def get(self, key: K) -> Template | None:
+    def get(self, key: int) -> Template | None:
         found = self.young.get(key)
         if found is None:
             found = self.old.get(key)
             if found is None:
                 return None
-            if not found.gone or found.into is not None:
-                self.put(key, found)
+            self.put(key, found)
         while found.into is not None:
             found = found.into
         return None if found.gone else found
 
-    def put(self, key: K, template: Template) -> None:
-        if self._bytes > self._most:
-            self.old, self.young, self._bytes = self.young, {}, 0
+    def put(self, key: int, template: Template) -> None:
+        if len(self.young) >= _CACHED:
+            self.old, self.young = self.young, {}
         self.young[key] = template
-        self._bytes += len(key) + _ENTRY_BYTES
 
 
 class Miner:
@@ -97,8 +92,8 @@ class Miner:
         self._most = max_templates
         self._most_proven = max(1, max_templates - max(1, max_templates // 20))
         self._grove = Grove()
-        self._shapes: _Cache[bytes] = _Cache()
-        self._skeletons: _Cache[str] = _Cache()
+        self._shapes = _Cache()
+        self._skeletons = _Cache()
         self._fresh: dict[str, Template] = {}
         self._proven: dict[str, Template] = {}
         self._order = 0
@@ -133,7 +128,7 @@ class Miner:
         tally: dict[Template, int] = {}
         find = self._shapes.get
         for shape, count in Counter(shapes).items():
-            template = find(shape[:LONGEST_TEXT])
+            template = find(hash(shape))
             if template is None or template.wants_sample(last_at):
                 if place is None:
                     place = dict(zip(reversed(shapes), range(len(shapes) - 1, -1, -1), strict=True))
@@ -151,7 +146,7 @@ class Miner:
                 if template is None:
                     template, is_new = self._learn(line, first_at)
                     if shape.strip():
-                        self._shapes.put(shape[:LONGEST_TEXT], template)
+                        self._shapes.put(hash(shape), template)
                     if is_new:
                         news.append(New(template.id, template.pattern, at))
                 if template.wants_sample(last_at):
@@ -171,16 +166,16 @@ class Miner:
         Two ids may become one later on: see `current`.
         """
         raw = line.encode("utf-8", "replace")
-        shape = raw.translate(None, _DIGITS)[:LONGEST_TEXT]
+        shape = raw.translate(None, _DIGITS)
         at = self._now if at is None else at
         self._now = max(self._now, at)
-        template = self._shapes.get(shape)
+        template = self._shapes.get(hash(shape))
         if template is None:
             if not raw.strip():
                 return None
             template, _ = self._learn(raw, at)
             if shape.strip():
-                self._shapes.put(shape, template)
+                self._shapes.put(hash(shape), template)
         if template.wants_sample(at):
             template.sample(line.rstrip("\n"), at)
         self._count(template, 1, at)
@@ -189,10 +184,10 @@ class Miner:
     def match(self, line: str) -> str | None:
         """The id of the template that the line belongs to, learning nothing; None when it would be a new one."""
         raw = line.encode("utf-8", "replace")
-        template = self._shapes.get(raw.translate(None, _DIGITS)[:LONGEST_TEXT])
+        template = self._shapes.get(hash(raw.translate(None, _DIGITS)))
         if template is None:
             bones = skeleton(raw)
-            template = self._skeletons.get(bones)
+            template = self._skeletons.get(hash(bones))
             if template is None:
                 words = tokens(bones)
                 template = self._grove.exact(words) or self._grove.covering(words) or self._grove.nearest(words)[0]
@@ -229,7 +224,7 @@ class Miner:
     def _learn(self, raw: bytes, at: datetime) -> tuple[Template, bool]:
         """The template of a line whose shape is not known, and whether the line is the first of it."""
         bones = skeleton(raw)
-        template = self._skeletons.get(bones)
+        template = self._skeletons.get(hash(bones))
         if template is not None:
             return template, False
         words = tokens(bones)
@@ -242,7 +237,7 @@ class Miner:
                 template = self._unite(family, words)
             else:
                 template, is_new = self._plant(words, at), True
-        self._skeletons.put(bones, template)
+        self._skeletons.put(hash(bones), template)
         return template, is_new
 
     def _plant(self, words: Tokens, at: datetime) -> Template:
