@@ -187,8 +187,8 @@ class Lineage:
 
     # -- a look at the disk
 
-    def poll(self, mono: float, wall: float) -> None:
-        """See what has changed. Never raises for what a disk can do; `blind` says so."""
+    def poll(self, mono: float, wall: float) -> bool:
+        """See what has changed; whether there is something to read. Never raises for what a disk can do."""
         self._mono = mono
         self.blind = None
         try:
@@ -199,7 +199,7 @@ class Lineage:
             seen = None
         except OSError as error:
             self.blind = f"{self.id}: {error.strerror}"
-            return
+            return False
         current = self.current
         if (
             seen is not None
@@ -213,11 +213,12 @@ class Lineage:
             and seen.st_ino == current.ino
             and seen.st_dev == current.dev
         ):
-            return
+            return current.dirty
         try:
             self._look(seen, wall)
         except (OSError, Damaged) as error:
             self._fail(error)
+        return self.ready
 
     def _look(self, seen: os.stat_result | None, wall: float) -> None:
         self.touched = True

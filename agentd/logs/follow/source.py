@@ -66,6 +66,7 @@ class FileSource:
         self._looked_at = float("-inf")
         self._looked: datetime | None = None
         self._scanned_at = float("-inf")
+        self._scan_s = 0.0
         self._newest_ns = 0
         self._first = not positions
         self._known_patterns: frozenset[str] = frozenset()
@@ -170,13 +171,15 @@ class FileSource:
     def _look(self, mono: float) -> None:
         looked = self._now()
         wall = looked.timestamp()
-        if mono - self._scanned_at >= SCAN_S or self._has_moved():
+        since_s = mono - self._scanned_at
+        # A folder that never rests and is long to list must not take the thread for itself.
+        if since_s >= SCAN_S or (since_s >= 10 * self._scan_s and self._has_moved()):
             self._scan(mono)
+            self._scan_s = self._monotonic() - mono
         self._ready.clear()
         self._owners = None
         for lineage in list(self._lineages.values()):
-            lineage.poll(mono, wall)
-            if lineage.ready:
+            if lineage.poll(mono, wall):
                 self._ready.append(lineage)
             elif lineage.gone_at is not None and wall - lineage.gone_at > FORGET_S:
                 self._forget(lineage)
