@@ -33,6 +33,7 @@ LOOK_S = 0.2
 SCAN_S = 5.0
 MOST_STREAMS = 20_000
 _SHARE = 64 * 1024
+_QUICK_SCAN_S = 0.02
 _VISIT = 512
 
 
@@ -172,8 +173,9 @@ class FileSource:
         looked = self._now()
         wall = looked.timestamp()
         since_s = mono - self._scanned_at
-        # A folder that never rests and is long to list must not take the thread for itself.
-        if since_s >= SCAN_S or (since_s >= 10 * self._scan_s and self._has_moved()):
+        # A folder that never rests and takes long to list must not take the thread for itself.
+        rested = self._scan_s < _QUICK_SCAN_S or since_s >= 10 * self._scan_s
+        if since_s >= SCAN_S or (rested and self._has_moved()):
             self._scan(mono)
             self._scan_s = self._monotonic() - mono
         self._ready.clear()
