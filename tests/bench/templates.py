@@ -1,10 +1,10 @@
 """
 What mining templates costs and how well it groups: our miner beside drain3, both as they come, untuned.
 
-Speed: lines a second of CPU time on one thread, median of five rounds in which the two take turns, each in a fresh process; ours by
-blocks of 1 MiB, as the log thread does it, and line by line, as the peer works. RSS: how much the process grew.
-Accuracy: the share of lines whose group is exactly that of their true template, on 2,000 labelled lines of each style,
-without and with header; the mean of three seeds.
+Speed: lines a second of CPU time on one thread, median of five rounds in which the two take turns, each in a fresh
+process; ours by blocks of 1 MiB, as the log thread does it, and line by line, as the peer works. RSS: how much the
+process grew. Accuracy: the share of lines whose group is exactly that of their true template, on 2,000 labelled lines
+of each style, without and with header; the mean of three seeds.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ _COMPARED = 16
 _HEADED = 6
 """So many templates must have a token at one place before it can be part of a header."""
 
+_LONG = 8
+"""With so many words the same, three lines that differ in a word or two will do."""
 _WIDENED = 32
 """So many ways of being widened are tried for a length, before the templates are compared one by one."""
 
@@ -214,6 +216,8 @@ def siblings(compared: Iterable[tuple[Template, Likeness]], tokens: Tokens) -> l
         lines = sum(template.count for template, _ in family) + 1
         weight = min(likeness.weight for _, likeness in family)
         enough = 5 if lines <= 2 * size else 10
+        if weight >= _LONG:
+            enough = 3
         if weight < 2 * len(places):
             enough = _COMPARED
         if size >= enough:

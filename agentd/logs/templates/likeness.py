@@ -77,6 +77,8 @@ def _price(pattern: Sequence[str], line: Sequence[str], at: int) -> float | None
         return None if telling and ours.kind > Kind.MIXED and theirs.kind > Kind.MIXED else 0.2
     if ours.key and theirs.key and ours.key != theirs.key and (ours.key[-1] == "=" or '"' in ours.key):
         return None
+    if ours.quoted and theirs.quoted:
+        return 0.3
     low, high = min(ours.kind, theirs.kind), max(ours.kind, theirs.kind)
     if high is Kind.MARK:
         return 0.3 if pattern[at] == "-" or line[at] == "-" else None
@@ -94,8 +96,6 @@ def _price(pattern: Sequence[str], line: Sequence[str], at: int) -> float | None
 def _is_named(pattern: Sequence[str], line: Sequence[str], at: int) -> bool:
     """Whether the words around say that a plain word is a value: `user X from`, `name = X`, `'X'`."""
     ours, theirs = pattern[at], line[at]
-    if look(ours).quoted and look(theirs).quoted:
-        return True
     if not at or any(_bare(one).isupper() or _bare(one).endswith(("ed", "ing")) for one in (ours, theirs)):
         return False
     before = line[at - 1].lower()
@@ -104,11 +104,13 @@ def _is_named(pattern: Sequence[str], line: Sequence[str], at: int) -> bool:
     if before.endswith("="):
         return True
     behind = line[at + 1].lower() if at + 1 < len(line) else ""
-    tied = behind in _LINKS or behind.startswith(("(", "[")) or (bool(behind) and look(behind).kind is Kind.VARIABLE)
     if look(line[at - 1]).kind in _NO_WORD and behind and look(behind).kind in _NO_WORD:
         return True
+    if before.endswith(":") and at > 2 and look(line[at - 1]).kind is Kind.WORD:
+        return not behind or behind in _LINKS
+    tied = behind in _LINKS or behind.startswith(("(", "[")) or (bool(behind) and look(behind).kind is Kind.VARIABLE)
     if before in _PEOPLE:
-        return tied or (at > 1 and line[at - 2].lower() in _LINKS)
+        return tied or behind == "not" or ours[-1] == theirs[-1] == ":" or (at > 1 and line[at - 2].lower() in _LINKS)
     return before in ("for", "from", "by") and tied
 
 

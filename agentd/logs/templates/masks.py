@@ -60,13 +60,14 @@ _DATE = re.compile(
     r"(?: <num>,?)? <time>(?: [A-Z]{3,4}(?= <num>))?(?: <num>(?= |$))?"
 )
 _MEASURE = re.compile(r"<num> (?:[kKMGTP]i?B|B|bytes?)(?= |[),;.\]]|$)(?: \(<num>(?: [kKMGTP]?i?B)?\))?")
+_PROGRAM = re.compile(r"[^ \\/]+\.exe(?: \*<num>)?(?= |$)")
 _SPAN = re.compile(r"<?<num> (?:[mun]?s|secs?|seconds?|mins?|minutes?|hours?|days?|milliseconds?)(?= |[),;.\]]|$)")
 
 
 # A text in quotes is a value, save for what tells what happened: `msg="..."`, `"GET / HTTP/1.1"`.
 _QUOTED = re.compile(
-    r"""(?:(?P<key>"[\w.@/-]{1,40}"|(?<!\w)[A-Za-z_][\w.]{0,40})\s?[:=]\s?)?"(?P<text>(?:[^"\\]|\\.)*)\""""
-    r"""|(?<!\w)'(?P<single>[^'\s]*\s[^']*)'(?!\w)"""
+    r"""(?P<begin>^\s*|\]\s+)?(?:(?P<key>"[\w.@/-]{1,40}"|'[\w.@/-]{1,40}'|(?<!\w)[A-Za-z_][\w.]{0,40})\s?[:=]\s?)?"(?P<text>(?:[^"\\]|\\.)*)\""""
+    r"""|(?:(?P<name>'[\w.@/-]{1,40}')\s?:\s?|(?<!\w))'(?P<single>[^'\s]*\s[^']*)'(?!\w)"""
 )
 _REQUEST = re.compile(r"[A-Z]{3,8} \S+ [A-Z]{3,5}/0")
 TELLING = frozenset(
@@ -94,12 +95,18 @@ TELLING = frozenset(
 
 
 def _quoted(match: re.Match[str]) -> str:
-    if match["single"] is not None:
-        return "'<str>'"
-    key, text = match["key"], match["text"]
-    if len(text.split(None, 1)) < 2 or _REQUEST.match(text) or (key and key.strip('"').lower() in TELLING):
+    kind = "text" if match["single"] is None else "single"
+    text = match[kind]
+    key = (match["key"] or match["name"] or "").strip("\"'").lower()
+    if (
+        len(text.split(None, 1)) < 2
+        or key in TELLING
+        or _REQUEST.match(text)
+        or (match["begin"] is not None and not key)
+    ):
         return match[0]
-    return f'{match[0][: match.start("text") - match.start()]}<str>"'
+    at = match.start()
+    return f"{match[0][: match.start(kind) - at]}<str>{match[0][match.end(kind) - at :]}"
 
 
 class Words(dict[str, str]):
@@ -151,6 +158,8 @@ def tokens(skeleton: str) -> tuple[str, ...]:
         if "<num> " in skeleton:
             skeleton = _MEASURE.sub("<size>", skeleton)
             skeleton = _SPAN.sub("<time>", skeleton)
+    if ".exe" in skeleton:
+        skeleton = _PROGRAM.sub("<path>", skeleton)
     found: list[str] = []
     before = ""
     for token in skeleton.split(" ", MOST_TOKENS * 4):
