@@ -380,6 +380,23 @@ def test_folder_that_cannot_be_listed_is_blind(tmp_path: Path, monkeypatch: pyte
     follower.close()
 
 
+def test_rotated_file_that_cannot_be_read_does_not_hold_up_the_live_one(log: Path, unreadable: dict[str, int]) -> None:
+    """logrotate may give what it rotates to root alone; then that is lost, and said to be."""
+    write(log, "one")
+    follower = Follower(log)
+    follower.read()
+    for name in ("app.log.2", "app.log.1"):
+        log.rename(log.with_name(name))
+        write(log, f"after {name}")
+    unreadable[str(log.with_name("app.log.1"))] = errno.EACCES
+    follower.read()
+
+    assert follower.lines == ["one", "after app.log.1"]
+    assert follower.counters.lost == 1
+    assert "cannot be: Permission denied" in follower.notes[0]
+    follower.close()
+
+
 # -- sharing
 
 
@@ -579,6 +596,7 @@ async def test_bell_that_has_no_room_says_so(tmp_path: Path, monkeypatch: pytest
 async def test_source_waits_by_the_bell(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """New folders are listened to, and a closed source rings no more."""
     monkeypatch.setattr("agentd.logs.follow.bell.POLL_S", 3600)
+    monkeypatch.setattr("agentd.logs.follow.source._QUICK_SCAN_S", 3600)
     source = open_files(
         LogSource(files=(str(log.parent / "later" / "*.log"),)),
         positions={},
