@@ -19,7 +19,7 @@ from agentd.logs.templates.table import Template
 
 _CANDIDATES = 64
 _COMPARED = 16
-_HEADED = 6
+_HEADED = 4
 """So many templates must have a token at one place before it can be part of a header."""
 
 _LONG = 8
@@ -77,6 +77,11 @@ class Grove:
             if not one.templates:
                 del alike[wild]
         self._size -= 1
+
+    @property
+    def young(self) -> bool:
+        """Too few templates are known to tell what is a header."""
+        return self._size < 4 * _HEADED
 
     def exact(self, tokens: Tokens) -> Template | None:
         return self._exact.get(tokens)
@@ -202,10 +207,12 @@ def _wilds(template: Template) -> float:
     return 0.5 * template.tokens.count(WILD)
 
 
-def siblings(compared: Iterable[tuple[Template, Likeness]], tokens: Tokens) -> list[Template]:
+def siblings(compared: Iterable[tuple[Template, Likeness]], *, unsure: bool) -> list[Template]:
     """
     Templates that turn out to be one, by the line that is one more of them: alike but for a word or two, each with
     another word there. Many words at one place are values; a few that come again and again tell what happened.
+
+    unsure: too few templates are known to tell a header from a long message.
     """
     families: dict[tuple[int, ...], list[tuple[Template, Likeness]]] = {}
     for template, likeness in compared:
@@ -216,7 +223,7 @@ def siblings(compared: Iterable[tuple[Template, Likeness]], tokens: Tokens) -> l
         lines = sum(template.count for template, _ in family) + 1
         weight = min(likeness.weight for _, likeness in family)
         enough = 5 if lines <= 2 * size else 10
-        if weight >= _LONG:
+        if weight >= _LONG and not unsure:
             enough = 3
         if weight < 2 * len(places):
             enough = _COMPARED

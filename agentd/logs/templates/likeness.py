@@ -13,14 +13,16 @@ from typing import NamedTuple
 from agentd.logs.templates.masks import TELLING, WILD, Kind, covers, look
 
 BUDGET = 0.4
-"""A difference may cost so much for each word that is the same."""
+"""Differences may cost so much for each word that is the same,"""
+MOST = 1.5
+"""and so much in all, for a long header makes no lines alike."""
 
 _LINKS = frozenset(
     {"from", "by", "to", "on", "at", "in", "for", "of", "with", "via", "as", "and", "is", "was", "has", "had", "into"}
 )
 _PEOPLE = frozenset({"user", "username", "login", "account", "host", "hostname", "client"})
 _NO_WORD = (Kind.VARIABLE, Kind.MARK)
-_COST = {Kind.VARIABLE: 0.0, Kind.MIXED: 0.15, Kind.NAME: 0.3, Kind.WORD: 0.5}
+_COST = {Kind.VARIABLE: 0.0, Kind.MIXED: 0.15, Kind.NAME: 0.3, Kind.WORD: 0.65}
 WORTH = {Kind.VARIABLE: 0.0, Kind.MIXED: 1.0, Kind.NAME: 1.0, Kind.WORD: 1.0, Kind.LABEL: 1.0, Kind.MARK: 0.2}
 """What a token that is the same says."""
 
@@ -37,7 +39,7 @@ class Likeness(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        return self.cost <= BUDGET * self.weight
+        return self.cost <= min(BUDGET * self.weight, MOST)
 
 
 def compare(pattern: Sequence[str], line: Sequence[str], weights: Sequence[float]) -> Likeness:
@@ -86,10 +88,11 @@ def _price(pattern: Sequence[str], line: Sequence[str], at: int) -> float | None
         return None
     if high is Kind.LABEL:
         return 0.5
-    if low is Kind.WORD:
-        return 0.3 if _is_named(pattern, line, at) else None
-    if high is Kind.WORD and (_bare(pattern[at]).isupper() or _bare(line[at]).isupper()) and low is not Kind.VARIABLE:
-        return None
+    if high is Kind.WORD and low is not Kind.VARIABLE:
+        if _is_named(pattern, line, at):
+            return 0.3
+        if low is Kind.WORD or _bare(pattern[at]).isupper() or _bare(line[at]).isupper():
+            return None
     return _COST[low] + _COST[high]
 
 

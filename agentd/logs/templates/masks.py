@@ -60,7 +60,7 @@ _DATE = re.compile(
     r"(?: <num>,?)? <time>(?: [A-Z]{3,4}(?= <num>))?(?: <num>(?= |$))?"
 )
 _MEASURE = re.compile(r"<num> (?:[kKMGTP]i?B|B|bytes?)(?= |[),;.\]]|$)(?: \(<num>(?: [kKMGTP]?i?B)?\))?")
-_PROGRAM = re.compile(r"[^ \\/]+\.exe(?: \*<num>)?(?= |$)")
+_PROGRAM = re.compile(r"(?<![^ ])[^ \\/]+\.exe(?: \*<num>)?(?= |$)")
 _SPAN = re.compile(r"<?<num> (?:[mun]?s|secs?|seconds?|mins?|minutes?|hours?|days?|milliseconds?)(?= |[),;.\]]|$)")
 
 
@@ -165,7 +165,7 @@ def tokens(skeleton: str) -> tuple[str, ...]:
     for token in skeleton.split(" ", MOST_TOKENS * 4):
         if "<" in token:
             bare = token.rstrip(",;|")
-            if bare == before or (before and _BARE.fullmatch(bare) and _BARE.fullmatch(before)):
+            if bare == before or (bare in _PLAIN and before in _PLAIN):
                 found[-1] = token
                 before = bare
                 continue
@@ -204,7 +204,7 @@ class Look(NamedTuple):
 
 _VARIABLE = re.compile(r"""[\[({<"'`#@*=/\\-]*<(?:\*|[a-z]+)>[\])}>"'`.,;:|%!?]*|(?:"-?"|'')[,;.:|]?""")
 _ROUND = re.compile(r"[\[(][^\[\]()]*[\])][,;.:|]?")
-_BARE = re.compile(r"<[a-z]+>")
+_PLAIN = frozenset({"<num>", "<hex>", "<id>", "<uuid>"})
 _PLACEHOLDER = re.compile(r"<(?:\*|[a-z]+)>")
 _KEY = re.compile(r"""[\[({"'.<]*[A-Za-z_][\w.-]{0,40}["']?(?:=|:(?=["'\w.<{\[(/-]))""")
 _WRAPPED = re.compile(r"""(?:"[^"]*"|'[^']*'|`[^`']*['`])[,;.:|]?""")
@@ -213,9 +213,11 @@ _WORD = re.compile(r"""[^\w\s]*[^\W\d_]+(?:['\u2019-][^\W\d_]+)*[^\w\s]*""")
 
 class _Looks(dict[str, Look]):
     def __missing__(self, token: str) -> Look:
-        if len(self) >= _SIZE:
-            self.clear()
-        seen = self[token] = _look(token)
+        seen = _look(token)
+        if len(token) <= _LONGEST_KEPT:
+            if len(self) >= _SIZE:
+                self.clear()
+            self[token] = seen
         return seen
 
 

@@ -114,7 +114,7 @@ class Miner:
         starts: where each entry begins, when entries are not lines; of an entry of several lines the first counts, and
         the exception it names. Blank lines count for nothing. Returns what was never seen before, in the order it came.
         """
-        self._now = max(self._now, last_at)
+        self._now = last_at
         entries: list[bytes] = []
         if starts is None:
             shapes = text.translate(None, _DIGITS).split(b"\n")
@@ -168,7 +168,7 @@ class Miner:
         raw = line.encode("utf-8", "replace")
         shape = raw.translate(None, _DIGITS)
         at = self._now if at is None else at
-        self._now = max(self._now, at)
+        self._now = at
         template = self._shapes.get(hash(shape))
         if template is None:
             if not raw.strip():
@@ -232,7 +232,7 @@ class Miner:
         is_new = False
         if template is None:
             template, compared = self._grove.nearest(words)
-            family = siblings(compared, words) if template is None else [template]
+            family = siblings(compared, unsure=self._grove.young) if template is None else [template]
             if family:
                 template = self._unite(family, words)
             else:
@@ -277,11 +277,11 @@ class Miner:
             family = [eldest, *self._grove.covered(eldest)]
 
     def _merge(self, other: Template, into: Template) -> None:
-        self._drop(other, into.id)
-        other.into = into
         into.take_over(other)
-        self._touched[into.id] = into
+        other.into = into
         self._merged[other.id] = into.id
+        self._drop(other, into.id)
+        self._touched[into.id] = into
         if len(self._merged) > 4 * self._most:
             del self._merged[next(iter(self._merged))]
 
@@ -304,27 +304,23 @@ class Miner:
             self.evicted += 1
 
     def _drop(self, template: Template, into: str | None) -> None:
-        template.gone = True
         self._grove.remove(template)
         for where in (self._fresh, self._proven, self._changed, self._touched):
             where.pop(template.id, None)
         if template.stored_once:
             self._gone[template.id] = into
+        template.let_go()
 
     def _restore(self, stored: Iterable[StoredTemplate]) -> None:
-        known = sorted(stored, key=lambda one: (one.last_seen or one.first_seen, one.first_seen, one.id))
-        for one in known[-self._most :]:
-            template = Template(one.id, tuple(one.pattern.split(" ")), self._order, one.first_seen)
-            if self._grove.exact(template.tokens) is not None:
-                continue
-            self._order += 1
-            template.count = one.count
-            template.last_seen = one.last_seen or one.first_seen
-            template.samples = list(one.samples)
-            template.stored_once = True
-            self._now = max(self._now, template.last_seen)
-            self._grove.add(template)
-            self._proven[one.id] = template
+        known = sorted(stored, key=lambda one: (one.last_seen or one.first_seen, one.first_seen, one.id))[-self._most :]
+        ages = {one.id: age for age, one in enumerate(sorted(known, key=lambda one: (one.first_seen, one.id)))}
+        self._order = len(known)
+        for one in known:
+            template = Template(one.id, tuple(one.pattern.split(" ")), ages[one.id], one.first_seen)
+            if self._grove.exact(template.tokens) is None:
+                template.restore(one)
+                self._grove.add(template)
+                self._proven[one.id] = template
 
 
 def _shown(line: bytes) -> str:

@@ -123,7 +123,8 @@ class Template:
 
     def wants_sample(self, now: datetime) -> bool:
         """Whether enough time passed since the last sample."""
-        return not self.samples or now - self.samples[-1].at >= self._gap
+        # Either way: the clock may have jumped back.
+        return not self.samples or abs(now - self.samples[-1].at) >= self._gap
 
     def seen(self, lines: int, at: datetime) -> None:
         """Count lines, the last of them at `at`."""
@@ -159,6 +160,22 @@ class Template:
         while len(both) > MOST_SAMPLES:
             both.pop(len(both) // 2)
         self.samples = both
+
+    def let_go(self) -> None:
+        """Hold nothing any more: caches may still point here for a while."""
+        self.gone = True
+        self.id = ""
+        self.tokens = self.faces = ()
+        self.samples = []
+        self.last_seen = self._rate_at = self.first_seen
+        self._gap, self._recent = timedelta(0), 0.0
+
+    def restore(self, stored: StoredTemplate) -> None:
+        """Take on what an earlier run knew."""
+        self.count = stored.count
+        self.last_seen = stored.last_seen or stored.first_seen
+        self.samples = list(stored.samples)
+        self.stored_once = True
 
     def stored(self) -> StoredTemplate:
         return StoredTemplate(self.id, self.pattern, self.first_seen)
