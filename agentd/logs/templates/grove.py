@@ -119,7 +119,7 @@ class Grove:
         return best, compared
 
     def change(self, template: Template, tokens: Tokens) -> None:
-        """Give the template wider tokens; they may be another's, see `covered`."""
+        """Give the template wider tokens; they may be another's, see `akin`."""
         self.remove(template)
         template.tokens = tokens
         self.add(template)
@@ -135,18 +135,21 @@ class Grove:
                 weights[at] = 0.1
         return weights
 
-    def covered(self, template: Template) -> list[Template]:
-        """Others that say nothing that the template, having become wider, does not say too."""
+    def akin(self, template: Template) -> list[Template]:
+        """Others that the template, having become wider, covers, or is as like as a line that belongs to it."""
         twin = self._exact[template.tokens]
-        return [
-            other
-            for other in dict.fromkeys([twin, *self._candidates(template.tokens)])
-            if other is not template
-            and all(
+        weights = self._weights(template.tokens)
+        found = []
+        for other in dict.fromkeys([twin, *self._candidates(template.tokens)]):
+            if other is template:
+                continue
+            likeness = compare(other.tokens, template.tokens, weights)
+            if (not likeness.told and likeness.fits and likeness.weight > 0) or all(
                 ours == theirs or (WILD in ours and covers(ours, theirs))
                 for ours, theirs in zip(template.tokens, other.tokens, strict=True)
-            )
-        ]
+            ):
+                found.append(other)
+        return found
 
     def _candidates(self, tokens: Tokens) -> list[Template]:
         """Templates that share words with the line, most words first; those who share only frequent words may miss."""

@@ -259,13 +259,14 @@ class Miner:
             attempt += 1
 
     def _unite(self, family: list[Template], words: Tokens) -> Template:
-        """Make these one, for the words too and whatever it then covers. The oldest identity stays."""
+        """Make these one, for the words too and whatever is then akin. The oldest identity stays."""
         wide = words
-        for one in family:
-            wide = tuple(
-                ours if ours == theirs else widened(ours, theirs) for ours, theirs in zip(one.tokens, wide, strict=True)
-            )
         while True:
+            for one in family:
+                wide = tuple(
+                    ours if ours == theirs else widened(ours, theirs)
+                    for ours, theirs in zip(one.tokens, wide, strict=True)
+                )
             eldest = min(family, key=lambda one: one.order)
             for other in family:
                 if other is not eldest:
@@ -274,7 +275,7 @@ class Miner:
                 return eldest
             self._grove.change(eldest, wide)
             self._changed[eldest.id] = eldest
-            family = [eldest, *self._grove.covered(eldest)]
+            family = [eldest, *self._grove.akin(eldest)]
 
     def _merge(self, other: Template, into: Template) -> None:
         into.take_over(other)
