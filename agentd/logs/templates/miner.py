@@ -137,12 +137,11 @@ class Miner:
                 at = place[shape]
                 line = entries[at]
                 if not shape.strip():
-                    told = [
-                        other for other, bare in zip(entries, shapes, strict=False) if bare == shape and other.strip()
-                    ]
+                    told = [at for at, bare in enumerate(shapes) if bare == shape and entries[at].strip()]
                     if not told:
                         continue
-                    line, count = told[0], len(told)
+                    at, count = told[0], len(told)
+                    line = entries[at]
                 if template is None:
                     template, is_new = self._learn(line, first_at)
                     if shape.strip():
@@ -292,17 +291,20 @@ class Miner:
         if template.gone:
             return
         template.seen(lines, at)
-        id = template.id
-        self._fresh.pop(id, None)
-        self._proven.pop(id, None)
-        (self._proven if template.count >= ESTABLISHED else self._fresh)[id] = template
-        self._touched[id] = template
+        self._touched[template.id] = template
+        if template.count >= ESTABLISHED and self._fresh.pop(template.id, None) is not None:
+            self._proven[template.id] = template
 
     def _make_room(self, more: int) -> None:
         while len(self) + more > self._most:
             crowded = self._proven if len(self._proven) > self._most_proven or not self._fresh else self._fresh
-            self._drop(next(iter(crowded.values())), None)
-            self.evicted += 1
+            id, template = next(iter(crowded.items()))
+            if template.recently:  # a second chance: nearly the least recent goes, at no cost for each line
+                template.recently = False
+                crowded[id] = crowded.pop(id)
+            else:
+                self._drop(template, None)
+                self.evicted += 1
 
     def _drop(self, template: Template, into: str | None) -> None:
         self._grove.remove(template)
