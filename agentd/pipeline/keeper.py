@@ -50,6 +50,8 @@ SELF = "agentd"
 """The watch name that agentd's alerts about itself carry."""
 
 _RETIRED_AT_ONCE = 200
+BREATH = 50
+"""After so many steps of one commit the loop gets a turn: one step may take a third of a millisecond."""
 
 
 class Keeper:
@@ -141,7 +143,11 @@ class Keeper:
         last = {taken.alert.fingerprint: taken.alert for taken in steps if taken.changed or forget}
         gone = {alert.fingerprint for alert in last.values() if forget or _is_done_with(alert)}
         parent = traceparent(run)
-        deliveries = [each for transition in told for each in self._deliveries(transition, notify, parent)]
+        deliveries: list[Delivery] = []
+        for number, transition in enumerate(told, 1):
+            deliveries += self._deliveries(transition, notify, parent)
+            if number % BREATH == 0:
+                await asyncio.sleep(0)
         if told:
             run.set_attribute(KEEP, True)
 
@@ -168,11 +174,13 @@ class Keeper:
         self._follow(steps)
         for each in gone:
             self.alerts.pop(each, None)
-        for transition in told:
-            run.add_event(f"{transition.before.value} to {transition.after.value}", {"reason": transition.reason_text})
-            self._announce(transition, run)
         if deliveries:
             self._told()
+        for number, transition in enumerate(told, 1):
+            run.add_event(f"{transition.before.value} to {transition.after.value}", {"reason": transition.reason_text})
+            self._announce(transition, run)
+            if number % BREATH == 0:
+                await asyncio.sleep(0)
         return True
 
     def _follow(self, steps: Sequence[Step]) -> None:
@@ -316,7 +324,10 @@ def addressed(taken: Step, notify: Sequence[str], run: Span) -> Step:
         told = tuple(notify)
     elif taken.transition.event is EventType.REMINDER:
         told = tuple(dict.fromkeys((*told, *notify)))
-    alert = replace(taken.alert, trace_id=trace_id(run.get_span_context()), told=told)
+    trace = trace_id(run.get_span_context())
+    if told == taken.alert.told and trace == taken.alert.trace_id and taken.transition.alert is taken.alert:
+        return taken
+    alert = replace(taken.alert, trace_id=trace, told=told)
     return replace(taken, alert=alert, transition=replace(taken.transition, alert=alert))
 
 
