@@ -20,8 +20,9 @@ from datetime import datetime
 from agentd.logs.follow.bell import Bell
 from agentd.logs.follow.content import Damaged
 from agentd.logs.follow.globs import Found, Globs
+from agentd.logs.follow.kin import beginning_of
 from agentd.logs.follow.lineage import FORGET_S, Lineage
-from agentd.logs.follow.part import Means, Moved, Part, shown
+from agentd.logs.follow.part import Means, Moved, Part, checksum, shown
 from agentd.logs.follow.siblings import Folders, is_sibling, outer_bases
 from agentd.logs.follow.text import find_encoding
 from agentd.logs.port import Batch, Counters
@@ -71,7 +72,7 @@ class FileSource:
         self._newest_ns = 0
         self._first = not positions
         self._known_patterns: frozenset[str] = frozenset()
-        self._owners: dict[tuple[int, int], str] | None = None
+        self._owners: dict[tuple[int, int], list[tuple[str, Part]]] | None = None
         self._gone: dict[str, str | None] = {}
         self._restart = bool(positions)
         self._orphans: dict[str, list[str]] = {}
@@ -312,10 +313,11 @@ class FileSource:
         if at != path and at in self._lineages:
             return True
         if self._owners is None:
-            self._owners = {
-                part.identity: lineage.path for lineage in self._lineages.values() for part in lineage.parts
-            }
-        return self._owners.get(identity, path) != path
+            self._owners = {}
+            for lineage in self._lineages.values():
+                for part in lineage.parts:
+                    self._owners.setdefault(part.identity, []).append((lineage.path, part))
+        return any(owner != path and _is_file_of(part, identity, at) for owner, part in self._owners.get(identity, ()))
 
     def _forget(self, lineage: Lineage) -> None:
         lineage.close()
@@ -336,3 +338,14 @@ class FileSource:
         self._bell.close()
         for lineage in self._lineages.values():
             lineage.close()
+
+
+def _is_file_of(part: Part, identity: tuple[int, int], path: str) -> bool:
+    """Whether what lies at `path` is the part, and not only a file that was given its inode's number later."""
+    if part.identity != identity or part.is_open:
+        return part.identity == identity
+    try:
+        beginning = beginning_of(path)
+    except OSError:
+        return True
+    return beginning is not None and part.head_bytes > 0 and checksum(beginning[: part.head_bytes]) == part.head
