@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -51,7 +52,23 @@ SELF = "agentd"
 
 _RETIRED_AT_ONCE = 200
 BREATH = 50
-"""After so many steps of one commit the loop gets a turn: one step may take a third of a millisecond."""
+_BREATH_S = 0.01
+
+
+class Breath:
+    """Gives the loop a turn after so many pieces of a long work, or so much time: one piece may take milliseconds."""
+
+    def __init__(self) -> None:
+        self._pieces = 0
+        self._until_s = time.monotonic() + _BREATH_S
+
+    async def take(self) -> None:
+        """After each piece."""
+        self._pieces += 1
+        if self._pieces >= BREATH or time.monotonic() >= self._until_s:
+            await asyncio.sleep(0)
+            self._pieces = 0
+            self._until_s = time.monotonic() + _BREATH_S
 
 
 class Keeper:
@@ -144,10 +161,10 @@ class Keeper:
         gone = {alert.fingerprint for alert in last.values() if forget or _is_done_with(alert)}
         parent = traceparent(run)
         deliveries: list[Delivery] = []
-        for number, transition in enumerate(told, 1):
+        breath = Breath()
+        for transition in told:
             deliveries += self._deliveries(transition, notify, parent)
-            if number % BREATH == 0:
-                await asyncio.sleep(0)
+            await breath.take()
         if told:
             run.set_attribute(KEEP, True)
 
@@ -176,11 +193,11 @@ class Keeper:
             self.alerts.pop(each, None)
         if deliveries:
             self._told()
-        for number, transition in enumerate(told, 1):
+        breath = Breath()
+        for transition in told:
             run.add_event(f"{transition.before.value} to {transition.after.value}", {"reason": transition.reason_text})
             self._announce(transition, run)
-            if number % BREATH == 0:
-                await asyncio.sleep(0)
+            await breath.take()
         return True
 
     def _follow(self, steps: Sequence[Step]) -> None:

@@ -30,7 +30,7 @@ from agentd.memory import templates
 from agentd.memory.database import Database
 from agentd.memory.templates import TemplateRow
 from agentd.pacing import full_jitter
-from agentd.pipeline.keeper import BREATH, Keeper, addressed
+from agentd.pipeline.keeper import Breath, Keeper, addressed
 from agentd.pipeline.outcome import steps_of
 from agentd.pipeline.watches import Check, LogWatch
 from agentd.records import (
@@ -197,11 +197,10 @@ class Following:
         async with keeper.alone(watch.name):
             now = self._clock.now()
             with self._span(taken) as run:
-                steps = [*sight(keeper, watch, judgement, now)]
+                steps, breath = [*sight(keeper, watch, judgement, now)], Breath()
                 for each in self._steps(taken, run, now):
                     steps.append(each)
-                    if len(steps) % BREATH == 0:
-                        await asyncio.sleep(0)
+                    await breath.take()
                 acts = any(taken_step.changed for taken_step in steps) or taken.outcome.windows or taken.names
                 if acts:
 
