@@ -344,8 +344,10 @@ def _is_file_of(part: Part, identity: tuple[int, int], path: str) -> bool:
     """Whether what lies at `path` is the part, and not only a file that was given its inode's number later."""
     if part.identity != identity or part.is_open:
         return part.identity == identity
+    if not part.head_bytes:
+        return part.settled  # nothing was read of it: it was seen by this process, or it is but a number
     try:
         beginning = beginning_of(path)
     except OSError:
         return True
-    return beginning is not None and part.head_bytes > 0 and checksum(beginning[: part.head_bytes]) == part.head
+    return beginning is not None and checksum(beginning[: part.head_bytes]) == part.head
