@@ -21,7 +21,6 @@ from agentd.config.models import Config
 from agentd.config.watches import Watch as WatchConfig
 from agentd.cron import parse_cron
 from agentd.deliver.webhook import WebhookSettings
-from agentd.logs.rules import digest_of
 from agentd.memory.logs import LogMemory
 from agentd.pipeline import ProbeWatch, open_watch
 from agentd.pipeline.watches import LogRule, LogWatch, calm_alert
@@ -142,6 +141,8 @@ def _plan(
 
 def open_log_watch(config: WatchConfig, whole: Config, clock: Clock, instance: str) -> PlannedLog:
     """A watch of a log or the journal, ready to be followed."""
+    from agentd.logs.rules import digest_of
+
     source = config.log or config.journal
     assert source is not None, "only logs are planned"
     policy, notify = policy_of(config, whole), whole.notify(config)
