@@ -9,7 +9,6 @@ is moved into the watched folder once it runs, so that it is read from its begin
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import subprocess
@@ -214,8 +213,9 @@ async def live(config: Path, watched: bool, moves: Iterable[tuple[Path, Path]]) 
 def main(config: str, watched: str, *names: str) -> None:
     import uvloop
 
-    gc.collect()
-    gc.freeze()  # as `agentd run` does
+    from agentd.cli.run import calm_collector
+
+    calm_collector()
     paths = [Path(name) for name in names]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         moves = list(zip(paths[::2], paths[1::2], strict=True))
