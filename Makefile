@@ -23,6 +23,7 @@ check: .venv/ready
 
 bench: .venv/ready
 	units/prepare bench
+	$(BIN)/pip install -qq --disable-pip-version-check --editable ".[bench]"
 	for bench in tests/bench/*.py; do $(BIN)/python $$bench; done
 
 format: .venv/ready

@@ -329,6 +329,9 @@ class _Filler:
     def _v_rdd(self) -> str:
         return self._dice.choice([f"rdd_{self._v_d()}_{self._v_n()}", f"broadcast_{self._v_n()}"])
 
+    def _v_ckpt(self) -> str:
+        return self._dice.choice(["time", "wal"])
+
     def _v_tty(self) -> str:
         return self._dice.choice(["NODEVssh", "ssh", "tty1"])
 

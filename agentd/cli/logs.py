@@ -24,12 +24,31 @@ def logs() -> None:
 
 
 @logs.command()
-@click.argument("watch", metavar="WATCH")
+@click.argument("watch", metavar="[WATCH]", required=False)
+@click.option("--log", "file", type=click.Path(path_type=Path), help="Of this file instead of a watch's log.")
+@click.option("--each", is_flag=True, help="With --log: the template's id of each line, in the order of the lines.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="So many at most.")
 @config_option
 @output_option
-def templates(watch: str, limit: int, config_path: Path | None, output: str) -> None:
-    """Show the kinds of lines in the log that WATCH follows: how many, how often, first and last seen."""
+def templates(
+    watch: str | None, file: Path | None, each: bool, limit: int, config_path: Path | None, output: str
+) -> None:
+    """
+    Show the kinds of lines in the log that WATCH follows: how many, how often, first and last seen.
+
+    With --log, of any file, packed or not; no configuration and no daemon is needed for that.
+    """
+    if file is not None:
+        from agentd.cli.mining import mine, print_each, print_mined
+
+        mined = mine(file)
+        if each:
+            print_each(mined)
+        else:
+            print_mined(mined, limit, output)
+        return
+    if watch is None:
+        raise click.UsageError("say which WATCH, or which file with --log FILE")
     place = find_place(config_path)
 
     async def offline(store: Store) -> dict[str, Any]:

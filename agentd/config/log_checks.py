@@ -19,7 +19,6 @@ from agentd.config.checks import Entry
 from agentd.config.complaints import did_you_mean, show
 from agentd.config.document import KeyPath
 from agentd.errors import ConfigError, Problem
-from agentd.logs.rules.check import check_rule
 from agentd.logs.settings import JournalSource, LogSource, Rule
 
 _WITHOUT_EFFECT = ("fail_after", "recover_after", "timeout")
@@ -130,6 +129,9 @@ def _check_rules(watch: Entry, source: LogSource | JournalSource | None) -> Iter
     rules = {index: rule for index, each in enumerate(listed) if (rule := _typed(Rule, each)) is not None}
     if not rules:
         return
+    # Here, not above: a configuration without logs loads none of their rules.
+    from agentd.logs.rules.check import check_rule
+
     for index, rule in rules.items():
         for path, what, cure in check_rule(rule):
             yield watch.problem(("rules", index, *path), what, cure, key=bool(path))

@@ -23,7 +23,6 @@ from agentd.config.people import wish_of
 from agentd.config.watches import Watch as WatchConfig
 from agentd.cron import parse_cron
 from agentd.deliver.webhook import WebhookSettings
-from agentd.logs.rules import digest_of
 from agentd.memory.logs import LogMemory
 from agentd.pipeline import ProbeWatch, open_watch
 from agentd.pipeline.watches import LogRule, LogWatch, calm_alert
@@ -138,6 +137,8 @@ def _plan(
 
 def open_log_watch(config: WatchConfig, whole: Config, clock: Clock, instance: str) -> PlannedLog:
     """A watch of a log or the journal, ready to be followed."""
+    from agentd.logs.rules import digest_of
+
     source = config.log or config.journal
     assert source is not None, "only logs are planned"
     policy = policy_of(config, whole)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from agentd.logs.match import Matcher, Times
 from agentd.logs.multiline import Joiner
@@ -25,6 +25,8 @@ FAR_BEHIND_BYTES = 1024 * 1024
 SKIM_S_PER_BYTE = 1e-9
 """So long may learning take for each byte of a block far behind: a fifth of the time at 200 MB/s."""
 COUNTS_EVERY_S = 30.0
+_SMALL_BYTES = 32 * 1024
+"""Blocks up to so long, as they come from many files that grow by a few lines each, are learned from together."""
 
 Seen = tuple[int, Sighting, Mapping[str, str]]
 """A rule, what it is to be told of, and the groups of its pattern there."""
@@ -56,6 +58,8 @@ class Learning:
         self._counted: dict[str, Counted] = {}
         self._told_at = monotonic()
         self._bytes_per_s = 1e6
+        self._small: list[bytes] = []
+        self._small_until = datetime.min.replace(tzinfo=UTC)
         self.skipped_bytes = 0
 
     def add(self, block: Block, behind_bytes: int, until: datetime, times: Times) -> Iterator[Seen]:
@@ -65,6 +69,10 @@ class Learning:
         if starts is None:
             if behind_bytes > FAR_BEHIND_BYTES and not self._novel:
                 text = self._skimmed(text)
+            elif self._joiner.plain and not self._novel and len(text) <= _SMALL_BYTES:
+                self._small.append(text)
+                self._small_until = max(self._small_until, until)
+                return
             if not self._joiner.plain:
                 starts = [begin for begin, _ in self._joiner.entries(text)]
         found = self._miner.add(text, until, until, starts)
@@ -92,6 +100,9 @@ class Learning:
         What to store with the lines up to here: names that are new or wider now, ids that are gone; and now and then
         the counts of those that came.
         """
+        if self._small:
+            self._miner.add(b"".join(self._small), self._small_until, self._small_until)
+            self._small.clear()
         changes = self._miner.changes()
         names = [TemplateName(each.id, redact(each.pattern), each.first_seen) for each in changes.identities]
         self._names.update((each.id, each) for each in names)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # The allocator gives buffers of a megabyte back to the kernel each time, and every page of them is faulted in anew for
 # the next batch: that took a third of all time. Those of half a megabyte it keeps.
 MAX_BATCH_BYTES = 512 * 1024
+_LEAST_BATCH_BYTES = 64 * 1024
+_MANY_EVENTS = 500
+"""A batch of more is a long transaction and much to hold: the next one is smaller."""
 _RARE = ("truncated", "undecodable", "rotated", "cut_back", "lost")
 _RARE_IN_RULES = ("late", "evicted", "without_value")
 
@@ -68,10 +71,11 @@ class LogWork:
     learning: Learning | None = None
     by_event_time: bool = False
     observe: Callable[[Block, Sequence[Hit]], None] | None = None
+    _most_bytes: int = MAX_BATCH_BYTES
 
     def take(self) -> Taken:
         """Read on and work on it. On the log thread."""
-        batch = self.source.read(MAX_BATCH_BYTES)
+        batch = self.source.read(self._most_bytes)
         until = batch.caught_up
         for block in batch.blocks:
             last_at = self._work_on(block, batch.behind_bytes)
@@ -80,6 +84,10 @@ class LogWork:
         if until is not None:
             self.engine.advance(until)
         outcome = self.engine.take()
+        if len(outcome.events) > _MANY_EVENTS:
+            self._most_bytes = max(_LEAST_BATCH_BYTES, self._most_bytes // 2)
+        elif len(outcome.events) < _MANY_EVENTS // 4:
+            self._most_bytes = min(MAX_BATCH_BYTES, self._most_bytes * 2)
         outcome.events = [_shown(event) for event in outcome.events]
         batch.notes += self.times.warnings
         self.times.warnings.clear()

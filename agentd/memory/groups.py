@@ -84,8 +84,8 @@ class GroupRow:
 @dataclass(frozen=True, slots=True)
 class Member:
     """
-    An alert in a group. one_off: over, and to be told in any case. news: to be told again. muted: it was when it ended. at: of its last change.
-    event: what its firing is told as.
+    An alert in a group. one_off: over, and to be told in any case. news: to be told again. muted: it was when it
+    ended. at: of its last change. event: what its firing is told as.
     """
 
     fingerprint: str

@@ -27,7 +27,7 @@ _DELETE = "DELETE FROM templates WHERE watch = ? AND id = ?"
 
 @dataclass(frozen=True, slots=True)
 class TemplateRow:
-    """count: lines since first_at; what was skipped to catch up with a source is not in it. samples: when, and the line."""
+    """count: lines since first_at, without those skipped to catch up with a source. samples: when, and the line."""
 
     watch: str
     id: str

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -54,6 +55,24 @@ LOOK_EVERY_S = 1.0
 SWEEP_EVERY_S = 5.0
 _RETIRED_AT_ONCE = 200
 _LOOKED_AT_ONCE = 200
+BREATH = 50
+_BREATH_S = 0.01
+
+
+class Breath:
+    """Gives the loop a turn after so many pieces of a long work, or so much time: one piece may take milliseconds."""
+
+    def __init__(self) -> None:
+        self._pieces = 0
+        self._until_s = time.monotonic() + _BREATH_S
+
+    async def take(self) -> None:
+        """After each piece."""
+        self._pieces += 1
+        if self._pieces >= BREATH or time.monotonic() >= self._until_s:
+            await asyncio.sleep(0)
+            self._pieces = 0
+            self._until_s = time.monotonic() + _BREATH_S
 
 
 Mutes = Callable[[Mapping[str, Alert], datetime, Collection[str] | None], Mapping[str, str]]
@@ -159,7 +178,12 @@ class Keeper:
         last = {taken.alert.fingerprint: taken.alert for taken in steps if taken.changed or forget}
         gone = {alert.fingerprint for alert in last.values() if forget or _is_done_with(alert)}
         parent = traceparent(run)
-        news = [self._news(transition, wish, parent) for transition in told if transition.event is not None]
+        news: list[News] = []
+        breath = Breath()
+        for transition in told:
+            if transition.event is not None:
+                news.append(self._news(transition, wish, parent))
+            await breath.take()
         seen = self._seen(last.values())
         if told:
             run.set_attribute(KEEP, True)
@@ -189,12 +213,14 @@ class Keeper:
             self.alerts.pop(each, None)
             self._muted.discard(each)
             self._acked.discard(each)
-        for transition in told:
-            run.add_event(f"{transition.before.value} to {transition.after.value}", {"reason": transition.reason_text})
-            self._announce(transition, run)
         if news:
             self._look_by(next_look)
             self._told()
+        breath = Breath()
+        for transition in told:
+            run.add_event(f"{transition.before.value} to {transition.after.value}", {"reason": transition.reason_text})
+            self._announce(transition, run)
+            await breath.take()
         return True
 
     def _with_mutes(self, steps: Sequence[Step], now: datetime) -> list[Step]:
@@ -239,7 +265,10 @@ class Keeper:
         if taken.transition.event is EventType.FIRING:
             again = told if taken.transition.before is AlertStatus.FIRING else ()
             told = tuple(dict.fromkeys((*again, *self.routing.of(taken.alert, wish).notify)))
-        alert = replace(taken.alert, trace_id=trace_id(run.get_span_context()), told=told)
+        trace = trace_id(run.get_span_context())
+        if told == taken.alert.told and trace == taken.alert.trace_id and taken.transition.alert is taken.alert:
+            return taken
+        alert = replace(taken.alert, trace_id=trace, told=told)
         return replace(taken, alert=alert, transition=replace(taken.transition, alert=alert))
 
     def _follow(self, steps: Sequence[Step]) -> None:

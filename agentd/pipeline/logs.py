@@ -31,11 +31,11 @@ from agentd.memory import templates
 from agentd.memory.database import Database
 from agentd.memory.templates import TemplateRow
 from agentd.pacing import full_jitter
-from agentd.pipeline.keeper import Keeper
+from agentd.pipeline.firing import Firing
+from agentd.pipeline.keeper import Breath, Keeper
 from agentd.pipeline.outcome import steps_of
 from agentd.pipeline.watches import Check, LogWatch
 from agentd.records import (
-    Alert,
     AlertStatus,
     CheckResult,
     Judgement,
@@ -126,7 +126,7 @@ class Following:
         self._positions: dict[str, str | None] = {}
         self._stored_at = self._clock.monotonic()
         self._recorded_at = self._clock.monotonic()
-        self._firing: dict[str, Alert] = {}
+        self._firing = Firing(watch.rules)
         self.taken = 0
 
     async def go(self) -> None:
@@ -166,9 +166,7 @@ class Following:
         ours = [
             each for each in keeper.alerts.values() if each.watch == watch.name and each.instance == keeper.instance
         ]
-        self._firing = {
-            each.fingerprint: each for each in ours if each.rule in watch.rules and each.status is AlertStatus.FIRING
-        }
+        self._firing = Firing(watch.rules, ours)
         gone = [each for each in ours if each.rule not in watch.rules and each.rule not in (None, watch.blind.rule)]
         if gone:
             why = "the rule was removed from the configuration"
@@ -198,7 +196,10 @@ class Following:
         async with keeper.alone(watch.name):
             now = self._clock.now()
             with self._span(taken) as run:
-                steps = [*sight(keeper, watch, judgement, now), *self._steps(taken, run, now)]
+                steps, breath = [*sight(keeper, watch, judgement, now)], Breath()
+                for each in self._steps(taken, run, now):
+                    steps.append(each)
+                    await breath.take()
                 acts = any(taken_step.changed for taken_step in steps) or taken.outcome.windows or taken.names
                 if acts:
 
@@ -212,7 +213,7 @@ class Following:
                     positions = {}
                     self._stored_at = self._clock.monotonic()
                 for each in steps:
-                    self._follow(each.alert)
+                    self._firing.follow(each.alert)
         self._positions = positions
         if not acts and self._clock.monotonic() - self._stored_at >= STORE_POSITIONS_S:
             with contextlib.suppress(StoreError):  # nothing hangs on it yet
@@ -228,17 +229,9 @@ class Following:
             taken.outcome.events,
             taken.until,
             alerts=keeper.alerts,
-            firing=self._firing,
+            firing=self._firing.due(taken.until),
             address=lambda taken: keeper.addressed(taken, watch.wish, run),
         )
-
-    def _follow(self, alert: Alert) -> None:
-        if alert.rule not in self._watch.rules:
-            return
-        if alert.status is AlertStatus.FIRING:
-            self._firing[alert.fingerprint] = alert
-        else:
-            self._firing.pop(alert.fingerprint, None)
 
     @contextlib.contextmanager
     def _span(self, taken: Taken) -> Iterator[Span]:
@@ -263,10 +256,7 @@ class Following:
     def _patience_s(self) -> float:
         """How long nothing need be done if no line comes."""
         now = self._clock.now()
-        due = [
-            (alert.last_at or now) + self._watch.rules[alert.rule or ""].resolve_after
-            for alert in self._firing.values()
-        ]
+        due = [at for at in (self._firing.next_due(),) if at is not None]
         work = self._watch.work
         if work is not None and (change := work.next_change()) is not None:
             due.append(change)
@@ -276,7 +266,7 @@ class Following:
 
     def _show(self, taken: Taken, judgement: Judgement, now: datetime) -> None:
         watch = self._watch
-        worst = next(iter(self._firing.values()), watch.calm)
+        worst = self._firing.any() or watch.calm
         if worst.status is AlertStatus.FIRING and judgement.verdict is Verdict.OK:
             judgement = Judgement(Verdict.FAILING, worst.summary)
         values = watch.work.numbers(taken.batch) if watch.work is not None else {}

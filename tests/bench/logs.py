@@ -2,10 +2,13 @@
 Finding a few lines among many: agentd beside ripgrep, grep and fail2ban-regex, in the same run.
 
 All look for the same patterns in the same syslog, which is in the page cache, each in a process of its own on one
-processor. Printed: MB a second of CPU time, medians of alternating rounds, and the ratio to each peer in its round;
-then what only agentd can be asked: lines that are all hits, conditions without a pattern, memory.
+processor. agentd is there three times: a whole daemon that follows the file, judges by the rules and commits what came
+of it with the place it has read to; the same daemon keeping a table of templates too; and its matcher alone. Printed:
+MB a second of CPU time, medians of alternating rounds, and the ratio to each peer in its round; then what only agentd
+can be asked: a large backlog, many files that grow a little, lines that are all hits, conditions without a pattern,
+memory, and how late the event loop is meanwhile.
 
-    python tests/bench/logs.py [--rounds 3] [--size 200] [--only peers|own]
+    python tests/bench/logs.py [--rounds 3] [--size 200] [--backlog 1000] [--only peers|own|daemon] [--quick]
 """
 
 from __future__ import annotations
@@ -18,47 +21,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from log_daemon import DENSE, append, few_hits, idle, read_file
 from processes import SUBJECT_CPU, median, need
-from syslog_lines import patterns, write
+from syslog_lines import patterns, write, write_days
 
+from agentd.logs.eventtime import EventTime
 from agentd.logs.match import Matcher
+from agentd.logs.multiline import make_joiner
 from agentd.logs.parse import make_parser
 from agentd.logs.port import Block
 from agentd.logs.settings import LogSource, Rule
+from agentd.logs.work import MAX_BATCH_BYTES
 
 RULES = (1, 10, 100)
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = MAX_BATCH_BYTES
 FAIL2BAN_BYTES = 8 << 20
 """fail2ban-regex is given so much of the file: all of it would take it minutes."""
+SIDE_BY_SIDE = ("agentd", "  with templates", "  matching alone", "rg -c", "grep -cE", "fail2ban-regex")
 NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
 
 # --- what is measured of agentd, in a process of its own ---------------------------------------------------------
 
 
-class _Lines:
-    plain = True
-
-    def bounds(self, text: bytes, index: int) -> tuple[int, int]:
-        raise NotImplementedError
-
-    def entries(self, text: bytes) -> Iterator[tuple[int, int]]:
-        raise NotImplementedError
-
-
-class _Now:
-    def of(self, stream: str, said: datetime | None, read_at: datetime) -> datetime:
-        return read_at
-
-
 def match_file(path: Path, rules: Sequence[Rule]) -> int:
     """Read and match a file by blocks; how many lines were hit."""
-    matcher = Matcher(rules, _Lines(), make_parser(LogSource(files=(str(path),), format="syslog")))
-    hits, last, offset, times = 0, None, 0, _Now()
+    matcher = Matcher(rules, make_joiner(None), make_parser(LogSource(files=(str(path),), format="syslog")))
+    hits, last, offset, times = 0, None, 0, EventTime(lambda: NOW)
     with path.open("rb", buffering=0) as file:
         while read := os.pread(file.fileno(), BLOCK_BYTES, offset):
             text = read[: read.rfind(b"\n") + 1]
@@ -101,7 +94,7 @@ SUBJECTS: dict[str, Callable[[Path], int]] = {
     "when, literal": lambda path: match_file(path, [conditional('message.contains("Killed process")')]),
     "when, every line": lambda path: match_file(path, [conditional('level == "error"')]),
 }
-"""The matcher alone. The whole path (follow, match, windows, checkpoint) takes its place beside it here."""
+"""The matcher alone; of the whole path, see `log_daemon`."""
 
 
 def measure_here(subject: str, path: Path) -> None:
@@ -140,17 +133,19 @@ def compare(path: Path, folder: Path, rounds: int) -> None:
     part = folder / "part.log"
     with path.open("rb") as file:
         part.write_bytes(file.read(FAIL2BAN_BYTES).rpartition(b"\n")[0] + b"\n")
-    print(f"\n{path.stat().st_size / 1e6:.0f} MB of syslog, MB per CPU second (ratio: agentd's in the same round)")
+    print(f"\n{path.stat().st_size / 1e6:.0f} MB of syslog, MB per CPU second (ratio: of agentd in the same round)")
     for count in RULES:
         wanted = folder / f"wanted-{count}"
         wanted.write_text("\n".join(patterns(count, "extended")) + "\n")
         jail = folder / f"jail-{count}.conf"
         jail.write_text("[Definition]\nfailregex = " + "\n            ".join(patterns(count, "fail2ban")) + "\n")
-        found: dict[str, list[float]] = {name: [] for name in ("agentd", "rg -c", "grep -cE", "fail2ban-regex")}
+        found: dict[str, list[float]] = {name: [] for name in SIDE_BY_SIDE}
         counted: set[int] = set()
         for _ in range(rounds):
+            found["agentd"].append(read_file(path, few_hits(count), templates=False)["mb_per_s"])
+            found["  with templates"].append(read_file(path, few_hits(count), templates=True)["mb_per_s"])
             speed, hits, _ = agentd(str(count), path)
-            found["agentd"].append(speed)
+            found["  matching alone"].append(speed)
             counted.add(hits)
             speed, said = peer(["rg", "-c", "-f", wanted, path], path)
             found["rg -c"].append(speed)
@@ -161,40 +156,78 @@ def compare(path: Path, folder: Path, rounds: int) -> None:
             speed, said = peer(["fail2ban-regex", "--print-no-missed", part, jail], part)
             assert "Lines:" in said, said[-2000:]
             found["fail2ban-regex"].append(speed)
-        print(f"  {count} rules, {'/'.join(map(str, sorted(counted)))} lines hit")
+        print(f"  {count} rules, {'/'.join(map(str, sorted(counted)))} lines hit", flush=True)
         for name, speeds in found.items():
             ratio = median([a / b for a, b in zip(found["agentd"], speeds, strict=True)])
-            print(f"    {name:<18} {median(speeds):9.1f} MB/s   ratio {ratio:8.2f}")
+            print(f"    {name:<18} {median(speeds):9.1f} MB/s   ratio {ratio:8.2f}", flush=True)
 
 
 def report_own(path: Path, rounds: int) -> None:
-    print("\nagentd alone                     MB per CPU second    lines hit    memory grown by")
+    print("\nagentd's matcher alone           MB per CPU second    lines hit    memory grown by")
     for subject in SUBJECTS:
         measured = [agentd(subject, path) for _ in range(rounds)]
         speed, hits, grown = (median([each[n] for each in measured]) for n in range(3))
-        print(f"  {subject:<32} {speed:9.1f} {hits:14.0f} {grown:10.1f} MiB")
+        print(f"  {subject:<32} {speed:9.1f} {hits:14.0f} {grown:10.1f} MiB", flush=True)
+
+
+def report_daemon(backlog: Path, smaller: Path, seconds: float) -> None:
+    """What a whole daemon does; lateness is of its event loop."""
+    print("\nagentd's daemon                       MB per CPU s  lines per CPU s  late p99   most   memory grown by")
+    subjects = [
+        (f"{backlog.stat().st_size / 1e6:.0f} MB, 10 rules", backlog, few_hits(10), False),
+        ("  with templates", backlog, few_hits(10), True),
+        *((name, smaller, [rule], False) for name, rule in DENSE.items()),
+    ]
+    for name, path, rules, templates in subjects:
+        said = read_file(path, rules, templates=templates, watched=True)
+        print(
+            f"  {name:<36} {said['mb_per_s']:9.1f} {said['lines'] / said['cpu_s']:16.0f} {said['late_p99_ms']:7.1f} "
+            f"{said['late_most_ms']:6.1f} ms {said['grown_mib']:10.1f} MiB",
+            flush=True,
+        )
+    print("\n2,000 lines/s appended to 100 files    CPU of a core   seen within   RSS")
+    for name, rules, templates in (
+        ("10 rules", few_hits(10), False),
+        ("  with templates", few_hits(10), True),
+        ("frequency by ip, with templates", [DENSE["frequency by ip, 10,000 keys"]], True),
+    ):
+        found = append(rules, templates=templates, files=100, rate=2000, seconds=seconds)
+        print(
+            f"  {name:<36} {found['cpu_percent']:9.2f} %  {found['seen_s']:9.2f} s {found['rss_mib']:8.1f} MiB",
+            flush=True,
+        )
+    without, watching = idle(None), idle(few_hits(1))
+    print(f"\nidle RSS without a log watch {without:.1f} MiB, with one {watching:.1f} MiB")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=200, help="MB of the syslog")
-    parser.add_argument("--only", choices=["peers", "own"], help="leave the other half out")
+    parser.add_argument("--backlog", type=int, default=1000, help="MB of the large one")
+    parser.add_argument("--seconds", type=float, default=20, help="for which lines are appended")
+    parser.add_argument("--only", choices=["peers", "own", "daemon"], help="leave the rest out")
+    parser.add_argument("--quick", action="store_true", help="one round, a tenth of the size: to see that it runs")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         measure_here(options.measure[0], Path(options.measure[1]))
         return
     need("rg", "grep", "fail2ban-regex", "taskset")
+    if options.quick:
+        options.rounds, options.size, options.backlog, options.seconds = 1, 20, 100, 5
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        path, smaller = folder / "syslog", folder / "smaller"
+        path, smaller, backlog = folder / "syslog", folder / "smaller", folder / "backlog"
         write(path, options.size * 1_000_000)
-        if options.only != "own":
+        write(smaller, min(options.size, 20) * 1_000_000)
+        if options.only in (None, "peers"):
             compare(path, folder, options.rounds)
-        if options.only != "peers":
-            write(smaller, min(options.size, 20) * 1_000_000)
+        if options.only in (None, "own"):
             report_own(smaller, options.rounds)
+        if options.only in (None, "daemon"):
+            write_days(backlog, path, options.backlog * 1_000_000)
+            report_daemon(backlog, smaller, options.seconds)
 
 
 if __name__ == "__main__":

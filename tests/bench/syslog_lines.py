@@ -75,7 +75,7 @@ def write(path: Path, size: int) -> int:
     hits = 0
     with path.open("wb", buffering=1 << 20) as file:
         written = 0
-        for number, line in enumerate(_lines()):
+        for number, line in enumerate(lines()):
             if number % HITS_EACH == HITS_EACH // 2:
                 hits += 1
             file.write(line)
@@ -85,7 +85,16 @@ def write(path: Path, size: int) -> int:
     raise AssertionError("lines never end")
 
 
-def _lines() -> Iterator[bytes]:
+def write_days(path: Path, day: Path, size: int) -> None:
+    """Write about `size` bytes: the file `day`, that `write` made, day after day."""
+    text = day.read_bytes()
+    with path.open("wb") as file:
+        for number in range(max(1, round(size / len(text)))):
+            file.write((b"\n" + text).replace(b"\nJan  5 ", f"\nJan {5 + number:2d} ".encode())[1:])
+
+
+def lines() -> Iterator[bytes]:
+    """All the lines, without end."""
     chance = random.Random(SEED)
     words = ["".join(chance.choices("abcdefghijklmnoprstuvw", k=chance.randint(3, 9))) for _ in range(3000)]
     number = 0

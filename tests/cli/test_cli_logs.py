@@ -182,3 +182,18 @@ def test_templates_are_shown_without_a_daemon_too(agentd: Try, tmp_path: Path) -
         ["Accepted publickey for eve"],
     )
     assert "Accepted publickey for <*>" in agentd("logs", "templates", "ssh").stdout
+
+
+def test_the_kinds_of_lines_in_any_file_are_shown(agentd: Try, tmp_path: Path) -> None:
+    """What is in this file? is the first question, long before there is a watch for it."""
+    log = tmp_path / "auth.log"
+    log.write_text("".join([failed(n) for n in range(6)] + [fine(n) for n in range(7, 61)] + ["\n"]))
+
+    said = json.loads(agentd("logs", "templates", "--log", log, "--output", "json").stdout)
+    ids = agentd("logs", "templates", "--log", log, "--each").stdout.split()
+
+    assert [row["count"] for row in said["templates"]] == [54, 6]
+    assert said["lines"] == len(ids) == 61
+    rare, frequent = ids[0], ids[6]
+    assert ids == [rare] * 6 + [frequent] * 54 + ["-"]
+    assert agentd("logs", "templates").exit_code == 2

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import BEAT, HOUR, House, Shop, Tell, http, told, told_of
+from house import BEAT, HOUR, House, Shop, Tell, http, tell, told, told_of
 from loopback import serving
 from receiver import Answer, Receiver
 
@@ -30,6 +30,8 @@ from agentd.memory.recorder import Recorder
 from agentd.memory.store import Store
 from agentd.records import AlertStatus
 from agentd.watch.heartbeat import HeartbeatProbe
+
+__all__ = ["tell"]  # the fixture, by its name
 
 
 def test_an_afternoon(tell: Tell) -> None:

@@ -16,7 +16,7 @@ import apsw
 import httpx
 import pytest
 import yaml
-from house import House, Shop, Tell, http
+from house import House, Shop, Tell, http, tell
 from loopback import free_port, serving
 from standardwebhooks import Webhook
 
@@ -26,6 +26,8 @@ from agentd.daemon.app import Daemon
 from agentd.memory import spans
 from agentd.schedule.bus import Event
 from agentd.schedule.units import Units
+
+__all__ = ["tell"]  # the fixture, by its name
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 HOOK = {"deploy": {"secret": SECRET}}

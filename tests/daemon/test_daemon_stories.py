@@ -11,12 +11,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from house import HOUR, House, Shop, Tell, http, told
+from house import HOUR, House, Shop, Tell, http, tell, told
 from loopback import serving
 from receiver import Receiver, Request
 
 from agentd.api.silence import SilenceAsked
 from agentd.testing import FakeClock
+
+__all__ = ["tell"]  # the fixture, by its name
 
 MINUTE = 60.0
 

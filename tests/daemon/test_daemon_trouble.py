@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from house import BEAT, HOUR, House, Shop, Tell, http, told
+from house import BEAT, HOUR, House, Shop, Tell, http, tell, told
 from loopback import serving
 from receiver import Receiver
 
 from agentd.api.service import NotFound
 from agentd.memory import audit, meta
 from agentd.memory.store import Store
+
+__all__ = ["tell"]  # the fixture, by its name
 
 
 def hooks(**receivers: Receiver) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from house import BEAT, HOUR, House, Shop, Tell, http
+from house import BEAT, HOUR, House, Shop, Tell, http, tell
 from loopback import serving
 
 from agentd.memory import audit
+
+__all__ = ["tell"]  # the fixture, by its name
 
 
 def test_a_watch_is_as_bad_as_the_worse_of_its_alerts(tell: Tell) -> None:

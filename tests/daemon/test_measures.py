@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import BEAT, HOUR, House, Shop, Tell, http, told
+from house import BEAT, HOUR, House, Shop, Tell, http, tell, told
 from loopback import serving
 from opentelemetry.trace import NoOpTracer
 from receiver import Receiver
@@ -29,6 +29,8 @@ from agentd.records import AlertStatus, Delivery, EventType, Severity
 from agentd.schedule.scheduler import Due, Scheduler
 from agentd.schedule.triggers import Every
 from agentd.testing import FakeClock
+
+__all__ = ["tell"]  # the fixture, by its name
 
 
 @dataclass

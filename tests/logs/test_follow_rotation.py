@@ -426,3 +426,61 @@ def test_other_workers_file_is_no_rotated_sibling(tmp_path: Path) -> None:
 
     assert follower.read() == ["two"]
     follower.close()
+
+
+def test_other_live_file_under_such_a_name_is_read_once(tmp_path: Path) -> None:
+    """What a stream of its own follows is nobody's rotated sibling."""
+    log, foreign = tmp_path / "worker.log", tmp_path / "worker.1.log"
+    write(log, "one")
+    write(foreign, "foreign")
+    follower = Follower(tmp_path / "*.log")
+    follower.read()
+    log.rename(tmp_path / "worker.2.log")
+    write(log, "two")
+    follower.read()
+
+    assert sorted(follower.lines) == ["foreign", "one", "two"]
+    follower.close()
+
+
+def test_file_that_is_just_being_packed_is_read_once(follower: Follower, log: Path) -> None:
+    """While gzip works, both stand there, and the packed one is not whole."""
+    write(log, "one")
+    follower.read()
+    log.rename(log.with_name("app.log.2"))
+    write(log, *numbered(1, 5000))
+    log.rename(log.with_name("app.log.1"))
+    packed = gzip.compress(log.with_name("app.log.1").read_bytes())
+    log.with_name("app.log.1.gz").write_bytes(packed[: len(packed) // 2])
+    write(log, "three")
+
+    assert follower.read() == [*numbered(1, 5000), "three"]
+
+
+def test_cut_file_that_begins_as_before_is_noticed_by_its_size(follower: Follower, log: Path) -> None:
+    """Programs write the same first line each time, and the bytes before our place may be just that."""
+    log.write_text("# begin\nunfinished and rather lo")
+    follower.read()
+    with log.open("a") as file:
+        file.write("ng\nmore\n")
+    cut_back(log, log.with_name("app.log.1"))
+    write(log, "# begin", "new")
+
+    assert follower.read() == ["unfinished and rather long", "more", "# begin", "new"]
+
+
+def test_file_cut_while_its_first_entry_was_kept_back(log: Path) -> None:
+    """Nothing was consumed, so there is no place whose bytes would tell: the head does."""
+    follower = Follower(log, complete=lambda text: 0)
+    write(log, "one")
+    follower.read()
+    cut_back(log, log.with_name("app.log.1"))
+    write(log, "two", "three", "four")
+    follower.tick(-0.5)
+    for _ in range(4):
+        follower.read()
+        follower.tick(2)
+
+    assert follower.lines == ["one", "two", "three", "four"]
+    assert follower.counters.cut_back == 1
+    follower.close()

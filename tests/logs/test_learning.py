@@ -52,3 +52,19 @@ def test_far_behind_a_part_of_a_block_must_do(multiline: str | None) -> None:
 def test_a_rule_that_waits_for_new_templates_is_told_of_every_line() -> None:
     """What it was made for may stand in any of them."""
     assert learned(behind_bytes=FAR_BEHIND_BYTES + 1, novel=True) == (LINES, 0)
+
+
+def test_a_few_lines_of_each_of_many_files_are_learned_when_they_are_committed() -> None:
+    """They are put together, which costs a fifth; none may be forgotten, or counted twice."""
+    joiner = make_joiner(None)
+    matcher = Matcher([], joiner, make_parser(LogSource(files=("/x",))))
+    learning = Learning("w", LogMemory(), matcher, joiner, (), monotonic=iter(range(0, 1000, 60)).__next__)
+
+    counts = []
+    for _ in range(2):
+        for file in range(100):
+            block = Block(f"s{file}", "s", b"Mar  1 12:00:00 web-1 cron[7]: ran\n" * 4, 0, NOON)
+            list(learning.add(block, 0, NOON, EventTime(lambda: NOON)))
+        counts.append(sum(row.count for row in learning.changes()[2]))
+
+    assert counts == [400, 800]

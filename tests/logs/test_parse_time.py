@@ -175,6 +175,16 @@ def test_a_year_that_is_not_written_is_the_latest_that_can_be(text: str, written
     assert one.time(text, None, written) == datetime.fromisoformat(expected + "Z")
 
 
+def test_a_year_that_was_found_is_not_kept_for_ever() -> None:
+    """A daemon that runs over New Year reads the same dates a year later."""
+    one = parser()
+
+    for year in (2026, 2027, 2031, 2026):
+        for clock in ("09:00:00", "09:00:01"):
+            expected = datetime.fromisoformat(f"{year}-11-20T{clock}Z")
+            assert one.time(f"Nov 20 {clock} h x", None, expected + MS) == expected
+
+
 def test_the_source_may_know_the_time() -> None:
     """The journal's own, or what `fields` gave."""
     one = parser()

@@ -14,7 +14,7 @@ from agentd.logs.templates import Miner
 LINES = 2000
 # What each style must reach without and with its header. These have what no grouping by token places can tell: names
 # of several words (systemd), or a header of varying length (proxifier).
-HARD = {"systemd": (0.85, 0.85), "proxifier": (0.95, 0.0)}
+HARD = {"systemd": (0.85, 0.85), "proxifier": (0.95, 0.95)}
 FLOOR = (0.97, 0.97)
 
 

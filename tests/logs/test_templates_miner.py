@@ -5,6 +5,7 @@ The miner: what a template is, who it stays, and what it costs, whatever lines c
 from __future__ import annotations
 
 import random
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -147,6 +148,38 @@ def test_a_flood_of_junk_pushes_out_no_established_template() -> None:
     assert [miner.match(line) for line in known] == ids
     assert len(miner) <= 50
     assert miner.evicted > 1000
+
+
+def test_junk_without_end_takes_no_memory() -> None:
+    """The miner sees whatever anybody can make a program log."""
+    dice = random.Random(3)
+
+    def junk() -> bytes:
+        return block(*(" ".join("".join(dice.choices("qwertzuiopas", k=12)) for _ in range(8)) for _ in range(500)))
+
+    tracemalloc.start()
+    try:
+        miner = Miner(max_templates=100)
+        for _ in range(20):
+            miner.add(junk(), NOON, LATER)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+    assert len(miner) == 100
+    assert held < 12 * 2**20
+
+
+def test_samples_go_on_after_a_clock_that_was_ahead() -> None:
+    """A machine that boots in the year 2099 must not keep the samples of that minute for good."""
+    miner = Miner()
+    ahead = NOON + timedelta(days=9000)
+    for minute in range(9):
+        miner.add(block(f"job {minute} done"), ahead, ahead + timedelta(minutes=minute))
+
+    miner.add(block("job 17 done"), LATER, LATER)
+
+    assert "job 17 done" in miner.rows()[0].samples
 
 
 def test_what_was_pushed_out_is_told_to_the_store_only_if_it_was_there() -> None:

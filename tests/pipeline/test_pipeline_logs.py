@@ -26,6 +26,7 @@ from agentd.memory import outbox
 from agentd.memory.logs import LogMemory, TemplateName
 from agentd.memory.store import Store
 from agentd.pipeline import Pipeline
+from agentd.pipeline.keeper import BREATH
 from agentd.pipeline.logs import LogPath
 from agentd.pipeline.watches import LogRule, LogWatch, calm_alert
 from agentd.records import Alert, AlertStatus, CheckResult, Ended, Evidence, Occurrence, Place, Reason, Verdict
@@ -422,5 +423,34 @@ def test_one_result_a_minute_is_recorded(tell: Tell) -> None:
         await b.clock.advance(60)
 
         assert [result.verdict for result in b.results] == [Verdict.OK, Verdict.OK, Verdict.FAILING]
+
+    tell(story)
+
+
+def test_a_flood_of_alerts_leaves_the_loop_its_turns(tell: Tell) -> None:
+    """Checks and their timeouts run on it: whoever floods a log must not make everything else look slow."""
+
+    async def story(b: Bench) -> None:
+        in_one_turn: list[int] = [0]
+        links = b.pipeline._links
+
+        def count(fingerprint: str) -> Any:
+            in_one_turn[-1] += 1
+            return links(fingerprint)
+
+        async def take_turns() -> None:
+            while True:
+                in_one_turn.append(0)
+                await asyncio.sleep(0)
+
+        b.pipeline._links = count
+        turns = asyncio.create_task(take_turns())
+        b.script.gives(*(b.seen(f"192.0.2.{n}") for n in range(1000)), positions={"auth": "p1"})
+        while (await b.memory()).positions != {"auth": "p1"}:
+            await asyncio.sleep(0)
+        turns.cancel()
+
+        assert sum(in_one_turn) == 1000
+        assert max(in_one_turn) <= BREATH
 
     tell(story)

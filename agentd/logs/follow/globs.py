@@ -12,11 +12,13 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _MAGIC = re.compile(r"[*?\[]")
 _DEEPEST = 32
+_SETTLED_NS = 50_000_000
 
 
 @dataclass(slots=True)
@@ -25,7 +27,7 @@ class Found:
     What one look gave.
 
     paths: absolute, in the order of the patterns, each once; not looked at whether they are files.
-    folders: each folder that was listed, or that holds a named file, and its mtime (ns) before that.
+    folders: each folder that was listed, or that holds a named file, and its mtime (ns) before that; -1: look again.
     waiting: the deepest existing folders above folders that are not there yet, and their mtime (ns).
     trouble: `path: reason` for every folder that could not be looked at.
     """
@@ -125,19 +127,29 @@ def _walk(folder: str, steps: list[_Step], i: int, found: Found, depth: int) -> 
 def _look(folder: str, found: Found) -> int | None:
     """The folder's mtime; when it is not there, the one above that is gets noted."""
     try:
-        return os.stat(folder).st_mtime_ns
+        return settled_mtime_ns(folder)
     except (FileNotFoundError, NotADirectoryError):
         above = folder
         while above != "/":
             above = os.path.dirname(above)
             try:
-                found.waiting.setdefault(above, os.stat(above).st_mtime_ns)
+                found.waiting.setdefault(above, settled_mtime_ns(above))
             except OSError:
                 continue
             break
     except OSError as error:
         found.trouble.append(f"{folder}: {error.strerror}")
     return None
+
+
+def settled_mtime_ns(folder: str) -> int:
+    """
+    The folder's mtime; -1 when it is so recent that a further change may leave it as it is. Raises OSError.
+
+    The kernel stamps with its last tick, up to 10 ms ago.
+    """
+    mtime_ns = os.stat(folder).st_mtime_ns
+    return mtime_ns if abs(time.time_ns() - mtime_ns) > _SETTLED_NS else -1
 
 
 def _entries(folder: str, found: Found) -> Iterator[tuple[str, bool, bool]]:

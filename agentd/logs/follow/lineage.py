@@ -13,11 +13,12 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from agentd.logs.follow.content import Damaged, open_content
-from agentd.logs.follow.part import HEAD, Means, Moved, Part, checksum, shown
+from agentd.logs.follow.content import Damaged
+from agentd.logs.follow.kin import MOST_PAST, TRIES, Claimed, Kin
+from agentd.logs.follow.part import Means, Moved, Part, shown
 from agentd.logs.follow.siblings import Folders, Sibling
 from agentd.logs.port import Block
 
@@ -29,10 +30,6 @@ HOLD_S = 1.0
 FORGET_S = 86_400.0
 _GONE = "the file that was read before is gone; what was added to it last may be missed"
 _MOST_OLD = 8
-_MOST_PAST = 12
-_TRIES = 20
-
-Claimed = Callable[[tuple[int, int], str], bool]
 
 
 class Lineage:
@@ -48,17 +45,14 @@ class Lineage:
         self.path = path
         self.id = shown(path)
         self.current: Part | None = None
-        self.old: list[Part] = []
-        self.past: list[tuple[int, int, str]] = []
+        self.kin = Kin(path, means, folders, claimed)
         self.blind: str | None = None
         self.gone_at: float | None = None
         self.stored: str | None = None
         self._means = means
-        self._folders = folders
         self._claimed = claimed
         self._mono = mono
-        self._searched = 0
-        self._rejected: set[tuple[int, int]] = set()
+        self._tries = 0
         self._next_search = 0.0
         self.touched = True
 
@@ -67,10 +61,10 @@ class Lineage:
     def position(self) -> str:
         position: dict[str, Any] = {"v": 1, "current": None if self.current is None else self.current.mark()}
         # Of one that was empty we know the inode alone, which may be another's by the next start.
-        if old := [part.mark() for part in self.old if part.head_bytes]:
+        if old := [part.mark() for part in self.kin.old if part.head_bytes]:
             position["old"] = old
-        if self.past:
-            position["past"] = self.past
+        if self.kin.past:
+            position["past"] = self.kin.past
         if self.gone_at is not None:
             position["gone_at"] = round(self.gone_at)
         if self.id != self.path:
@@ -81,8 +75,8 @@ class Lineage:
         """Raises KeyError, TypeError or ValueError for what `position` never gave."""
         if position["current"] is not None:
             self.current = Part.restored(self.path, position["current"])
-        self.old = [Part.restored(self.path, mark) for mark in position.get("old", ())]
-        self.past = [(int(ino), int(size), str(head)) for ino, size, head in position.get("past", ())]
+        self.kin.old = [Part.restored(self.path, mark) for mark in position.get("old", ())]
+        self.kin.past = [(int(ino), int(size), str(head)) for ino, size, head in position.get("past", ())]
         gone_at = position.get("gone_at")
         self.gone_at = None if gone_at is None else float(gone_at)
 
@@ -90,7 +84,7 @@ class Lineage:
 
     @property
     def parts(self) -> list[Part]:
-        return self.old if self.current is None else [*self.old, self.current]
+        return self.kin.old if self.current is None else [*self.kin.old, self.current]
 
     @property
     def ready(self) -> bool:
@@ -119,8 +113,8 @@ class Lineage:
             except (OSError, Moved, Damaged):
                 # It may be readable one day; what was written since this look is read then.
                 part.offset, part.marker = seen.st_size, None
-            for sibling in self._siblings()[0][:_MOST_PAST]:
-                self._remember_sibling(sibling)
+            for sibling in self.kin.siblings(part)[0][:MOST_PAST]:
+                self.kin.remember_sibling(sibling)
 
     def begin_new(self, seen: os.stat_result, since_ns: int | None, *, own: Callable[[str], bool]) -> None:
         """
@@ -130,10 +124,11 @@ class Lineage:
         own: whether a sibling's path is one that the patterns name; with since_ns 0 only those count.
         """
         oldest = None
+        part = Part(self.path, seen.st_dev, seen.st_ino)
         if since_ns is not None:
             candidates = [
                 sibling
-                for sibling in self._siblings()[0]
+                for sibling in self.kin.siblings(part)[0]
                 if sibling.style in ("number", "stamp")
                 and sibling.stat.st_mtime_ns > since_ns
                 and (since_ns or own(sibling.path))
@@ -162,8 +157,8 @@ class Lineage:
             (other.current for other in others if other.current is not None), key=lambda part: part.mtime_ns
         )
         self.current.live = False
-        self.old = [part for part in parts if part is not self.current]
-        self.past = [entry for other in others for entry in other.past][:_MOST_PAST]
+        self.kin.old = [part for part in parts if part is not self.current]
+        self.kin.past = [entry for other in others for entry in other.kin.past][:MOST_PAST]
 
     def let_go(self, part: Part) -> None:
         """Another stream reads on in this part."""
@@ -171,7 +166,7 @@ class Lineage:
         if part is self.current:
             self.current = None
         else:
-            self.old.remove(part)
+            self.kin.old.remove(part)
         # Not remembered as ours: its new name is what keeps it from being read again.
 
     def _begin_live(self, seen: os.stat_result) -> None:
@@ -187,8 +182,8 @@ class Lineage:
 
     # -- a look at the disk
 
-    def poll(self, mono: float, wall: float) -> None:
-        """See what has changed. Never raises for what a disk can do; `blind` says so."""
+    def poll(self, mono: float, wall: float) -> bool:
+        """See what has changed; whether there is something to read. Never raises for what a disk can do."""
         self._mono = mono
         self.blind = None
         try:
@@ -199,13 +194,13 @@ class Lineage:
             seen = None
         except OSError as error:
             self.blind = f"{self.id}: {error.strerror}"
-            return
+            return False
         current = self.current
         if (
             seen is not None
             and current is not None
             and current.settled
-            and not self.old
+            and not self.kin.old
             and not current.held
             and current.live
             and seen.st_size == current.size
@@ -213,15 +208,16 @@ class Lineage:
             and seen.st_ino == current.ino
             and seen.st_dev == current.dev
         ):
-            return
+            return current.dirty
         try:
             self._look(seen, wall)
         except (OSError, Damaged) as error:
             self._fail(error)
+        return self.ready
 
     def _look(self, seen: os.stat_result | None, wall: float) -> None:
         self.touched = True
-        for part in list(self.old):
+        for part in list(self.kin.old):
             self._look_at_old(part)
         current = self.current
         if seen is not None:
@@ -309,51 +305,8 @@ class Lineage:
 
     # -- finding our place again
 
-    def _siblings(self) -> tuple[list[Sibling], bool]:
-        """Those of the name, and of the file that a link of this name points to or pointed to."""
-        found: list[Sibling] = []
-        still = True
-        for path in dict.fromkeys((self.path, (self.current and self.current.real) or self.path)):
-            try:
-                beside, stood = self._folders.siblings(path)
-            except OSError:
-                continue
-            found += [sibling for sibling in beside if sibling.identity not in self._rejected]
-            still = still and stood
-        return found, still
-
-    def _find_again(self, part: Part) -> bool:
-        """A part whose descriptor was let go of: under the name where it was, or among the siblings."""
-        for path, identity in self._places(part):
-            if identity != part.identity:
-                continue
-            before, part.path = part.path, path
-            try:
-                if part.holds(part.open(self._means)):
-                    return True
-            except (FileNotFoundError, Moved, Damaged):
-                pass
-            part.close(self._means)
-            part.path = before
-        return False
-
-    def _places(self, part: Part) -> Iterable[tuple[str, tuple[int, int]]]:
-        named = (part.path, self.path, part.real) if part is self.current else (part.path, part.real)
-        for path in dict.fromkeys(name for name in named if name is not None):
-            if path == self.path and part is not self.current:
-                continue
-            try:
-                seen = os.stat(path)
-            except OSError:
-                continue
-            yield path, (seen.st_dev, seen.st_ino)
-        for sibling in self._siblings()[0]:
-            # Of a file that was empty we know the inode alone, and that may have become another's.
-            if part.head_bytes or not (sibling.identity == part.identity and self._is_known(sibling, part)):
-                yield sibling.path, sibling.identity
-
     def _settle_old(self, part: Part) -> None:
-        found = self._find_again(part) or self._find_copy(part)
+        found = self.kin.find_again(part) or self.kin.find_copy(part)
         if not found:
             self._retire(part)
             return
@@ -374,7 +327,7 @@ class Lineage:
             current.dev = identity[0]
         if not current.offset and not current.head_bytes and self._begin_at_unknown(current):
             return
-        if self._find_again(current) or (not current.done and self._find_copy(current)):
+        if self.kin.find_again(current) or (not current.done and self.kin.find_copy(current)):
             current.settled = True
             current.live = current.identity == identity
             current.dirty = not (current.done and current.packed)
@@ -388,7 +341,7 @@ class Lineage:
                     current.size, current.mtime_ns = left.st_size, left.st_mtime_ns
             return
         if seen is None:
-            candidate = self._newer_than(current, known=False)
+            candidate = self._successor(current, known=False)
             if candidate is None:
                 return  # it may come back
             self._lose(f"{self.id}: {_GONE}")
@@ -396,10 +349,10 @@ class Lineage:
             current.dirty = False
             self.current = candidate
             return
-        self._searched += 1
-        if not self._siblings()[1] and self._searched < _TRIES:
+        self._tries += 1
+        if not self.kin.siblings(current)[1] and self._tries < TRIES:
             return
-        self._searched = 0
+        self._tries = 0
         current.settled = True
         current.live = False
         if current.identity == identity and not current.done:
@@ -428,48 +381,7 @@ class Lineage:
 
         When it was rotated away itself since, only what comes before it counts.
         """
-        return self._newer_than(part, known=False, before=self._among(self._siblings()[0], part))
-
-    def _find_copy(self, part: Part) -> bool:
-        """Our place in a file of another inode: a copy, the packed form, or what was put back from one."""
-        if not part.head_bytes:
-            return False
-        places = [(sibling.path, sibling.identity) for sibling in self._siblings()[0]]
-        try:
-            live = os.stat(self.path)
-            places.append((self.path, (live.st_dev, live.st_ino)))
-        except OSError:
-            pass
-        for path, identity in places:
-            if identity == part.identity or self._claimed(identity, path):
-                continue
-            try:
-                content = open_content(path)
-            except OSError:
-                continue
-            try:
-                size = content.stat().st_size
-                short = not content.packed and part.head_bytes <= size < part.offset and path != self.path
-                if short:
-                    found = checksum(content.pread(part.head_bytes, 0) or b"") == part.head
-                else:
-                    found = part.holds(content)
-                packed = content.packed
-            except (OSError, Damaged):
-                continue
-            finally:
-                content.close()
-            if not found:
-                continue
-            part.close(self._means)
-            part.path = path
-            part.dev, part.ino = identity
-            part.final = path != self.path and not packed
-            part.size = size
-            if short:
-                part.offset, part.marker, part.skipping = size, None, False
-            return True
-        return False
+        return self._successor(part, known=False, before=self.kin.among(self.kin.siblings(part)[0], part))
 
     # -- cut, lost, over
 
@@ -490,7 +402,7 @@ class Lineage:
         before.grown_at = self._mono
         part.close(self._means)
         self._means.counters.cut_back += 1
-        if self._find_copy(before):
+        if self.kin.find_copy(before):
             before.final = True
             before.dirty = True
             self.current = before
@@ -500,8 +412,8 @@ class Lineage:
             )
             return
         self._lose(f"{self.id}: cut back or written anew; what was written to it last before that may be missed")
-        self._remember(before)
-        candidate = self._newer_than(before, known=False)
+        self.kin.remember(before)
+        candidate = self._successor(before, known=False)
         if candidate is not None:
             self.current = candidate
         else:
@@ -518,6 +430,12 @@ class Lineage:
         before.done, before.dirty = True, False
         self.current = before
         self._go_on()
+
+    def _successor(self, part: Part, *, known: bool, before: Sibling | None = None) -> Part | None:
+        successor = self.kin.newer_than(part, known=known, before=before)
+        if successor is not None:
+            successor.grown_at = self._mono
+        return successor
 
     def _lose(self, note: str) -> None:
         self._means.counters.lost += 1
@@ -536,7 +454,7 @@ class Lineage:
         """Leave the current part, read to its end, for the one that was written after it. Raises OSError."""
         current = self.current
         assert current is not None
-        successor = self._newer_than(current, known=True)
+        successor = self._successor(current, known=True)
         if successor is None:
             return False
         self._means.counters.rotated += 1
@@ -546,112 +464,16 @@ class Lineage:
         else:
             current.live = False
             current.grown_at = self._mono
-            self.old.append(current)
-            while len(self.old) > _MOST_OLD:
-                self._retire(self.old[0])
+            self.kin.old.append(current)
+            while len(self.kin.old) > _MOST_OLD:
+                self._retire(self.kin.old[0])
         return True
-
-    def _newer_than(self, part: Part, *, known: bool, before: Sibling | None = None) -> Part | None:
-        """
-        What was written next after `part`, from its beginning; the named file at last. None: nothing, or not clear yet.
-
-        known: `part` itself may be among the siblings, and tells how they are named; else only times tell, and None
-        is given when only the named file is left. before: and what is newer than this does not count.
-        """
-        siblings, still = self._siblings()
-        here = self._among(siblings, part) if known else None
-        if here is not None:
-            if part.path != here.path and part.identity == here.identity:
-                part.path = here.path
-            newer = [sibling for sibling in siblings if sibling.style == here.style and sibling.age < here.age]
-        else:
-            newer = [
-                sibling
-                for sibling in siblings
-                if sibling.style in ("number", "stamp", "old")
-                and sibling.stat.st_mtime_ns >= part.mtime_ns
-                and (before is None or (sibling.style == before.style and sibling.age > before.age))
-            ]
-            if known and not still and self._searched < _TRIES:
-                self._searched += 1
-                return None
-        self._searched = 0
-        newer.sort(key=lambda sibling: (sibling.style, sibling.age), reverse=True)
-        if here is None and len({sibling.style for sibling in newer}) > 1:
-            newer.sort(key=lambda sibling: sibling.stat.st_mtime_ns)
-        for sibling in newer:
-            if (part.is_open and sibling.identity == part.identity) or self._is_known(sibling, part):
-                continue
-            successor = Part(sibling.path, *sibling.identity)
-            self._note_seen(successor, sibling.stat)
-            try:
-                successor.open(self._means)  # held, so that it may be moved or deleted from now on
-            except (FileNotFoundError, Moved):
-                return None
-            return successor
-        if not known:
-            return None
-        try:
-            live = os.stat(self.path)
-        except FileNotFoundError:
-            return None
-        if not stat.S_ISREG(live.st_mode) or ((live.st_dev, live.st_ino) == part.identity and not part.final):
-            return None
-        successor = Part(self.path, live.st_dev, live.st_ino)
-        successor.live = True
-        self._note_seen(successor, live)
-        return successor
-
-    def _is_known(self, sibling: Sibling, part: Part) -> bool:
-        if self._claimed(sibling.identity, sibling.path):
-            return True
-        if any(sibling.identity == other.identity for other in self.old if other.settled):
-            return True
-        beginning = _beginning(sibling.path)
-        if beginning is None:
-            return True
-        for ino, size, head in self.past:
-            whole = size == HEAD or size == len(beginning)
-            if size <= len(beginning) and (whole or ino == sibling.stat.st_ino) and checksum(beginning[:size]) == head:
-                return True
-        return any(
-            other.head_bytes and checksum(beginning[: other.head_bytes]) == other.head
-            and (other.head_bytes == HEAD or len(beginning) == other.head_bytes)
-            for other in [*self.old, part]
-        )  # fmt: skip
-
-    def _among(self, siblings: list[Sibling], part: Part) -> Sibling | None:
-        """The sibling that is this part, or its packed form."""
-        for sibling in siblings:
-            # While we hold it, its inode is nobody else's.
-            if sibling.identity == part.identity and (
-                part.is_open or (self._same(sibling, part) if part.head_bytes else not self._is_known(sibling, part))
-            ):
-                return sibling
-        if part.head_bytes:
-            return next((sibling for sibling in siblings if self._same(sibling, part)), None)
-        return None
-
-    def _same(self, sibling: Sibling, part: Part) -> bool:
-        beginning = _beginning(sibling.path)
-        return beginning is not None and checksum(beginning[: part.head_bytes]) == part.head
 
     def _retire(self, part: Part) -> None:
         part.close(self._means)
-        if part in self.old:
-            self.old.remove(part)
-        self._remember(part)
-
-    def _remember(self, part: Part) -> None:
-        entry = (part.ino, part.head_bytes, part.head)
-        if part.head_bytes:
-            self.past = [entry, *(other for other in self.past if other != entry)][:_MOST_PAST]
-
-    def _remember_sibling(self, sibling: Sibling) -> None:
-        beginning = _beginning(sibling.path)
-        if beginning:
-            head = beginning[:HEAD]
-            self.past.append((sibling.stat.st_ino, len(head), checksum(head)))
+        if part in self.kin.old:
+            self.kin.old.remove(part)
+        self.kin.remember(part)
 
     # -- reading
 
@@ -659,7 +481,7 @@ class Lineage:
         """The next blocks, and what they cost in bytes read. Never raises for what a disk can do."""
         self.touched = True
         try:
-            for part in self.old:
+            for part in self.kin.old:
                 if part.dirty:
                     return self._take_old(part, most)
             current = self.current
@@ -719,20 +541,6 @@ class Lineage:
         assert seen is not None
         if current.packed:
             # Only its head was ours.
-            self._rejected.add(current.identity)
+            self.kin.rejected.add(current.identity)
         current.dirty = False
         self._cut_back(current, seen)
-
-
-def _beginning(path: str) -> bytes | None:
-    """The first KiB and one byte of the text, to tell whether there is more; None: it cannot be read."""
-    try:
-        content = open_content(path)
-    except OSError:
-        return None
-    try:
-        return content.pread(HEAD + 1, 0) or b""
-    except (OSError, Damaged):
-        return None
-    finally:
-        content.close()

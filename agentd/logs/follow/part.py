@@ -25,6 +25,8 @@ from agentd.logs.port import Block, Counters
 HEAD = 1024
 MARKER = 64
 MOST_OPEN = 256
+# Larger buffers are given back to the system after each use, and cost three times as much to fill.
+_PIECE = 512 * 1024
 _UNPACKING_COST = 256 * 1024
 
 
@@ -242,7 +244,7 @@ class Part:
         content = self.open(means)
         before = min(MARKER, self.offset)
         start = self.offset - before if self.offset else self._nuls
-        room = max(min(most, CHUNK), means.longest + 8, self._room)
+        room = max(min(most, _PIECE), means.longest + 8, self._room)
         data = content.pread(before + room, start)
         if data is None:
             return [], _UNPACKING_COST

@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-import time
 from dataclasses import dataclass
 from typing import Literal
+
+from agentd.logs.follow.globs import settled_mtime_ns
 
 Style = Literal["number", "stamp", "old", "packed", "inner number", "inner stamp"]
 
@@ -27,8 +28,6 @@ _SUFFIX = rf"(?:\.(?P<number>\d{{1,5}})|[-._](?P<stamp>{_STAMP})|[.-](?P<old>old
 _OUTER = re.compile(rf"(?P<base>.+?){_SUFFIX}")
 _INNER = re.compile(rf"(?P<stem>.+?){_SUFFIX}(?P<extension>\.[A-Za-z]\w{{0,9}})")
 _PACKED = re.compile(r"\.(?:gz|z|bz2|xz|zst|lz4)$")
-# The kernel stamps a folder with its last tick: a change within the same tick as our look would not show.
-_SETTLED_NS = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,31 +105,27 @@ class Folders:
         """
         folder, name = os.path.split(path)
         for _ in range(3):
-            mtime_ns, families = self._list(folder)
+            before_ns = os.stat(folder).st_mtime_ns
+            families = self._list(folder)
             found = _look(folder, families.get(name, []))
-            if os.stat(folder).st_mtime_ns == mtime_ns:
+            if os.stat(folder).st_mtime_ns == before_ns:
                 return found, True
         return found, False
 
-    def _list(self, folder: str) -> tuple[int, dict[str, list[tuple[str, Form]]]]:
-        mtime_ns = os.stat(folder).st_mtime_ns
+    def _list(self, folder: str) -> dict[str, list[tuple[str, Form]]]:
+        mtime_ns = settled_mtime_ns(folder)
         known = self._listed.get(folder)
-        if known is not None and known[0] == mtime_ns:
-            return known
+        if known is not None and known[0] == mtime_ns >= 0:
+            return known[1]
         families: dict[str, list[tuple[str, Form]]] = {}
-        settled = abs(time.time_ns() - mtime_ns) > _SETTLED_NS
         with os.scandir(folder) as entries:
             for entry in entries:
                 for form in forms(entry.name):
                     families.setdefault(form.base, []).append((entry.name, form))
         for family in families.values():
             family.sort(key=lambda member: (member[1].style, member[1].age, member[0]))
-        listed = mtime_ns, families
-        if settled:
-            self._listed[folder] = listed
-        else:
-            self._listed.pop(folder, None)
-        return listed
+        self._listed[folder] = mtime_ns, families
+        return families
 
     def forget(self) -> None:
         """Let the listings go: they are needed only while files are being rotated."""

@@ -20,8 +20,9 @@ from datetime import datetime
 from agentd.logs.follow.bell import Bell
 from agentd.logs.follow.content import Damaged
 from agentd.logs.follow.globs import Found, Globs
+from agentd.logs.follow.kin import beginning_of
 from agentd.logs.follow.lineage import FORGET_S, Lineage
-from agentd.logs.follow.part import Means, Moved, Part, shown
+from agentd.logs.follow.part import Means, Moved, Part, checksum, shown
 from agentd.logs.follow.siblings import Folders, is_sibling, outer_bases
 from agentd.logs.follow.text import find_encoding
 from agentd.logs.port import Batch, Counters
@@ -33,6 +34,7 @@ LOOK_S = 0.2
 SCAN_S = 5.0
 MOST_STREAMS = 20_000
 _SHARE = 64 * 1024
+_QUICK_SCAN_S = 0.02
 _VISIT = 512
 
 
@@ -66,10 +68,11 @@ class FileSource:
         self._looked_at = float("-inf")
         self._looked: datetime | None = None
         self._scanned_at = float("-inf")
+        self._scan_s = 0.0
         self._newest_ns = 0
         self._first = not positions
         self._known_patterns: frozenset[str] = frozenset()
-        self._owners: dict[tuple[int, int], str] | None = None
+        self._owners: dict[tuple[int, int], list[tuple[str, Part]]] | None = None
         self._gone: dict[str, str | None] = {}
         self._restart = bool(positions)
         self._orphans: dict[str, list[str]] = {}
@@ -170,13 +173,16 @@ class FileSource:
     def _look(self, mono: float) -> None:
         looked = self._now()
         wall = looked.timestamp()
-        if mono - self._scanned_at >= SCAN_S or self._has_moved():
+        since_s = mono - self._scanned_at
+        # A folder that never rests and takes long to list must not take the thread for itself.
+        rested = self._scan_s < _QUICK_SCAN_S or since_s >= 10 * self._scan_s
+        if since_s >= SCAN_S or (rested and self._has_moved()):
             self._scan(mono)
+            self._scan_s = self._monotonic() - mono
         self._ready.clear()
         self._owners = None
         for lineage in list(self._lineages.values()):
-            lineage.poll(mono, wall)
-            if lineage.ready:
+            if lineage.poll(mono, wall):
                 self._ready.append(lineage)
             elif lineage.gone_at is not None and wall - lineage.gone_at > FORGET_S:
                 self._forget(lineage)
@@ -307,10 +313,11 @@ class FileSource:
         if at != path and at in self._lineages:
             return True
         if self._owners is None:
-            self._owners = {
-                part.identity: lineage.path for lineage in self._lineages.values() for part in lineage.parts
-            }
-        return self._owners.get(identity, path) != path
+            self._owners = {}
+            for lineage in self._lineages.values():
+                for part in lineage.parts:
+                    self._owners.setdefault(part.identity, []).append((lineage.path, part))
+        return any(owner != path and _is_file_of(part, identity, at) for owner, part in self._owners.get(identity, ()))
 
     def _forget(self, lineage: Lineage) -> None:
         lineage.close()
@@ -331,3 +338,16 @@ class FileSource:
         self._bell.close()
         for lineage in self._lineages.values():
             lineage.close()
+
+
+def _is_file_of(part: Part, identity: tuple[int, int], path: str) -> bool:
+    """Whether what lies at `path` is the part, and not only a file that was given its inode's number later."""
+    if part.identity != identity or part.is_open:
+        return part.identity == identity
+    if not part.head_bytes:
+        return part.settled  # nothing was read of it: it was seen by this process, or it is but a number
+    try:
+        beginning = beginning_of(path)
+    except OSError:
+        return True
+    return beginning is not None and checksum(beginning[: part.head_bytes]) == part.head

@@ -9,7 +9,7 @@ decoded becomes one "?", so that offsets hold; a line longer than allowed is cut
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from agentd.errors import ConfigError
@@ -18,6 +18,7 @@ _BOMS = {
     "utf-16": ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")),
     "utf-32": ((codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be")),
 }
+_MENDED = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,7 @@ class Encoding:
             try:
                 raw.decode()
             except UnicodeDecodeError:
-                # Each bad byte becomes one lone surrogate, and each of those one "?": all of it in C.
-                text = raw.decode("utf-8", "surrogateescape").encode("utf-8", "replace")
+                text = b"".join(_mend(raw))
                 return Text(text, bad=text.count(b"?") - raw.count(b"?"))
             return Text(raw)
         return self._transcode(raw)
@@ -112,6 +112,15 @@ class Encoding:
                     whole = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
                     return raw[:-back] if back < whole else raw
         return raw
+
+
+def _mend(raw: bytes) -> Iterator[bytes]:
+    """Each bad byte becomes a lone surrogate, each of those a "?": in C, and in pieces that let other threads run."""
+    at = 0
+    while at < len(raw):
+        end = raw.rfind(b"\n", at, at + _MENDED) + 1 or raw.find(b"\n", at) + 1 or len(raw)
+        yield raw[at:end].decode("utf-8", "surrogateescape").encode("utf-8", "replace")
+        at = end
 
 
 def find_encoding(name: str, beginning: bytes | None = None) -> Encoding | None:

@@ -21,7 +21,15 @@ from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from agentd.clock import EPOCH
+from agentd.logs.parse.moment import (
+    from_digits,
+    from_epoch,
+    from_number_of,
+    iso_text,
+    micros_of,
+    naive_moment,
+    offset_of,
+)
 from agentd.logs.parse.shape import (
     ACCESS,
     BSD,
@@ -123,7 +131,7 @@ class Stamps:
 
     def _of_text(self, text: str, written_by: datetime) -> datetime | None:
         if text[:1].isdigit() and text.replace(".", "", 1).isdecimal():
-            return _from_digits(text) if len(text) >= 9 else None
+            return from_digits(text) if len(text) >= 9 else None
         return self._first(text, written_by)
 
     def _of_json(self, text: str, written_by: datetime) -> datetime | None:
@@ -143,7 +151,7 @@ class Stamps:
                 if moment is not None and self._found == (self._iso, 0):
                     self._json_key = text[match.start() : match.start("text")]
             elif kind == "number":
-                moment = _from_number_of(match["key"], match["number"])
+                moment = from_number_of(match["key"], match["number"])
             else:
                 moment = self._of_text(match["date"], written_by)
             if moment is not None:
@@ -174,7 +182,7 @@ class Stamps:
                 if match["key"] == "date" and match["clock"]:
                     value = f"{value} {match['clock']}"
                 if value.replace(".", "", 1).isdecimal():
-                    moment = _from_number_of(match["key"], value)
+                    moment = from_number_of(match["key"], value)
                 else:
                     moment = self._of_text(value, written_by)
                     if moment is not None and self._found[0] == self._iso and not match["clock"]:
@@ -238,7 +246,7 @@ class Stamps:
             return self._local(moment, base[:16], written_by)
         if zone[0] != " " and zone[0] not in "UG":
             self._width = len(stamp) + len(zone)
-        return (moment - _offset(zone.lstrip())).replace(tzinfo=UTC)
+        return (moment - offset_of(zone.lstrip())).replace(tzinfo=UTC)
 
     def _bsd(self, text: str, pos: int, written_by: datetime) -> datetime | None:
         key = text[pos : pos + 15]
@@ -254,7 +262,7 @@ class Stamps:
         self.end = match.end()
         month, day, hour, minute, second, fraction = match.groups()
         moment_, since_, until_ = self._of_year(
-            written_by, MONTHS[month], int(day), int(hour), int(minute), int(second), _micros(fraction)
+            written_by, MONTHS[month], int(day), int(hour), int(minute), int(second), micros_of(fraction)
         )
         if moment_ is not None and since_ is not None and until_ is not None and not fraction:
             if len(self._yearless) >= _CACHED:
@@ -305,20 +313,20 @@ class Stamps:
     def _build(self, match: re.Match[str], written_by: datetime) -> datetime | None:
         parts = match.groupdict()
         if epoch := parts.get("epoch"):
-            return _from_digits(epoch)
+            return from_digits(epoch)
         month = MONTHS.get(parts["month"]) or int(parts["month"])
         hour = int(parts["hour"])
         if half := parts.get("half"):
             hour = hour % 12 + (12 if half == "PM" else 0)
         rest = (month, int(parts["day"]), hour, int(parts["minute"]), int(parts["second"]))
-        micros = _micros(parts.get("fraction"))
+        micros = micros_of(parts.get("fraction"))
         year = parts.get("year")
         if year is None:
             return self._of_year(written_by, *rest, micros)[0]
-        naive = _naive(int(year) + (2000 if len(year) == 2 else 0), *rest, micros)
+        naive = naive_moment(int(year) + (2000 if len(year) == 2 else 0), *rest, micros)
         zone = parts.get("zone")
         if zone and (zone[0] in "+-Z" or zone in ("UTC", "GMT")):
-            return (naive - _offset(zone)).replace(tzinfo=UTC)
+            return (naive - offset_of(zone)).replace(tzinfo=UTC)
         return self._local(naive, None, written_by)
 
     def _of_year(
@@ -331,13 +339,13 @@ class Stamps:
         known = self._years.get((month, day))
         if known is not None and written_by < known[1]:
             year, until = known
-            naive = _naive(year, month, day, hour, minute, second, micros)
+            naive = naive_moment(year, month, day, hour, minute, second, micros)
             moment = self._local(naive, None, written_by)
             if moment <= latest:
                 return moment, None if self._twice(naive) else moment - _DAY, until
         for year in range(latest.year + 1, latest.year - _YEARS_BACK, -1):
             try:
-                naive = _naive(year, month, day, hour, minute, second, micros)
+                naive = naive_moment(year, month, day, hour, minute, second, micros)
                 moment = self._local(naive, None, written_by)
             except (ValueError, OverflowError):
                 continue
@@ -375,64 +383,3 @@ class Stamps:
                 self._offsets.clear()
             self._offsets[key] = known
         return known
-
-
-def iso_text(moment: datetime) -> str:
-    """ISO 8601 with as many digits as there are, and `Z`."""
-    return moment.isoformat().replace("+00:00", "Z")
-
-
-def from_epoch(number: int | float) -> datetime | None:
-    """Seconds, milli-, micro- or nanoseconds since the epoch, told apart by their size; None when it is no moment."""
-    if not 0 <= number < 1e19:
-        return None
-    if number < 1e11:
-        micros = round(number * 1_000_000)
-    elif number < 1e14:
-        micros = round(number * 1000)
-    elif number < 1e17:
-        micros = round(number)
-    else:
-        micros = int(number) // 1000
-    return EPOCH + timedelta(microseconds=micros)
-
-
-def _from_digits(text: str) -> datetime | None:
-    whole, _, fraction = text.partition(".")
-    if len(whole) > 20:
-        return None
-    if fraction and len(whole) <= 11:
-        # By hand: a double has no room for ten digits and a fraction of nine.
-        return EPOCH + timedelta(seconds=int(whole), microseconds=_micros(fraction))
-    return from_epoch(int(whole))
-
-
-def _from_number_of(key: str, text: str) -> datetime | None:
-    """`time: 0.123` is how long something took; `ts: 0.123` is a clock that was never set."""
-    if len(text) > 40:
-        return None
-    number = float(text)
-    if key == "time" and number < 1e8:
-        return None
-    return _from_digits(text) if text.replace(".", "", 1).isdecimal() else from_epoch(number)
-
-
-def _naive(year: int, month: int, day: int, hour: int, minute: int, second: int, micros: int) -> datetime:
-    if second == 60:  # a leap second
-        return datetime(year, month, day, hour, minute, 59, micros) + timedelta(seconds=1)  # noqa: DTZ001  zone follows
-    return datetime(year, month, day, hour, minute, second, micros)  # noqa: DTZ001  zone follows
-
-
-def _micros(fraction: str | None) -> int:
-    return int(fraction[:6].ljust(6, "0")) if fraction else 0
-
-
-def _offset(zone: str) -> timedelta:
-    """Of `Z`, `UTC`, `GMT`, `+01`, `+0100`, `+01:00`."""
-    if zone[0] not in "+-":
-        return timedelta()
-    digits = zone[1:].replace(":", "")
-    offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4] or 0))
-    if offset >= _DAY:
-        raise ValueError(zone)
-    return -offset if zone[0] == "-" else offset

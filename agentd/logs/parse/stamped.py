@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from agentd.logs.parse.level import LEVEL_WORD, level_of
-from agentd.logs.parse.stamp import NEVER, Stamps, iso_text
+from agentd.logs.parse.moment import iso_text
+from agentd.logs.parse.stamp import NEVER, Stamps
 
 _A = re.ASCII
 _KLOG = re.compile(r"([IWEFD])(?:20\d\d)?\d{4} \d\d:\d\d:\d\d\.\d+\s+(\d{1,9}) ([^\s\]]{1,255}:\d{1,9})\] ?", _A)

@@ -19,9 +19,11 @@ from agentd.logs.templates.table import Template
 
 _CANDIDATES = 64
 _COMPARED = 16
-_HEADED = 6
+_HEADED = 4
 """So many templates must have a token at one place before it can be part of a header."""
 
+_LONG = 8
+"""With so many words the same, three lines that differ in a word or two will do."""
 _WIDENED = 32
 """So many ways of being widened are tried for a length, before the templates are compared one by one."""
 
@@ -76,6 +78,11 @@ class Grove:
                 del alike[wild]
         self._size -= 1
 
+    @property
+    def young(self) -> bool:
+        """Too few templates are known to tell what is a header."""
+        return self._size < 4 * _HEADED
+
     def exact(self, tokens: Tokens) -> Template | None:
         return self._exact.get(tokens)
 
@@ -112,7 +119,7 @@ class Grove:
         return best, compared
 
     def change(self, template: Template, tokens: Tokens) -> None:
-        """Give the template wider tokens; they may be another's, see `covered`."""
+        """Give the template wider tokens; they may be another's, see `akin`."""
         self.remove(template)
         template.tokens = tokens
         self.add(template)
@@ -128,18 +135,21 @@ class Grove:
                 weights[at] = 0.1
         return weights
 
-    def covered(self, template: Template) -> list[Template]:
-        """Others that say nothing that the template, having become wider, does not say too."""
+    def akin(self, template: Template) -> list[Template]:
+        """Others that the template, having become wider, covers, or is as like as a line that belongs to it."""
         twin = self._exact[template.tokens]
-        return [
-            other
-            for other in dict.fromkeys([twin, *self._candidates(template.tokens)])
-            if other is not template
-            and all(
+        weights = self._weights(template.tokens)
+        found = []
+        for other in dict.fromkeys([twin, *self._candidates(template.tokens)]):
+            if other is template:
+                continue
+            likeness = compare(other.tokens, template.tokens, weights)
+            if (not likeness.told and likeness.fits and likeness.weight > 0) or all(
                 ours == theirs or (WILD in ours and covers(ours, theirs))
                 for ours, theirs in zip(template.tokens, other.tokens, strict=True)
-            )
-        ]
+            ):
+                found.append(other)
+        return found
 
     def _candidates(self, tokens: Tokens) -> list[Template]:
         """Templates that share words with the line, most words first; those who share only frequent words may miss."""
@@ -200,10 +210,12 @@ def _wilds(template: Template) -> float:
     return 0.5 * template.tokens.count(WILD)
 
 
-def siblings(compared: Iterable[tuple[Template, Likeness]], tokens: Tokens) -> list[Template]:
+def siblings(compared: Iterable[tuple[Template, Likeness]], *, unsure: bool) -> list[Template]:
     """
     Templates that turn out to be one, by the line that is one more of them: alike but for a word or two, each with
     another word there. Many words at one place are values; a few that come again and again tell what happened.
+
+    unsure: too few templates are known to tell a header from a long message.
     """
     families: dict[tuple[int, ...], list[tuple[Template, Likeness]]] = {}
     for template, likeness in compared:
@@ -214,6 +226,8 @@ def siblings(compared: Iterable[tuple[Template, Likeness]], tokens: Tokens) -> l
         lines = sum(template.count for template, _ in family) + 1
         weight = min(likeness.weight for _, likeness in family)
         enough = 5 if lines <= 2 * size else 10
+        if weight >= _LONG and not unsure:
+            enough = 3
         if weight < 2 * len(places):
             enough = _COMPARED
         if size >= enough:

@@ -13,14 +13,16 @@ from typing import NamedTuple
 from agentd.logs.templates.masks import TELLING, WILD, Kind, covers, look
 
 BUDGET = 0.4
-"""A difference may cost so much for each word that is the same."""
+"""Differences may cost so much for each word that is the same,"""
+MOST = 1.5
+"""and so much in all, for a long header makes no lines alike."""
 
 _LINKS = frozenset(
     {"from", "by", "to", "on", "at", "in", "for", "of", "with", "via", "as", "and", "is", "was", "has", "had", "into"}
 )
 _PEOPLE = frozenset({"user", "username", "login", "account", "host", "hostname", "client"})
 _NO_WORD = (Kind.VARIABLE, Kind.MARK)
-_COST = {Kind.VARIABLE: 0.0, Kind.MIXED: 0.15, Kind.NAME: 0.3, Kind.WORD: 0.5}
+_COST = {Kind.VARIABLE: 0.0, Kind.MIXED: 0.15, Kind.NAME: 0.3, Kind.WORD: 0.65}
 WORTH = {Kind.VARIABLE: 0.0, Kind.MIXED: 1.0, Kind.NAME: 1.0, Kind.WORD: 1.0, Kind.LABEL: 1.0, Kind.MARK: 0.2}
 """What a token that is the same says."""
 
@@ -37,7 +39,7 @@ class Likeness(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        return self.cost <= BUDGET * self.weight
+        return self.cost <= min(BUDGET * self.weight, MOST)
 
 
 def compare(pattern: Sequence[str], line: Sequence[str], weights: Sequence[float]) -> Likeness:
@@ -77,6 +79,8 @@ def _price(pattern: Sequence[str], line: Sequence[str], at: int) -> float | None
         return None if telling and ours.kind > Kind.MIXED and theirs.kind > Kind.MIXED else 0.2
     if ours.key and theirs.key and ours.key != theirs.key and (ours.key[-1] == "=" or '"' in ours.key):
         return None
+    if ours.quoted and theirs.quoted:
+        return 0.3
     low, high = min(ours.kind, theirs.kind), max(ours.kind, theirs.kind)
     if high is Kind.MARK:
         return 0.3 if pattern[at] == "-" or line[at] == "-" else None
@@ -84,18 +88,17 @@ def _price(pattern: Sequence[str], line: Sequence[str], at: int) -> float | None
         return None
     if high is Kind.LABEL:
         return 0.5
-    if low is Kind.WORD:
-        return 0.3 if _is_named(pattern, line, at) else None
-    if high is Kind.WORD and (_bare(pattern[at]).isupper() or _bare(line[at]).isupper()) and low is not Kind.VARIABLE:
-        return None
+    if high is Kind.WORD and low is not Kind.VARIABLE:
+        if _is_named(pattern, line, at):
+            return 0.3
+        if low is Kind.WORD or _bare(pattern[at]).isupper() or _bare(line[at]).isupper():
+            return None
     return _COST[low] + _COST[high]
 
 
 def _is_named(pattern: Sequence[str], line: Sequence[str], at: int) -> bool:
     """Whether the words around say that a plain word is a value: `user X from`, `name = X`, `'X'`."""
     ours, theirs = pattern[at], line[at]
-    if look(ours).quoted and look(theirs).quoted:
-        return True
     if not at or any(_bare(one).isupper() or _bare(one).endswith(("ed", "ing")) for one in (ours, theirs)):
         return False
     before = line[at - 1].lower()
@@ -104,11 +107,13 @@ def _is_named(pattern: Sequence[str], line: Sequence[str], at: int) -> bool:
     if before.endswith("="):
         return True
     behind = line[at + 1].lower() if at + 1 < len(line) else ""
-    tied = behind in _LINKS or behind.startswith(("(", "[")) or (bool(behind) and look(behind).kind is Kind.VARIABLE)
     if look(line[at - 1]).kind in _NO_WORD and behind and look(behind).kind in _NO_WORD:
         return True
+    if before.endswith(":") and at > 2 and look(line[at - 1]).kind is Kind.WORD:
+        return not behind or behind in _LINKS
+    tied = behind in _LINKS or behind.startswith(("(", "[")) or (bool(behind) and look(behind).kind is Kind.VARIABLE)
     if before in _PEOPLE:
-        return tied or (at > 1 and line[at - 2].lower() in _LINKS)
+        return tied or behind == "not" or ours[-1] == theirs[-1] == ":" or (at > 1 and line[at - 2].lower() in _LINKS)
     return before in ("for", "from", "by") and tied
 
 

@@ -23,32 +23,36 @@ _LONGEST_KEPT = 64
 # Every digit is 0 by now. Alternatives begin at a border or consume what they look at, so none looks twice at much.
 _MASK = re.compile(
     r"""
-      (?P<url>  [A-Za-z][A-Za-z+]{1,9}://[^\s"'<>,;|)\]}]+ )
-    | (?P<email> (?<![\w.+-]) [\w.+-]+@[\w-]+(?:\.[\w-]+)+ )
-    | (?P<uuid> (?<![A-Za-z0]) [0a-fA-F]{8}-(?:[0a-fA-F]{4}-){3}[0a-fA-F]{12} )
-    | (?P<mac>  (?<![A-Za-z0:]) [0a-fA-F]{2}(?:[:-][0a-fA-F]{2}){5,7} (?![A-Za-z0:]) )
-    | (?P<ip>   (?: (?<![A-Za-z0.])/? (?:::ffff:)?0{1,3}(?:\.0{1,3}){3} (?![.]?[A-Za-z0])
-                  | (?<![A-Za-z0:.])/?(?:[0a-fA-F]{1,4}:){7}[0a-fA-F]{1,4} (?![A-Za-z0])
-                  | (?<![A-Za-z0:.])(?:[0a-fA-F]{1,4}:){1,6}(?::[0a-fA-F]{1,4}){1,6} (?![A-Za-z0]) )
-                (?::0{1,5}(?![A-Za-z0]))? (?:/0{1,3}(?![A-Za-z0.]))? )
-    | (?P<time> (?<![A-Za-z0])
-                (?: (?: 0{4}[-/.]0{1,2}[-/.]0{1,2} | 0{1,2}[-/]0{1,2}[-/]0{2,4}
-                      | 0{1,2}[/-][A-Z][a-z]{2}[/-]0{4} | 0{8} )
+    (?<![A-Za-z0])
+    (?: (?P<uuid> [0a-fA-F]{8}-(?:[0a-fA-F]{4}-){3}[0a-fA-F]{12} )
+      | (?P<url>  [A-Za-z][A-Za-z+]{1,9}://[^\s"'<>,;|)\]}]+ )
+      | (?P<email> (?<![\w.+-]) [\w.+-]+@[\w-]+(?:\.[\w-]+)+ )
+      | (?P<mac>  (?<!:) [0a-fA-F]{2}(?:[:-][0a-fA-F]{2}){5,7} (?![A-Za-z0:]) )
+      | (?P<ip>   (?: (?<!\.) /?(?:::ffff:)?0{1,3}(?:\.0{1,3}){3} (?![.]?[A-Za-z0])
+                    | (?<![:.]) /?(?:[0a-fA-F]{1,4}:){7}[0a-fA-F]{1,4} (?![A-Za-z0])
+                    | (?<![:.]) (?:[0a-fA-F]{1,4}:){1,6}(?::[0a-fA-F]{1,4}){1,6} (?![A-Za-z0]) )
+                  (?::0{1,5}(?![A-Za-z0]))? (?:/0{1,3}(?![A-Za-z0.]))? )
+      | (?P<time> (?: (?: 0{4}[-/.]0{1,2}[-/.]0{1,2} | 0{1,2}[-/]0{1,2}[-/]0{2,4}
+                        | 0{1,2}[/-][A-Z][a-z]{2}[/-]0{4} | 0{8} )
                       [T_:.-] 0{1,2}[:.]0{2}(?:[:.]0{2})?
-                  | 0{4}[-/.]0{2}[-/.]0{2} | 0{1,2}[/-]0{1,2}[/-]0{4} | 0{2}/0{2}/0{2}
-                  | 0{1,3}:0{2}:0{2} | 0{1,2}:0{2} )
-                (?:[.,:]0{1,9})? (?:Z|[+-]0{2}:?0{2})? (?![A-Za-z0]) )
-    | (?P<hex>  0x[0a-fA-F]+
-              | (?<![A-Za-z0]) (?=0*[a-fA-F]) (?=[a-fA-F]*0) [0a-fA-F]{4,} (?![A-Za-z0]) )
-    | (?P<path> (?<![\w.)\]}/<>*]) (?: ~?/[\w@.+-][^\s"'<>,;|()\[\]{}=]* | [A-Za-z]:\\[^\s"'<>,;|()\[\]{}]* ) )
-    | (?P<id>   (?<![A-Za-z0]) (?: 0+(?:[A-Za-z]+0+)+[A-Za-z]* | (?:[A-Za-z]+0+){2,}[A-Za-z]* ) (?![A-Za-z0]) )
-    | (?P<unit> (?<![\w.]) [+-]?0+(?:[.,]0+)*(?:[A-Za-zµ]{1,3}|%)(?:/s)? (?![\w]) )
-    | (?P<num>  (?:(?<![A-Za-z0.)\]}<>-])[+-])? 0+(?:[.,]0+)* )
-    | (?P<bool> (?<![\w.-]) (?:true|false|True|False|TRUE|FALSE) (?![\w.-]) )
+                    | 0{4}[-/.]0{2}[-/.]0{2} | 0{1,2}[/-]0{1,2}[/-]0{4} | 0{2}/0{2}/0{2}
+                    | 0{1,3}:0{2}:0{2} | 0{1,2}:0{2} )
+                  (?:[.,:]0{1,9})? (?:Z|[+-]0{2}:?0{2})? (?![A-Za-z0]) )
+      | (?P<hex>  0x[0a-fA-F]+ | (?=0*[a-fA-F]) (?=[a-fA-F]*0) [0a-fA-F]{4,} (?![A-Za-z0]) )
+      | (?P<path> (?<![_.)\]}/<>*])
+                  (?: ~?/[\w@.+-][^\s"'<>,;|()\[\]{}=]* | [A-Za-z]:\\[^\s"'<>,;|()\[\]{}]* ) )
+      | (?P<id>   (?: 0+(?:[A-Za-z]+0+)+[A-Za-z]* | (?:[A-Za-z]+0+){2,}[A-Za-z]* ) (?![A-Za-z0]) )
+      | (?P<unit> (?<![_.]) [+-]?0+(?:[.,]0+)*(?:[A-Za-zµ]{1,3}|%)(?:/s)? (?!\w) )
+      | (?P<bool> (?<![_.-]) (?:true|false|True|False|TRUE|FALSE) (?![\w.-]) )
+      | (?P<signed> (?<![.)\]}<>-]) [+-]0+(?:[.,]0+)* )
+    )
+    | (?P<num> 0+(?:[.,]0+)* )
     """,
     re.VERBOSE,
 )
-_SHOWN = {"unit": "<num>"}
+_SHOWN = {"unit": "<num>", "signed": "<num>"}
+_BOOLEANS = frozenset({"true", "false", "True", "False", "TRUE", "FALSE"})
+_PARTS = re.compile(r"(?<=[,;|])(?=[^\d,;|])")
 _PIECES = re.compile(r"[^,;|]+[,;|]*|[,;|]+")
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _DATE = re.compile(
@@ -56,13 +60,14 @@ _DATE = re.compile(
     r"(?: <num>,?)? <time>(?: [A-Z]{3,4}(?= <num>))?(?: <num>(?= |$))?"
 )
 _MEASURE = re.compile(r"<num> (?:[kKMGTP]i?B|B|bytes?)(?= |[),;.\]]|$)(?: \(<num>(?: [kKMGTP]?i?B)?\))?")
+_PROGRAM = re.compile(r"(?<![^ ])[^ \\/]+\.exe(?: \*<num>)?(?= |$)")
 _SPAN = re.compile(r"<?<num> (?:[mun]?s|secs?|seconds?|mins?|minutes?|hours?|days?|milliseconds?)(?= |[),;.\]]|$)")
 
 
 # A text in quotes is a value, save for what tells what happened: `msg="..."`, `"GET / HTTP/1.1"`.
 _QUOTED = re.compile(
-    r"""(?:(?P<key>"[\w.@/-]{1,40}"|(?<!\w)[A-Za-z_][\w.]{0,40})\s?[:=]\s?)?"(?P<text>(?:[^"\\]|\\.)*)\""""
-    r"""|(?<!\w)'(?P<single>[^'\s]*\s[^']*)'(?!\w)"""
+    r"""(?P<begin>^\s*|\]\s+)?(?:(?P<key>"[\w.@/-]{1,40}"|'[\w.@/-]{1,40}'|(?<!\w)[A-Za-z_][\w.]{0,40})\s?[:=]\s?)?"(?P<text>(?:[^"\\]|\\.)*)\""""
+    r"""|(?:(?P<name>'[\w.@/-]{1,40}')\s?:\s?|(?<!\w))'(?P<single>[^'\s]*\s[^']*)'(?!\w)"""
 )
 _REQUEST = re.compile(r"[A-Z]{3,8} \S+ [A-Z]{3,5}/0")
 TELLING = frozenset(
@@ -90,21 +95,32 @@ TELLING = frozenset(
 
 
 def _quoted(match: re.Match[str]) -> str:
-    if match["single"] is not None:
-        return "'<str>'"
-    key, text = match["key"], match["text"]
-    if len(text.split(None, 1)) < 2 or _REQUEST.match(text) or (key and key.strip('"').lower() in TELLING):
+    kind = "text" if match["single"] is None else "single"
+    text = match[kind]
+    key = (match["key"] or match["name"] or "").strip("\"'").lower()
+    if (
+        len(text.split(None, 1)) < 2
+        or key in TELLING
+        or _REQUEST.match(text)
+        or (match["begin"] is not None and not key)
+    ):
         return match[0]
-    return f'{match[0][: match.start("text") - match.start()]}<str>"'
+    at = match.start()
+    return f"{match[0][: match.start(kind) - at]}<str>{match[0][match.end(kind) - at :]}"
 
 
 class Words(dict[str, str]):
     """What a word (digits flattened to 0) looks like masked; one word may become several tokens. Bounded."""
 
     def __missing__(self, word: str) -> str:
-        masked = _MASK.sub(_shown, word)
-        if "," in masked or ";" in masked or "|" in masked:
-            masked = " ".join(_PIECES.findall(masked))
+        if word.isalpha() and word not in _BOOLEANS:
+            masked = word
+        elif len(word) > _LONGEST_KEPT and len(parts := _PARTS.split(word)) > 1:
+            return " ".join(map(self.__getitem__, parts))
+        else:
+            masked = _MASK.sub(_shown, word)
+            if "," in masked or ";" in masked or "|" in masked:
+                masked = " ".join(_PIECES.findall(masked))
         if len(word) <= _LONGEST_KEPT:
             if len(self) >= _SIZE:
                 self.clear()
@@ -139,14 +155,17 @@ def tokens(skeleton: str) -> tuple[str, ...]:
     if "<" in skeleton:
         if "<time>" in skeleton:
             skeleton = _DATE.sub("<time>", skeleton)
-        skeleton = _MEASURE.sub("<size>", skeleton)
-        skeleton = _SPAN.sub("<time>", skeleton)
+        if "<num> " in skeleton:
+            skeleton = _MEASURE.sub("<size>", skeleton)
+            skeleton = _SPAN.sub("<time>", skeleton)
+    if ".exe" in skeleton:
+        skeleton = _PROGRAM.sub("<path>", skeleton)
     found: list[str] = []
     before = ""
     for token in skeleton.split(" ", MOST_TOKENS * 4):
         if "<" in token:
             bare = token.rstrip(",;|")
-            if bare == before or (before and _BARE.fullmatch(bare) and _BARE.fullmatch(before)):
+            if bare == before or (bare in _PLAIN and before in _PLAIN):
                 found[-1] = token
                 before = bare
                 continue
@@ -185,7 +204,7 @@ class Look(NamedTuple):
 
 _VARIABLE = re.compile(r"""[\[({<"'`#@*=/\\-]*<(?:\*|[a-z]+)>[\])}>"'`.,;:|%!?]*|(?:"-?"|'')[,;.:|]?""")
 _ROUND = re.compile(r"[\[(][^\[\]()]*[\])][,;.:|]?")
-_BARE = re.compile(r"<[a-z]+>")
+_PLAIN = frozenset({"<num>", "<hex>", "<id>", "<uuid>"})
 _PLACEHOLDER = re.compile(r"<(?:\*|[a-z]+)>")
 _KEY = re.compile(r"""[\[({"'.<]*[A-Za-z_][\w.-]{0,40}["']?(?:=|:(?=["'\w.<{\[(/-]))""")
 _WRAPPED = re.compile(r"""(?:"[^"]*"|'[^']*'|`[^`']*['`])[,;.:|]?""")
@@ -194,9 +213,11 @@ _WORD = re.compile(r"""[^\w\s]*[^\W\d_]+(?:['\u2019-][^\W\d_]+)*[^\w\s]*""")
 
 class _Looks(dict[str, Look]):
     def __missing__(self, token: str) -> Look:
-        if len(self) >= _SIZE:
-            self.clear()
-        seen = self[token] = _look(token)
+        seen = _look(token)
+        if len(token) <= _LONGEST_KEPT:
+            if len(self) >= _SIZE:
+                self.clear()
+            self[token] = seen
         return seen
 
 
@@ -205,6 +226,8 @@ def _look(token: str) -> Look:
     name = key.group() if key and key.end() < len(token) else ""
     quoted = len(token) > 2 and _WRAPPED.fullmatch(token) is not None
     bracketed = len(token) > 2 and _ROUND.fullmatch(token) is not None
+    if token.isalpha():
+        return Look(Kind.WORD, "", False, False, token)
     if _VARIABLE.fullmatch(token):
         kind = Kind.VARIABLE
     elif "<" in token and _PLACEHOLDER.search(token):

@@ -18,10 +18,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
-from typing import Generic, TypeVar
 
 from agentd.logs.templates.grove import Grove, Tokens, siblings
-from agentd.logs.templates.masks import LONGEST_TEXT, skeleton, tokens, widened
+from agentd.logs.templates.masks import skeleton, tokens, widened
 from agentd.logs.templates.table import (
     ESTABLISHED,
     LONGEST_SAMPLE,
@@ -32,8 +31,7 @@ from agentd.logs.templates.table import (
 )
 
 _DIGITS = b"0123456789"
-_CACHE_BYTES = 1 << 20
-_ENTRY_BYTES = 120
+_CACHED = 10_000
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _EXCEPTION = re.compile(rb"^(?:Caused by: )?([A-Za-z_][\w.$]{0,200})(?::|\r?$)", re.MULTILINE)
 _FAULT = re.compile(rb"(?:Error|Exception|Fault|Interrupt|Exit|Warning|Throwable)$")
@@ -48,37 +46,34 @@ class New:
     offset: int
 
 
-K = TypeVar("K", bytes, str)
+class _Cache:
+    """
+    From the hash of what a line looks like to its template. Two generations: what is asked for again survives.
 
+    The hash stands for the text, at a quarter of the memory: it has 64 bits, and is keyed, so nobody can aim at one.
+    """
 
-class _Cache(Generic[K]):
-    """From what a line looks like to its template. Two generations: what is asked for again survives."""
+    __slots__ = ("old", "young")
 
-    __slots__ = ("_bytes", "_most", "old", "young")
+    def __init__(self) -> None:
+        self.young: dict[int, Template] = {}
+        self.old: dict[int, Template] = {}
 
-    def __init__(self, most_bytes: int = _CACHE_BYTES) -> None:
-        self.young: dict[K, Template] = {}
-        self.old: dict[K, Template] = {}
-        self._bytes = 0
-        self._most = most_bytes
-
-    def get(self, key: K) -> Template | None:
+    def get(self, key: int) -> Template | None:
         found = self.young.get(key)
         if found is None:
             found = self.old.get(key)
             if found is None:
                 return None
-            if not found.gone or found.into is not None:
-                self.put(key, found)
+            self.put(key, found)
         while found.into is not None:
             found = found.into
         return None if found.gone else found
 
-    def put(self, key: K, template: Template) -> None:
-        if self._bytes > self._most:
-            self.old, self.young, self._bytes = self.young, {}, 0
+    def put(self, key: int, template: Template) -> None:
+        if len(self.young) >= _CACHED:
+            self.old, self.young = self.young, {}
         self.young[key] = template
-        self._bytes += len(key) + _ENTRY_BYTES
 
 
 class Miner:
@@ -97,8 +92,8 @@ class Miner:
         self._most = max_templates
         self._most_proven = max(1, max_templates - max(1, max_templates // 20))
         self._grove = Grove()
-        self._shapes: _Cache[bytes] = _Cache()
-        self._skeletons: _Cache[str] = _Cache()
+        self._shapes = _Cache()
+        self._skeletons = _Cache()
         self._fresh: dict[str, Template] = {}
         self._proven: dict[str, Template] = {}
         self._order = 0
@@ -119,7 +114,7 @@ class Miner:
         starts: where each entry begins, when entries are not lines; of an entry of several lines the first counts, and
         the exception it names. Blank lines count for nothing. Returns what was never seen before, in the order it came.
         """
-        self._now = max(self._now, last_at)
+        self._now = last_at
         entries: list[bytes] = []
         if starts is None:
             shapes = text.translate(None, _DIGITS).split(b"\n")
@@ -133,7 +128,7 @@ class Miner:
         tally: dict[Template, int] = {}
         find = self._shapes.get
         for shape, count in Counter(shapes).items():
-            template = find(shape[:LONGEST_TEXT])
+            template = find(hash(shape))
             if template is None or template.wants_sample(last_at):
                 if place is None:
                     place = dict(zip(reversed(shapes), range(len(shapes) - 1, -1, -1), strict=True))
@@ -142,16 +137,15 @@ class Miner:
                 at = place[shape]
                 line = entries[at]
                 if not shape.strip():
-                    told = [
-                        other for other, bare in zip(entries, shapes, strict=False) if bare == shape and other.strip()
-                    ]
+                    told = [at for at, bare in enumerate(shapes) if bare == shape and entries[at].strip()]
                     if not told:
                         continue
-                    line, count = told[0], len(told)
+                    at, count = told[0], len(told)
+                    line = entries[at]
                 if template is None:
                     template, is_new = self._learn(line, first_at)
                     if shape.strip():
-                        self._shapes.put(shape[:LONGEST_TEXT], template)
+                        self._shapes.put(hash(shape), template)
                     if is_new:
                         news.append(New(template.id, template.pattern, at))
                 if template.wants_sample(last_at):
@@ -171,16 +165,16 @@ class Miner:
         Two ids may become one later on: see `current`.
         """
         raw = line.encode("utf-8", "replace")
-        shape = raw.translate(None, _DIGITS)[:LONGEST_TEXT]
+        shape = raw.translate(None, _DIGITS)
         at = self._now if at is None else at
-        self._now = max(self._now, at)
-        template = self._shapes.get(shape)
+        self._now = at
+        template = self._shapes.get(hash(shape))
         if template is None:
             if not raw.strip():
                 return None
             template, _ = self._learn(raw, at)
             if shape.strip():
-                self._shapes.put(shape, template)
+                self._shapes.put(hash(shape), template)
         if template.wants_sample(at):
             template.sample(line.rstrip("\n"), at)
         self._count(template, 1, at)
@@ -189,10 +183,10 @@ class Miner:
     def match(self, line: str) -> str | None:
         """The id of the template that the line belongs to, learning nothing; None when it would be a new one."""
         raw = line.encode("utf-8", "replace")
-        template = self._shapes.get(raw.translate(None, _DIGITS)[:LONGEST_TEXT])
+        template = self._shapes.get(hash(raw.translate(None, _DIGITS)))
         if template is None:
             bones = skeleton(raw)
-            template = self._skeletons.get(bones)
+            template = self._skeletons.get(hash(bones))
             if template is None:
                 words = tokens(bones)
                 template = self._grove.exact(words) or self._grove.covering(words) or self._grove.nearest(words)[0]
@@ -229,7 +223,7 @@ class Miner:
     def _learn(self, raw: bytes, at: datetime) -> tuple[Template, bool]:
         """The template of a line whose shape is not known, and whether the line is the first of it."""
         bones = skeleton(raw)
-        template = self._skeletons.get(bones)
+        template = self._skeletons.get(hash(bones))
         if template is not None:
             return template, False
         words = tokens(bones)
@@ -237,12 +231,12 @@ class Miner:
         is_new = False
         if template is None:
             template, compared = self._grove.nearest(words)
-            family = siblings(compared, words) if template is None else [template]
+            family = siblings(compared, unsure=self._grove.young) if template is None else [template]
             if family:
                 template = self._unite(family, words)
             else:
                 template, is_new = self._plant(words, at), True
-        self._skeletons.put(bones, template)
+        self._skeletons.put(hash(bones), template)
         return template, is_new
 
     def _plant(self, words: Tokens, at: datetime) -> Template:
@@ -264,13 +258,14 @@ class Miner:
             attempt += 1
 
     def _unite(self, family: list[Template], words: Tokens) -> Template:
-        """Make these one, for the words too and whatever it then covers. The oldest identity stays."""
+        """Make these one, for the words too and whatever is then akin. The oldest identity stays."""
         wide = words
-        for one in family:
-            wide = tuple(
-                ours if ours == theirs else widened(ours, theirs) for ours, theirs in zip(one.tokens, wide, strict=True)
-            )
         while True:
+            for one in family:
+                wide = tuple(
+                    ours if ours == theirs else widened(ours, theirs)
+                    for ours, theirs in zip(one.tokens, wide, strict=True)
+                )
             eldest = min(family, key=lambda one: one.order)
             for other in family:
                 if other is not eldest:
@@ -279,14 +274,14 @@ class Miner:
                 return eldest
             self._grove.change(eldest, wide)
             self._changed[eldest.id] = eldest
-            family = [eldest, *self._grove.covered(eldest)]
+            family = [eldest, *self._grove.akin(eldest)]
 
     def _merge(self, other: Template, into: Template) -> None:
-        self._drop(other, into.id)
-        other.into = into
         into.take_over(other)
-        self._touched[into.id] = into
+        other.into = into
         self._merged[other.id] = into.id
+        self._drop(other, into.id)
+        self._touched[into.id] = into
         if len(self._merged) > 4 * self._most:
             del self._merged[next(iter(self._merged))]
 
@@ -296,40 +291,39 @@ class Miner:
         if template.gone:
             return
         template.seen(lines, at)
-        id = template.id
-        self._fresh.pop(id, None)
-        self._proven.pop(id, None)
-        (self._proven if template.count >= ESTABLISHED else self._fresh)[id] = template
-        self._touched[id] = template
+        self._touched[template.id] = template
+        if template.count >= ESTABLISHED and self._fresh.pop(template.id, None) is not None:
+            self._proven[template.id] = template
 
     def _make_room(self, more: int) -> None:
         while len(self) + more > self._most:
             crowded = self._proven if len(self._proven) > self._most_proven or not self._fresh else self._fresh
-            self._drop(next(iter(crowded.values())), None)
-            self.evicted += 1
+            id, template = next(iter(crowded.items()))
+            if template.recently:  # a second chance: nearly the least recent goes, at no cost for each line
+                template.recently = False
+                crowded[id] = crowded.pop(id)
+            else:
+                self._drop(template, None)
+                self.evicted += 1
 
     def _drop(self, template: Template, into: str | None) -> None:
-        template.gone = True
         self._grove.remove(template)
         for where in (self._fresh, self._proven, self._changed, self._touched):
             where.pop(template.id, None)
         if template.stored_once:
             self._gone[template.id] = into
+        template.let_go()
 
     def _restore(self, stored: Iterable[StoredTemplate]) -> None:
-        known = sorted(stored, key=lambda one: (one.last_seen or one.first_seen, one.first_seen, one.id))
-        for one in known[-self._most :]:
-            template = Template(one.id, tuple(one.pattern.split(" ")), self._order, one.first_seen)
-            if self._grove.exact(template.tokens) is not None:
-                continue
-            self._order += 1
-            template.count = one.count
-            template.last_seen = one.last_seen or one.first_seen
-            template.samples = list(one.samples)
-            template.stored_once = True
-            self._now = max(self._now, template.last_seen)
-            self._grove.add(template)
-            self._proven[one.id] = template
+        known = sorted(stored, key=lambda one: (one.last_seen or one.first_seen, one.first_seen, one.id))[-self._most :]
+        ages = {one.id: age for age, one in enumerate(sorted(known, key=lambda one: (one.first_seen, one.id)))}
+        self._order = len(known)
+        for one in known:
+            template = Template(one.id, tuple(one.pattern.split(" ")), ages[one.id], one.first_seen)
+            if self._grove.exact(template.tokens) is None:
+                template.restore(one)
+                self._grove.add(template)
+                self._proven[one.id] = template
 
 
 def _shown(line: bytes) -> str:

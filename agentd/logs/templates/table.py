@@ -80,10 +80,11 @@ class Template:
     """One kind of line. `id` stays for good; `tokens` only ever become wider."""
 
     __slots__ = (
-        "__weakref__",
         "_gap",
         "_rate_at",
         "_recent",
+        "_sated_from",
+        "_sated_until",
         "count",
         "faces",
         "first_seen",
@@ -92,6 +93,7 @@ class Template:
         "into",
         "last_seen",
         "order",
+        "recently",
         "samples",
         "stored_once",
         "tokens",
@@ -113,7 +115,10 @@ class Template:
         """Pushed out of a full table, or taken over."""
         self.stored_once = False
         """The store knows it, so it must be told when it goes."""
+        self.recently = False
+        """Seen since somebody last looked for one to push out."""
         self._gap = timedelta(0)
+        self._sated_from = self._sated_until = first_seen
         self._recent = 0.0
         self._rate_at = first_seen
 
@@ -122,16 +127,20 @@ class Template:
         return " ".join(self.tokens)
 
     def wants_sample(self, now: datetime) -> bool:
-        """Whether enough time passed since the last sample."""
-        return not self.samples or now - self.samples[-1].at >= self._gap
+        """Whether enough time passed since the last sample, or the clock jumped back."""
+        return not self._sated_from < now < self._sated_until
 
     def seen(self, lines: int, at: datetime) -> None:
         """Count lines, the last of them at `at`."""
         self.count += lines
+        self.recently = True
+        if at == self._rate_at:
+            self._recent += lines
+            return
         if at > self.last_seen:
             self.last_seen = at
         self._recent = self._recent * self._faded(at) + lines
-        self._rate_at = max(self._rate_at, at)
+        self._rate_at = at
 
     def per_minute(self, now: datetime) -> float:
         """Lines a minute, weighted towards the last ten."""
@@ -147,6 +156,7 @@ class Template:
         if len(self.samples) > MOST_SAMPLES:
             self.samples = self.samples[::2]
             self._gap = max((self.samples[-1].at - self.samples[0].at) / (MOST_SAMPLES - 1), timedelta(seconds=1))
+        self._sated_from, self._sated_until = at - self._gap, at + self._gap
 
     def take_over(self, other: Template) -> None:
         """Add up what is known of another one that turned out to be the same."""
@@ -159,6 +169,22 @@ class Template:
         while len(both) > MOST_SAMPLES:
             both.pop(len(both) // 2)
         self.samples = both
+
+    def let_go(self) -> None:
+        """Hold nothing any more: caches may still point here for a while."""
+        self.gone = True
+        self.id = ""
+        self.tokens = self.faces = ()
+        self.samples = []
+        self.last_seen = self._rate_at = self.first_seen
+        self._gap, self._recent = timedelta(0), 0.0
+
+    def restore(self, stored: StoredTemplate) -> None:
+        """Take on what an earlier run knew."""
+        self.count = stored.count
+        self.last_seen = stored.last_seen or stored.first_seen
+        self.samples = list(stored.samples)
+        self.stored_once = True
 
     def stored(self) -> StoredTemplate:
         return StoredTemplate(self.id, self.pattern, self.first_seen)

@@ -1,0 +1,53 @@
+"""
+The number of an inode says little: a packed log gives its own back, and the next file that is made gets it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from following import Follower
+
+
+def write(path: Path, *lines: str) -> None:
+    with path.open("a") as file:
+        file.writelines(line + "\n" for line in lines)
+
+
+def test_a_rotated_file_with_the_inode_of_another_logs_lost_file_is_read(tmp_path: Path) -> None:
+    """While we were down the other log was packed, and what was its inode became one of ours: it is still ours."""
+    ours, other = tmp_path / "ours.log", tmp_path / "other.log"
+    write(ours, "one")
+    write(other, "other one")
+    follower = Follower(tmp_path / "*.log")
+    follower.read()
+    ours.rename(tmp_path / "ours.log.2")
+    write(ours, "two")
+    ours.rename(tmp_path / "ours.log.1")
+    write(ours, "three")
+    stored = json.loads(follower.positions[str(other)])
+    stored["current"]["ino"] = (tmp_path / "ours.log.1").stat().st_ino
+    follower.positions[str(other)] = json.dumps(stored)
+    other.unlink()
+    write(other, "other two")
+    follower.restart()
+
+    assert sorted(follower.read()) == ["other two", "three", "two"]
+    follower.close()
+
+
+def test_a_log_that_went_by_a_siblings_name_is_still_the_other_ones(tmp_path: Path) -> None:
+    """Its beginning tells: a worker's own log is not read again as what became of ours."""
+    ours, other = tmp_path / "worker.log", tmp_path / "worker.1.log"
+    write(ours, "one")
+    write(other, "other one")
+    follower = Follower(ours, other)
+    follower.read()
+    write(other, "other two")
+    ours.unlink()
+    write(ours, "two")
+    follower.restart()
+
+    assert sorted(follower.read()) == ["other two", "two"]
+    follower.close()
