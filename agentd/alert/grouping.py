@@ -54,9 +54,9 @@ class Told:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """
-    The members of a group now, by fingerprint: those that fire; those that resolved since the last look; those of either
-    sort that are muted; of the resolved ones, one-off events that are told in any case; of the firing ones, those somebody
-    acknowledged, for whom alone nobody is reminded; and those of whom there is news though they were told of.
+    The members of a group now, by fingerprint: those that fire; those of either sort that are muted; those that
+    resolved since the last look, and of them the one-off events, which are told in any case; of the firing ones, those
+    somebody acknowledged, for whom alone nobody is reminded, and those of whom there is news though they were told of.
     """
 
     firing: frozenset[str] = _NOBODY
