@@ -22,8 +22,8 @@ from agentd.memory.templates import TemplateRow
 from agentd.telemetry.redact import redact
 
 FAR_BEHIND_BYTES = 1024 * 1024
-SKIM_S_PER_BYTE = 1e-9
-"""So long may learning take for each byte of a block far behind: a fifth of the time at 200 MB/s."""
+SKIM_S_PER_BYTE = 5e-10
+"""So long may learning take for each byte of a block far behind: a tenth of the time at 200 MB/s."""
 COUNTS_EVERY_S = 30.0
 _SMALL_BYTES = 32 * 1024
 """Blocks up to so long, as they come from many files that grow by a few lines each, are learned from together."""

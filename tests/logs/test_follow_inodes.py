@@ -51,3 +51,22 @@ def test_a_log_that_went_by_a_siblings_name_is_still_the_other_ones(tmp_path: Pa
 
     assert sorted(follower.read()) == ["other two", "two"]
     follower.close()
+
+
+def test_an_empty_logs_inode_makes_no_other_file_its_own(tmp_path: Path) -> None:
+    """Nothing else is known of it; had it become the new file, what it was rotated to would have been passed over."""
+    ours, other = tmp_path / "ours.log", tmp_path / "other.log"
+    ours.touch()
+    follower = Follower(tmp_path / "*.log")
+    follower.read()
+    write(ours, "one")
+    ours.rename(tmp_path / "ours.log.1")
+    write(ours, "two")
+    write(other, "other one")
+    stored = json.loads(follower.positions[str(ours)])
+    stored["current"]["ino"] = other.stat().st_ino
+    follower.positions[str(ours)] = json.dumps(stored)
+    follower.restart()
+
+    assert sorted(follower.read()) == ["one", "other one", "two"]
+    follower.close()

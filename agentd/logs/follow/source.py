@@ -293,7 +293,9 @@ class FileSource:
 
     def _hand_over(self, lineage: Lineage, seen: os.stat_result, owner: Lineage, part: Part) -> bool:
         """The file was renamed to a name that the patterns name too: its place goes with it. False: it is another."""
-        if not part.settled:
+        if not part.is_open:
+            if not part.head_bytes:
+                return False  # it is read from its beginning anyhow, if it is the same
             part.dev = seen.st_dev
             before, part.path = part.path, lineage.path
             try:

@@ -1,0 +1,207 @@
+"""
+kill -9 at any moment, while logs are written at full speed and rotated in every way: each line acts exactly once.
+
+Longer: AGENTD_TEST_KILLS=1000. Again with the same moments: AGENTD_TEST_SEED.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from log_oracle import Heard, complaints
+from receiver import Answer
+from rotating import (
+    Log,
+    Rotation,
+    Writer,
+    and_compress,
+    by_rename,
+    copy_and_cut,
+    copy_and_cut_at_rest,
+    delay_compress,
+    delete_when_read,
+    link,
+    turn_link,
+    turn_link_when_read,
+    twice,
+    with_date,
+)
+from stage import Daemon, Stage
+
+KILLS = int(os.environ.get("AGENTD_TEST_KILLS", "20"))
+SEED = int(os.environ.get("AGENTD_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
+RULES = [
+    {"name": "marked", "type": "any", "match": r"MARK id=(?P<id>\S+)", "by": ["id"], "resolve_after": "500ms"},
+    {"name": "counted", "type": "any", "match": r"^(?P<log>\w+) .*COUNT", "by": ["log"], "resolve_after": "500ms"},
+]
+
+
+def watch(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    files = [f"{folder}/{name}.log" for name in names]
+    return {"name": "app", "log": {"files": files, "format": "plain", "start_at": "start"}, "rules": RULES}
+
+
+def moody(chance: random.Random) -> Answer | int:
+    moods = [Answer(503), Answer(reset=True), Answer(200, delay_s=0.2), Answer(404), Answer(500)]
+    return 204 if chance.random() < 0.97 else chance.choice(moods)
+
+
+class Rotator:
+    """Rotates each log in its own way, now and again."""
+
+    def __init__(self, writer: Writer, ways: Mapping[str, Rotation], chance: random.Random) -> None:
+        self._writer, self._ways, self._chance = writer, ways, chance
+        self._over = asyncio.Event()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for name, log in self._writer.logs.items():
+                group.create_task(self._rotate(log, self._ways[name]))
+
+    async def _rotate(self, log: Log, rotate: Rotation) -> None:
+        while not self._over.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._chance.uniform(0.05, 1.0)):
+                    await self._over.wait()
+            log.rotations += 1
+            await rotate(self._writer, log)
+
+    def end(self) -> None:
+        self._over.set()
+
+
+async def one_life(stage: Stage, chance: random.Random) -> Daemon:
+    daemon = await stage.spawn()
+    if chance.random() < 0.85:
+        await daemon.ready()
+        await stage.api("POST", "/api/v1/webhooks/hook/enable")  # no back-off: more is sent
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(chance.uniform(0.0, 1.0)):
+            await daemon.process.wait()
+            pytest.fail(daemon.tail())
+    await daemon.kill()
+    return daemon
+
+
+async def acted_on(stage: Stage, log: Log) -> bool:
+    """Whether a daemon says within some seconds that it has committed what came of the last line."""
+    identity = f"id={log.name}-{log.last} "
+
+    def look() -> bool:
+        return any(
+            identity in f"{each['summary']} "
+            for life in stage.daemons[-5:]
+            for each in reversed(life.logs("alert_firing", rule="marked"))
+        )
+
+    with contextlib.suppress(pytest.fail.Exception):
+        return await stage.news.until(look, f"{identity} has been acted on", within_s=5)
+    return False
+
+
+async def tell_of(stage: Stage, folder: Path, ways: Mapping[str, Rotation], kills: int) -> tuple[Heard, Writer]:
+    chance = random.Random(SEED)
+    stage.configure([watch(folder, ways)])
+    stage.hook.otherwise = lambda request: moody(chance)
+    heard = Heard(stage.hook)
+    writer = Writer(folder, list(ways), stage.news)
+    for name in ways.keys() & {"linked", "turned"}:
+        link(writer.logs[name], folder / f"{name}-20260105-1767600000.log")
+    began = time.monotonic()
+    async with writer.running():
+        # Nothing is promised of files that were rotated away before they were seen for the first time.
+        daemon = await stage.start()
+        for log in writer.logs.values():
+            writer.go(log)
+            await writer.pause(log)
+            assert await acted_on(stage, log)
+        await daemon.kill()
+        rotator = Rotator(writer, ways, chance)
+        rotating = asyncio.create_task(rotator.run())
+        for log in writer.logs.values():
+            writer.go(log)
+        for _ in range(kills):
+            await one_life(stage, chance)
+            assert not rotating.done()
+        daemon = await stage.start()
+        rotator.end()
+        await rotating
+        for log in writer.logs.values():
+            await writer.pause(log)
+    print(f"{time.monotonic() - began:.1f} s until the last is written")
+    stage.hook.otherwise = 200
+    await stage.api("POST", "/api/v1/webhooks/hook/enable")
+    due = sum(len(log.marked()) - sum(map(log.is_lost, log.marked())) for log in writer.logs.values())
+    with contextlib.suppress(pytest.fail.Exception):  # the oracle says it better
+        await stage.news.until(
+            lambda: heard.listen().resolved >= due and not heard.open, "all was told", within_s=30 + kills
+        )
+    print(f"{time.monotonic() - began:.1f} s until all was told")
+    assert await daemon.stop() == 0
+    return heard, writer
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 + 10 * KILLS)
+async def test_each_line_acts_once_however_logs_are_rotated_and_however_often_it_is_killed(tmp_path: Path) -> None:
+    """The promise that positions are stored for, with the state that came of the lines."""
+    print(f"AGENTD_TEST_SEED={SEED}")
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    async with Stage(tmp_path) as stage:
+        ways: dict[str, Rotation] = {
+            "renamed": by_rename,
+            "packed": and_compress,
+            "delayed": delay_compress,
+            "twice": twice,
+            "dated": with_date,
+            "copied": copy_and_cut_at_rest,
+            "deleted": delete_when_read(lambda log: acted_on(stage, log)),
+            "linked": turn_link,
+            "turned": turn_link_when_read(lambda log: acted_on(stage, log)),
+        }
+        heard, writer = await tell_of(stage, folder, ways, KILLS)
+        wrong = list(complaints(heard, writer.logs))
+        lines = sum(log.last for log in writer.logs.values())
+        print(f"{lines} lines, {sum(len(log.marked()) for log in writer.logs.values())} alerts,", end=" ")
+        print({log.name: log.rotations for log in writer.logs.values()}, f"{len(stage.hook.requests)} requests")
+        assert not wrong, f"{len(wrong)} complaints\n" + "\n".join(wrong[:40])
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 + 10 * KILLS)
+async def test_copying_and_cutting_under_a_writer_loses_what_is_in_between_and_nothing_else(tmp_path: Path) -> None:
+    """
+    What is written between the end of the copy and the cut stands in no file: no reader can promise it.
+
+    Those lines are known here: they are missing in copy and file. They may have been read before the cut; all others
+    must have been, once.
+    """
+    print(f"AGENTD_TEST_SEED={SEED}")
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    async with Stage(tmp_path) as stage:
+        ways: dict[str, Rotation] = {f"copied{number}": copy_and_cut for number in range(3)}
+        heard, writer = await tell_of(stage, folder, ways, max(3, KILLS // 3))
+        wrong = list(complaints(heard, writer.logs))
+        lost = [len(lost) for log in writer.logs.values() for lost in log.lost]
+        missing = sum(
+            not heard.by_line.get(f"{log.name}-{number}") for log in writer.logs.values() for number in log.marked()
+        )
+        print(f"{sum(log.last for log in writer.logs.values())} lines, {len(lost)} times copied and cut,", end=" ")
+        print(f"{sum(lost)} lines in between, at most {max(lost)}; {missing} of the marked ones were missing")
+        assert not wrong, f"{len(wrong)} complaints\n" + "\n".join(wrong[:40])
+        assert sum(lost), "nobody wrote meanwhile, so nothing was shown"
+        notes = [note["note"] for life in stage.daemons for note in life.logs("log_note")]
+        assert any("written between the copy and the cut" in note for note in notes), "and it is said"
+    shutil.rmtree(folder)
