@@ -256,7 +256,13 @@ class Stage:
             },
             "api": {"listen": [f"unix:{self.folder}/api.sock"]},
             "webhooks": webhooks,
-            "alerting": {"notify": ["hook"], "group_interval": 0, "flapping": {"start": 100, "end": 100}},
+            # Each change of each alert is a message at once, and nothing counts as flapping: these tests count them.
+            "alerting": {
+                "notify": ["hook"],
+                "group_by": ["..."],
+                "group_interval": 0,
+                "flapping": {"start": 100, "end": 100},
+            },
             # No check of a target that is held up ends by itself: the timeout is longer than any wait of a test.
             "defaults": {"every": "200ms", "timeout": "60s", "fail_after": 3, "recover_after": 2},
         }
