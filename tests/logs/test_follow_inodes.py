@@ -70,3 +70,28 @@ def test_an_empty_logs_inode_makes_no_other_file_its_own(tmp_path: Path) -> None
 
     assert sorted(follower.read()) == ["one", "other one", "two"]
     follower.close()
+
+
+def test_a_link_turned_to_a_file_that_is_followed_already_reads_nothing_twice(tmp_path: Path) -> None:
+    """`*.log` names the link and the files that it leads to, and a new one may be seen before the link is turned."""
+    link = tmp_path / "app.log"
+    first, second, third = (tmp_path / name for name in ("first", "app-20260102.log", "app-20260103.log"))
+    write(first, "one")
+    link.symlink_to(first)
+    follower = Follower(tmp_path / "*.log")
+    follower.read()
+    for number, target in enumerate([second, third], 2):
+        target.touch()
+        follower.read()
+        write(target, f"{number} before")
+        new = tmp_path / "new"
+        new.symlink_to(target)
+        new.rename(link)
+        write(target, f"{number} after")
+        follower.read()
+        write(target, f"{number} later")
+        follower.restart()
+        follower.read()
+
+    assert sorted(follower.lines) == sorted(["one", "2 before", "2 after", "2 later", "3 before", "3 after", "3 later"])
+    follower.close()

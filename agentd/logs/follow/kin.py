@@ -176,8 +176,11 @@ class Kin:
             live = os.stat(self.path)
         except FileNotFoundError:
             return None
-        if not stat.S_ISREG(live.st_mode) or ((live.st_dev, live.st_ino) == part.identity and not part.final):
+        identity = (live.st_dev, live.st_ino)
+        if not stat.S_ISREG(live.st_mode) or (identity == part.identity and not part.final):
             return None
+        if self._claimed(identity, self.path):
+            return None  # our name is a link to a file that is followed under its own
         successor = Part(self.path, live.st_dev, live.st_ino)
         successor.live = True
         successor.size, successor.mtime_ns = live.st_size, live.st_mtime_ns

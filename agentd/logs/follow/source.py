@@ -319,7 +319,11 @@ class FileSource:
             for lineage in self._lineages.values():
                 for part in lineage.parts:
                     self._owners.setdefault(part.identity, []).append((lineage.path, part))
-        return any(owner != path and _is_file_of(part, identity, at) for owner, part in self._owners.get(identity, ()))
+        owners = [
+            owner for owner, part in self._owners.get(identity, ()) if owner != path and _is_file_of(part, identity, at)
+        ]
+        # What was renamed to our own name is ours now; what merely goes by two names is that stream's which has it.
+        return any(_names(owner, identity) for owner in owners) if at == path else bool(owners)
 
     def _forget(self, lineage: Lineage) -> None:
         lineage.close()
@@ -340,6 +344,14 @@ class FileSource:
         self._bell.close()
         for lineage in self._lineages.values():
             lineage.close()
+
+
+def _names(path: str, identity: tuple[int, int]) -> bool:
+    try:
+        seen = os.stat(path)
+    except OSError:
+        return False
+    return (seen.st_dev, seen.st_ino) == identity
 
 
 def _is_file_of(part: Part, identity: tuple[int, int], path: str) -> bool:
