@@ -7,7 +7,6 @@ In: a watch as written, valid or not. Out: problems with places.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -88,6 +87,7 @@ def _check_files(watch: Entry, raw: dict[str, Any]) -> Iterator[Problem]:
 
 def _check_reading(watch: Entry, source: LogSource) -> Iterator[Problem]:
     # Here, not above: a configuration without logs needs none of it.
+    from agentd.logs.follow.text import find_encoding
     from agentd.logs.multiline import make_joiner
     from agentd.logs.parse import make_parser
 
@@ -107,10 +107,9 @@ def _check_reading(watch: Entry, source: LogSource) -> Iterator[Problem]:
         except ConfigError as error:
             yield watch.problem(("log", "multiline"), *_split(error))
     try:
-        codecs.lookup(source.encoding)
-    except (LookupError, ValueError):
-        what = f"there is no encoding {show(source.encoding)}"
-        yield watch.problem(("log", "encoding"), what, "write e.g. utf-8, utf-16 or latin-1")
+        find_encoding(source.encoding)
+    except ConfigError as error:
+        yield watch.problem(("log", "encoding"), *_split(error))
 
 
 def _check_journal(watch: Entry, source: JournalSource) -> Iterator[Problem]:

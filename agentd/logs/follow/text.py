@@ -139,7 +139,7 @@ def find_encoding(name: str, beginning: bytes | None = None) -> Encoding | None:
                 return None
             return Encoding(next((order for mark, order in marks if beginning.startswith(mark)), marks[0][1]))
         newline = "\n".encode(known.name)
-    except (LookupError, UnicodeError) as error:
+    except (LookupError, ValueError) as error:  # a NUL in the name, no text encoding, no newline in it
         raise ConfigError(f"encoding {name!r} is not known; use a name such as utf-8, latin-1 or utf-16") from error
     if newline.lstrip(b"\0").rstrip(b"\0") != b"\n" or known.name == "utf-7":
         raise ConfigError(f"encoding {name!r} cannot be read line by line; use utf-8, latin-1, cp1252 or utf-16")
