@@ -64,7 +64,7 @@ class Child:
             environment = {"PATH": os.environ.get("PATH") or _DEFAULT_PATH, "LANG": os.environ.get("LANG") or "C.UTF-8"}
             program = self._argv[0]
             if "/" not in program and shutil.which(program, path=environment["PATH"]) is None:
-                self.trouble = f"cannot run {program}: not found in {environment['PATH']}; write its full path"
+                self.trouble = f"cannot run {program}: not found in PATH; write its full path"
                 return
             process = subprocess.Popen(
                 self._argv,

@@ -222,7 +222,7 @@ def _found(program: str, path: str, cwd: str | None) -> str:
         return program
     found = shutil.which(program, path=path)
     if found is None:
-        raise CannotStart(f"cannot run {program}: not found in {path}; write its full path")
+        raise CannotStart(f"cannot run {program}: not found in PATH; write its full path")
     return found
 
 

@@ -295,7 +295,7 @@ async def test_a_command_that_stays_up_is_seen_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (("agentd-no-such-program",), "cannot run agentd-no-such-program: not found in "),
+        (("agentd-no-such-program",), "cannot run agentd-no-such-program: not found in PATH; write its full path"),
         (("/nowhere/program",), "cannot run /nowhere/program: No such file or directory"),
         (("/etc/passwd",), "cannot run /etc/passwd: Permission denied"),
         (("true", "a\0b"), "cannot run true: embedded null byte"),

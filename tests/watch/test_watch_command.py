@@ -138,7 +138,7 @@ async def test_death_by_signal_is_told_as_a_shell_does() -> None:
 @pytest.mark.parametrize(
     ("argv", "cwd", "says"),
     [
-        (["agentd-no-such-program"], "/", "cannot run agentd-no-such-program: not found in "),
+        (["agentd-no-such-program"], "/", "cannot run agentd-no-such-program: not found in PATH; write its full path"),
         (["/nowhere/check"], "/", "cannot run /nowhere/check: there is no such file"),
         (["/etc/passwd"], "/", "cannot run /etc/passwd: it is not executable for us"),
         (["/"], "/", "cannot run /: it is not executable for us"),

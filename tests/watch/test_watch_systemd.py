@@ -186,7 +186,7 @@ async def test_no_systemctl_is_blind(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A container has none."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert str((await look()).blind).startswith("cannot run systemctl: not found in ")
+    assert str((await look()).blind).startswith("cannot run systemctl: not found in PATH; write its full path")
 
 
 async def test_the_default_conditions_tell_failed_and_missing_apart(systemctl: Systemctl) -> None:
