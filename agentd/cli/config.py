@@ -32,7 +32,7 @@ def check(strict: bool, config_path: Path | None) -> None:
     for warning in loaded.warnings:
         click.echo(clean_lines(warning))
     config = loaded.config
-    what = f"{counted(len(config.probes), 'watch')} and {counted(len(config.webhooks), 'webhook')}"
+    what = f"{counted(len(config.probes) + len(config.logs), 'watch')} and {counted(len(config.webhooks), 'webhook')}"
     click.echo(f"{path}: {what}, ready to run", err=True)
     if strict and loaded.warnings:
         sys.exit(WRONG)

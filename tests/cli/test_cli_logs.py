@@ -197,3 +197,16 @@ def test_the_kinds_of_lines_in_any_file_are_shown(agentd: Try, tmp_path: Path) -
     rare, frequent = ids[0], ids[6]
     assert ids == [rare] * 6 + [frequent] * 54 + ["-"]
     assert agentd("logs", "templates").exit_code == 2
+
+
+def test_a_configuration_of_logs_alone_is_counted(agentd: Try, tmp_path: Path) -> None:
+    """Who reads that nothing is watched looks for a mistake that is not there."""
+    config = tmp_path / "agentd.yaml"
+    whole = yaml.safe_load(config.read_text())
+    whole["watches"] = [SSH]
+    config.write_text(yaml.safe_dump(whole))
+
+    said = agentd("check")
+
+    assert said.exit_code == 0
+    assert "1 watch and 1 webhook, ready to run" in said.stderr
