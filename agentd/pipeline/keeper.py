@@ -32,7 +32,7 @@ from agentd.memory import alerts as alert_rows
 from agentd.memory import groups
 from agentd.memory.database import Database
 from agentd.pipeline.telling import News, Seen, is_one_off, look_at_group, tell
-from agentd.pipeline.watches import Watch
+from agentd.pipeline.watches import LogWatch, Watch
 from agentd.records import (
     Alert,
     AlertStatus,
@@ -362,7 +362,7 @@ class Keeper:
     async def _sweep_one(self, alert: Alert, muted_by: str | None, now: datetime) -> None:
         async with self.alone(alert.watch):
             current = self.alerts.get(alert.fingerprint)
-            if current is None or current.status is not AlertStatus.FIRING or not self._watched(current):
+            if current is None or current.status is not AlertStatus.FIRING or self._why_gone(current) is not None:
                 return
             wish = self._wish_of(current)
             if current.muted_by != muted_by:
@@ -403,25 +403,52 @@ class Keeper:
 
     async def retire(self) -> None:
         """
-        End the alerts of watches that the config no longer names; whoever was told of one hears that it ended.
+        End the alerts that nothing in the config looks after any more; whoever was told of one hears that it ended.
 
-        What the store refuses now stays for the next call; called after each reload and now and then.
+        What the store refuses now stays for the next call; called after each start and reload, and now and then.
         """
-        gone = [alert for alert in self.alerts.values() if not self._watched(alert)]
-        for begin in range(0, len(gone), _RETIRED_AT_ONCE):
-            await asyncio.gather(*(self._retire(alert) for alert in gone[begin : begin + _RETIRED_AT_ONCE]))
+        gone: dict[str, list[str]] = {}
+        for alert in self.alerts.values():
+            if self._why_gone(alert) is not None:
+                gone.setdefault(alert.watch, []).append(alert.fingerprint)
+        parts = [
+            (watch, all_of_it[begin : begin + _RETIRED_AT_ONCE])
+            for watch, all_of_it in gone.items()
+            for begin in range(0, len(all_of_it), _RETIRED_AT_ONCE)
+        ]
+        for begin in range(0, len(parts), _RETIRED_AT_ONCE):
+            await asyncio.gather(*(self._retire(*part) for part in parts[begin : begin + _RETIRED_AT_ONCE]))
 
-    async def _retire(self, alert: Alert) -> None:
-        async with self.alone(alert.watch):
-            current = self.alerts.get(alert.fingerprint)
-            if current is None or self._watched(current):
-                return
-            why = "the watch was removed from the configuration"
-            taken = end(current, Reason.WATCH_REMOVED, why, self.clock.now())
-            await self._commit_alone("retire", taken, NOBODY, forget=True)
+    async def _retire(self, watch: str, fingerprints: Iterable[str]) -> None:
+        async with self.alone(watch):
+            now, steps = self.clock.now(), []
+            for each in fingerprints:
+                alert = self.alerts.get(each)
+                if alert is not None and (why := self._why_gone(alert)) is not None:
+                    steps.append(end(alert, Reason.WATCH_REMOVED, why, now))
+            if steps:
+                run = self.tracer.start_span("retire", attributes={WATCH: watch})
+                try:
+                    await self.commit(steps, NOBODY, run, forget=True)
+                finally:
+                    run.end()
 
-    def _watched(self, alert: Alert) -> bool:
-        return alert.instance == self.instance and (alert.watch in self.watches or alert.watch == SELF)
+    def _why_gone(self, alert: Alert) -> str | None:
+        """Why nothing that the config names could ever end the alert, for people; None: something can."""
+        if alert.instance == self.instance and alert.watch == SELF:
+            return None
+        watch = self.watches.get(alert.watch)
+        if watch is None or alert.instance != self.instance:
+            return "the watch was removed from the configuration"
+        if alert.rule == watch.blind.rule:
+            return None
+        if not isinstance(watch, LogWatch):
+            return None if alert.rule is None else "the rule was removed from the configuration"
+        if alert.rule is None:
+            # A log's own alert holds since when it cannot be looked at, and never fails: this one is a probe's.
+            failed = alert.status in (AlertStatus.PENDING, AlertStatus.FIRING)
+            return "the watch follows a log now" if failed else None
+        return None if alert.rule in watch.rules else "the rule was removed from the configuration"
 
     def alone(self, watch: str) -> asyncio.Lock:
         """The lock under which the alerts of a watch take their steps."""
@@ -430,13 +457,13 @@ class Keeper:
             lock = self._locks[watch] = asyncio.Lock()
         return lock
 
-    async def _commit_alone(self, name: str, taken: Step, wish: Wish, *, forget: bool = False) -> None:
-        if not taken.changed and not forget:
+    async def _commit_alone(self, name: str, taken: Step, wish: Wish) -> None:
+        if not taken.changed:
             self._follow([taken])
             return
         run = self.tracer.start_span(name, attributes={WATCH: taken.alert.watch})
         try:
-            await self.commit([taken], wish, run, forget=forget)
+            await self.commit([taken], wish, run)
         finally:
             run.end()
 

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 import apsw
 from opentelemetry.trace import INVALID_SPAN, Span
 
-from agentd.alert.lifecycle import Step, end, step
-from agentd.alert.routing import NOBODY
+from agentd.alert.lifecycle import Step, step
 from agentd.errors import StoreError
 from agentd.memory import logs as log_rows
 from agentd.memory import templates
@@ -40,7 +39,6 @@ from agentd.records import (
     CheckResult,
     Judgement,
     Observation,
-    Reason,
     Verdict,
 )
 from agentd.telemetry.traces import WATCH
@@ -136,7 +134,7 @@ class Following:
         work = await self._path.on_thread(lambda: watch.open(memory))
         watch.work = work
         try:
-            await self._take_over()
+            self._take_over()
             while True:
                 taken = await self._path.on_thread(work.take)
                 await self._settle(taken)
@@ -160,20 +158,13 @@ class Following:
             counts = tuple(await self._path.history.read(lambda c: templates.of(c, watch.name, _MOST_TEMPLATES)))
         return replace(memory, started=memory.started or now, counts=counts)
 
-    async def _take_over(self) -> None:
+    def _take_over(self) -> None:
         """The alerts of this watch as the last process, or the configuration before this one, left them."""
         watch, keeper = self._watch, self._keeper
         ours = [
             each for each in keeper.alerts.values() if each.watch == watch.name and each.instance == keeper.instance
         ]
         self._firing = Firing(watch.rules, ours)
-        gone = [each for each in ours if each.rule not in watch.rules and each.rule not in (None, watch.blind.rule)]
-        if gone:
-            why = "the rule was removed from the configuration"
-            async with keeper.alone(watch.name):
-                now = self._clock.now()
-                steps = [end(each, Reason.WATCH_REMOVED, why, now) for each in gone]
-                await keeper.commit(steps, NOBODY, INVALID_SPAN, forget=True)
 
     # One batch.
 

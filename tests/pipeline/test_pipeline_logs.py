@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.trace import NoOpTracer
+from opentelemetry.trace import INVALID_SPAN, NoOpTracer
 
-from agentd.alert.lifecycle import BLIND_RULE, Policy
+from agentd.alert.lifecycle import BLIND_RULE, Policy, Step
 from agentd.alert.occurrence import RESOLVE_AFTER
 from agentd.alert.routing import Routing
 from agentd.logs.port import Batch, Counters, Outcome
@@ -28,12 +28,35 @@ from agentd.memory.store import Store
 from agentd.pipeline import Pipeline
 from agentd.pipeline.keeper import BREATH
 from agentd.pipeline.logs import LogPath
-from agentd.pipeline.watches import LogRule, LogWatch, calm_alert
-from agentd.records import Alert, AlertStatus, CheckResult, Ended, Evidence, Occurrence, Place, Reason, Verdict
+from agentd.pipeline.watches import LogRule, LogWatch, calm_alert, open_watch
+from agentd.records import (
+    Alert,
+    AlertStatus,
+    CheckResult,
+    Ended,
+    EventType,
+    Evidence,
+    Observation,
+    Occurrence,
+    Place,
+    Reason,
+    Transition,
+    Verdict,
+)
 from agentd.testing import FakeClock
 
 POLICY = Policy(blind_after=timedelta(minutes=10))
 DIGESTS = {"bruteforce": "d1", "silent": "d2"}
+
+
+class NoProbe:
+    """Of whatever the watch became; nobody asks it."""
+
+    async def look(self, timeout_s: float) -> Observation:
+        raise AssertionError
+
+    async def close(self) -> None:
+        return
 
 
 class Script:
@@ -158,6 +181,7 @@ async def bench(
         open_script,  # type: ignore[arg-type]  # it is both
     )
     pipeline.watches["ssh"] = watch
+    await pipeline.retire()
     thread = ThreadPoolExecutor(1)
     log_path = LogPath(pipeline, thread, store.history)
     run = asyncio.create_task(log_path.run(watch))
@@ -397,6 +421,73 @@ def test_a_rule_that_is_removed_takes_its_alerts_along(tmp_path: Path) -> None:
             assert b.pipeline.alerts == {}
 
     clock.run(story())
+
+
+def test_a_log_watch_that_becomes_a_probe_takes_its_rules_alerts_along(tell: Tell) -> None:
+    """A probe of the same name never sees the quiet of a rule; without this the alert fires for ever."""
+
+    async def story(b: Bench) -> None:
+        b.script.blind = "permission denied"
+        await b.clock.advance(700)
+        b.script.gives(b.seen(), b.seen("192.0.2.2"), blind="permission denied")
+        await b.clock.settle()
+        assert await b.told() == ["alert.firing"] * 3
+        b.pipeline.watches["ssh"] = open_watch(
+            "ssh", "tcp", NoProbe(), (), POLICY, instance="web-1", notify=("ops",), timeout_s=1
+        )
+
+        await b.pipeline.retire()
+
+        assert (await b.told())[3:] == ["alert.resolved"] * 2
+        rows = await b.store.state.read(lambda c: outbox.rows(c, limit=10))
+        assert all("the rule was removed" in row.delivery.data for row in rows[3:])
+        # That it cannot look is the new one's to tell, or to take back.
+        assert {alert.rule for alert in b.pipeline.alerts.values()} == {None, BLIND_RULE}
+
+    tell(story)
+
+
+def test_a_probe_that_becomes_a_log_watch_takes_its_alert_along(tmp_path: Path) -> None:
+    """Lines that come say nothing about whether the port answers."""
+    clock = FakeClock()
+
+    async def story() -> None:
+        async with bench(tmp_path, clock) as b:
+            b.script.blind = "permission denied"
+            await clock.advance(10)
+            probe = replace(b.watch.calm, status=AlertStatus.FIRING, reason=Reason.THRESHOLD, started_at=clock.now())
+            news = Transition(
+                AlertStatus.OK, AlertStatus.FIRING, Reason.THRESHOLD, "", clock.now(), probe, EventType.FIRING
+            )
+            await b.pipeline.commit([Step(probe, True, news)], b.watch.wish, INVALID_SPAN)
+
+            await b.pipeline.retire()
+
+            assert await b.told() == ["alert.firing", "alert.resolved"]
+            assert b.pipeline.alerts == {}
+            await clock.advance(6)
+            await b.pipeline.retire()
+            (left,) = b.pipeline.alerts.values()
+            assert left.blind_since is not None, "the log's own keeps since when it is blind"
+
+    clock.run(story())
+
+
+def test_a_thousand_alerts_of_a_rule_that_is_gone_go_in_a_few_commits(tell: Tell) -> None:
+    """A reload must not stand for a minute while each of them is written to the disk by itself."""
+
+    async def story(b: Bench) -> None:
+        b.script.gives(*(b.seen(f"192.0.2.{n}") for n in range(1000)))
+        await b.clock.settle()
+        b.watch.rules = {}
+        before = b.store.state.counts.changes
+
+        await b.pipeline.retire()
+
+        assert b.pipeline.alerts == {}
+        assert b.store.state.counts.changes - before <= 5
+
+    tell(story)
 
 
 def test_templates_are_stored_with_the_lines_that_showed_them(tell: Tell) -> None:
