@@ -122,6 +122,8 @@ class Following:
         self._clock = path.keeper.clock
         self._watch = watch
         self._positions: dict[str, str | None] = {}
+        self._known: set[str] = set()
+        """Streams whose position the store has, or has refused once."""
         self._stored_at = self._clock.monotonic()
         self._recorded_at = self._clock.monotonic()
         self._firing = Firing(watch.rules)
@@ -156,6 +158,7 @@ class Following:
         counts: tuple[TemplateRow, ...] = ()
         with contextlib.suppress(StoreError):  # history may be lost; then counting begins anew
             counts = tuple(await self._path.history.read(lambda c: templates.of(c, watch.name, _MOST_TEMPLATES)))
+        self._known = set(memory.positions)
         return replace(memory, started=memory.started or now, counts=counts)
 
     def _take_over(self) -> None:
@@ -206,7 +209,13 @@ class Following:
                 for each in steps:
                     self._firing.follow(each.alert)
         self._positions = positions
-        if not acts and self._clock.monotonic() - self._stored_at >= STORE_POSITIONS_S:
+        # Of a stream that the store knows nothing of, a crash would lose what came since: it would be begun anew, at
+        # its end.
+        there = {stream for stream, position in taken.batch.positions.items() if position is not None}
+        fresh = not there <= self._known
+        self._known.difference_update(taken.batch.positions)
+        self._known |= there
+        if positions and (fresh or self._clock.monotonic() - self._stored_at >= STORE_POSITIONS_S):
             with contextlib.suppress(StoreError):  # nothing hangs on it yet
                 await self._store_positions()
         self._show(taken, judgement, now)

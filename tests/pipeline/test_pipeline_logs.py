@@ -239,6 +239,8 @@ def test_lines_that_lead_to_nothing_are_stored_now_and_then(tell: Tell) -> None:
     """A commit for each of a million healthy lines would wear the disk out for nothing."""
 
     async def story(b: Bench) -> None:
+        b.script.gives(positions={"auth": "p0"})
+        await b.clock.settle()
         before = b.store.state.counts.commits
         for n in range(10):
             b.script.gives(positions={"auth": f"p{n}"})
@@ -248,6 +250,43 @@ def test_lines_that_lead_to_nothing_are_stored_now_and_then(tell: Tell) -> None:
         await b.clock.advance(11)
 
         assert (await b.memory()).positions == {"auth": "p9"}
+
+    tell(story)
+
+
+def test_where_a_stream_was_first_seen_is_stored_at_once(tell: Tell) -> None:
+    """Or who is killed in the first seconds begins at the end again, and what came between is lost."""
+
+    async def story(b: Bench) -> None:
+        b.script.gives(positions={"auth": "p0"})
+        await b.clock.settle()
+        assert (await b.memory()).positions == {"auth": "p0"}
+
+        b.script.gives(positions={"auth": "p1", "daemon": "p0"})
+        await b.clock.settle()
+
+        assert (await b.memory()).positions == {"auth": "p1", "daemon": "p0"}
+
+    tell(story)
+
+
+def test_a_full_disk_is_not_asked_at_each_look_for_the_first_position(tell: Tell) -> None:
+    """Nothing hangs on it that is worth hammering a disk that has no room."""
+
+    async def story(b: Bench) -> None:
+        await b.refuse(True)
+        b.script.gives(positions={"auth": "p0"})
+        await b.clock.settle()
+        before = b.store.state.counts.commits
+        for n in range(100):
+            b.script.gives(positions={"auth": f"p{n}"})
+        await b.clock.settle()
+        assert b.store.state.counts.commits == before
+        await b.refuse(False)
+
+        await b.clock.advance(11)
+
+        assert (await b.memory()).positions == {"auth": "p99"}
 
     tell(story)
 
