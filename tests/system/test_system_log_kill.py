@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,10 @@ RULES = [
 ]
 
 
-def watch(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    files = [f"{folder}/{name}.log" for name in names]
-    return {"name": "app", "log": {"files": files, "format": "plain", "start_at": "start"}, "rules": RULES}
+def watch(folder: Path) -> dict[str, Any]:
+    """By a pattern that names the links and the files that they lead to, too."""
+    log = {"files": [f"{folder}/*.log"], "format": "plain", "start_at": "start"}
+    return {"name": "app", "log": log, "rules": RULES}
 
 
 def moody(chance: random.Random) -> Answer | int:
@@ -110,7 +111,7 @@ async def acted_on(stage: Stage, log: Log) -> bool:
 
 async def tell_of(stage: Stage, folder: Path, ways: Mapping[str, Rotation], kills: int) -> tuple[Heard, Writer]:
     chance = random.Random(SEED)
-    stage.configure([watch(folder, ways)])
+    stage.configure([watch(folder)])
     stage.hook.otherwise = lambda request: moody(chance)
     heard = Heard(stage.hook)
     writer = Writer(folder, list(ways), stage.news)
