@@ -26,7 +26,7 @@ from agentd.errors import AgentdError
 from agentd.pipeline.replay import Report, replay
 from agentd.pipeline.watches import LogWatch
 from agentd.records import Transition
-from agentd.telemetry.redact import without_secrets
+from agentd.telemetry.redact import redact
 
 MOST_PAYLOADS = 1000
 
@@ -77,12 +77,12 @@ def _view(
         "bytes": report.bytes,
         "seconds": round(took_s, 3),
         "rules": [
-            {"rule": name, "lines": rule.hits, "alerts": rule.fired, "samples": without_secrets(rule.samples)}
+            {"rule": name, "lines": rule.hits, "alerts": rule.fired, "samples": [redact(line) for line in rule.samples]}
             for name, rule in report.rules.items()
         ],
         "matched": report.matched,
         "missed": report.missed,
-        "missed_lines": without_secrets(report.missed_lines),
+        "missed_lines": [redact(line) for line in report.missed_lines],
         "last_at": moment(report.last_at),
         "timeline": [_event(transition) for transition in report.timeline],
         "more_events": report.cut,

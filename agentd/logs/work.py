@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from agentd.logs.port import Batch, Block, Ended, Hit, Occurrence, Outcome, Parser, Source
 from agentd.memory.logs import TemplateName
 from agentd.memory.templates import TemplateRow
-from agentd.telemetry.redact import redact
+from agentd.telemetry.redact import redact, redact_all, redact_name
 
 if TYPE_CHECKING:
     from agentd.logs.eventtime import EventTime
@@ -147,11 +147,18 @@ class LogWork:
 
 
 def _shown(event: Occurrence | Ended) -> Occurrence | Ended:
-    """As it may be stored and sent: a log may hold other people's passwords."""
+    """
+    As it may be stored and sent: a log may hold other people's passwords.
+
+    `by` names an alert: what is taken out of it leaves a mark that is always the same, and of no other secret.
+    """
+    by = {name: redact_name(name, value) for name, value in event.by.items()}
     if isinstance(event, Ended):
-        return event
+        return replace(event, by=by)
     return replace(
         event,
+        by=by,
         summary=redact(event.summary),
+        values=redact_all(dict(event.values)),
         evidence=tuple(replace(each, line=redact(each.line)) for each in event.evidence),
     )
