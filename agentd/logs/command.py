@@ -6,9 +6,10 @@ Promise: the command never fills our memory (while nobody reads, it waits), and 
 ends is started again: at once when it had run for a minute, else after 1 s, doubling to a minute.
 
 There are no positions: output while we were down, or while the command was, is gone, and a command that says again at
-each start what it said before is read again. What it says on standard error is not read as lines: its last line
-tells why the source is blind. It is blind when the command cannot be started, when it fails again and again, and when
-a run at intervals is still going when the one after the next is due.
+each start what it said before is read again. So nobody knows of silence before the first start, nor from before it was
+last blind (`Batch.since`); a pause between two runs counts as watched. What it says on standard error is not read as
+lines: its last line tells why the source is blind. It is blind when the command cannot be started, when it fails again
+and again, and when a run at intervals is still going when the one after the next is due.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class Command:
         self._failures = 0
         self._failure = ""
         self._done_at: datetime | None = None
+        self._since: datetime | None = None
 
     def read(self, most_bytes: int) -> Batch:
         batch = Batch()
@@ -122,6 +124,11 @@ class Command:
             else:
                 self._take(child, batch, most_bytes, began, at)
         batch.blind = self._blind(at)
+        if batch.blind is not None:
+            self._since = None
+        elif self._since is None:
+            self._since = began
+        batch.since = self._since
         if batch.blind is None and not batch.more:
             batch.caught_up = self._until(began)
         return batch

@@ -73,6 +73,8 @@ class Batch:
     caught_up: when not None, at that moment nothing was left to read: whoever waits for silence may count until then.
     more: there is more to read at once. behind_bytes: how much is known to be unread after this batch.
     blind: why nothing, or not everything, could be looked at (permission denied), for people; None when all was.
+    since: of a source without a past (a command): nobody knows what was before this moment, and silence counts from
+    there. None: whatever was written is read, however late.
     notes: rare things people should know (a file was truncated, entries were vacuumed away), each once.
     """
 
@@ -82,6 +84,7 @@ class Batch:
     more: bool = False
     behind_bytes: int = 0
     blind: str | None = None
+    since: datetime | None = None
     notes: list[str] = field(default_factory=list)
 
 

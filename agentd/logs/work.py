@@ -77,6 +77,8 @@ class LogWork:
         """Read on and work on it. On the log thread."""
         batch = self.source.read(self._most_bytes)
         until = batch.caught_up
+        if batch.since is not None:
+            self.engine.unseen_before(batch.since)
         for block in batch.blocks:
             last_at = self._work_on(block, batch.behind_bytes)
             if self.by_event_time:

@@ -452,3 +452,36 @@ async def test_a_wait_that_is_cancelled_leaves_nothing_behind() -> None:
     await story.source.close()
 
     assert waiting.cancelled()
+
+
+async def test_it_says_since_when_it_can_tell_of_silence() -> None:
+    """What a command would have said while it was not watched, nobody knows."""
+    story = Story(shell("exit 1"))
+    first = story.clock.now()
+    await story.until_over()
+    assert story.last.since == first
+
+    while story.last.blind is None:
+        story.clock.tick(60)
+        await story.until_over()
+    assert story.last.since is None
+    await story.source.close()
+
+
+async def test_silence_begins_anew_when_blindness_ends(tmp_path: Path) -> None:
+    """The hour in which it could not be started is no hour without a line."""
+    program = tmp_path / "program"
+    story = Story((str(program),))
+    await story.until(lambda: story.last.blind is not None)
+    program.write_text("#!/bin/sh\nsleep 600\n")
+    program.chmod(0o755)
+    story.clock.tick(3600)
+    await story.until(lambda: story.source._child is not None)
+
+    story.clock.tick(60)
+    await story.until(lambda: story.last.blind is None)
+
+    assert story.last.since == story.clock.now()
+    story.clock.tick(60)
+    assert story.read().since == story.batches[-2].since
+    await story.source.close()

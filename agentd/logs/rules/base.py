@@ -87,6 +87,9 @@ class RuleState(Generic[W]):
     def sighting(self, sighting: Sighting, groups: Mapping[str, str], at: float) -> None:
         """A template not seen before; for `novel`."""
 
+    def unseen_before(self, at: float) -> None:
+        """Nobody could look, until `at`; for rules to which it means something that nothing came."""
+
     def count_all(self, count: int, first: float, last: float) -> None:
         """So many entries between two moments; for `flatline` without a question to the entries."""
 

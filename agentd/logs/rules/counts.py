@@ -249,6 +249,12 @@ class Spike(_SlotsRule[_SpikeWindow]):
         else:
             self.tell(key, at, 1, hit.entry, hit.groups, facts=facts)
 
+    def unseen_before(self, at: float) -> None:
+        # What is missing of a few seconds changes the mean little; windows in which nobody looked are not usual.
+        heard = max((each.slots.newest for each in self.windows.values() if each.slots.newest is not None), default=0)
+        if self.began is not None and at - heard * self.width >= self.within:
+            self.began = max(self.began, at)
+
     def _usual(self, slots: Slots, newest: int) -> float | None:
         assert self.began is not None
         to = newest - self.step

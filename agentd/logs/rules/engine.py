@@ -100,6 +100,7 @@ class RuleEngine:
                 state.load(found)
         self._unbegun = [state for state in self._states if state.began is None]
         self._watchful = True
+        self._unseen_before: datetime | None = None
         if started is not None:
             self._begin(started.timestamp())
 
@@ -111,6 +112,13 @@ class RuleEngine:
             if self._watchful:
                 self._pass(at)
             states[hit.rule].hit(hit, at)
+
+    def unseen_before(self, moment: datetime) -> None:
+        """Nobody could look before it: that nothing came until then means nothing. Of the same moment: once."""
+        if moment != self._unseen_before:
+            self._unseen_before = moment
+            for state in self._states:
+                state.unseen_before(moment.timestamp())
 
     def novel(self, sightings: Iterable[tuple[int, Sighting, Mapping[str, str]]]) -> None:
         """New templates for rules of type novel: number of the rule, what was seen, groups of the rule's pattern."""

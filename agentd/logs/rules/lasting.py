@@ -3,11 +3,13 @@ Rules about what does not come: flatline, and cardinality with `fewer_than`.
 
 Their alert begins when time passes and ends when enough has come; between the two it is told again and again, so that
 it does not come to rest by quiet. Silence counts only up to a moment before which nothing is unread (`advance`): while
-the source is behind or blind, it stands still.
+the source is behind or blind, it stands still. Nor does it count before a moment until which nobody could look
+(`unseen_before`).
 """
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -113,6 +115,14 @@ class _Lasting(RuleState[_Wait]):
     def __init__(self, rule: Rule, clean: Clean) -> None:
         super().__init__(rule, clean)
         self.need = 1 if rule.fewer_than is None else rule.fewer_than
+        self._unseen_before = -math.inf
+
+    def unseen_before(self, at: float) -> None:
+        self._unseen_before = at
+
+    def advance(self, to: float) -> None:
+        self._unseen_before = min(self._unseen_before, to)  # a clock set back would put silence off for as long
+        super().advance(to)
 
     def begin(self, at: float) -> None:
         super().begin(at)
@@ -164,7 +174,8 @@ class _Lasting(RuleState[_Wait]):
             self.tell(key, dry, 1, None, {}, lines, {"last_at": last_at})
             self.goes_on(key, to)
         elif to >= window.fired + self.quiet / _TOLD_AGAIN:
-            if self.rule.by and to >= start + self.within + FORGET_AFTER.total_seconds():
+            known = max(start, self._unseen_before)
+            if self.rule.by and to >= known + self.within + FORGET_AFTER.total_seconds():
                 self.end(key, to, f"silent for {show_duration(FORGET_AFTER)} beyond {self.window_text}: forgotten")
                 return None
             self.goes_on(key, to)
@@ -181,7 +192,8 @@ class _Lasting(RuleState[_Wait]):
         if enough is not None and enough > start:
             start = enough
         if start <= to:
-            return start
+            # A silence that was told goes on, for all we know: only lines end it.
+            return start if window.fired is not None else max(start, self._unseen_before)
         window.came.cut_at(to)
         window.since = min(to, start if window.since is None else window.since)
         window.last_at = None if window.last_at is None else min(window.last_at, to)
