@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from agentd.clock import Clock
@@ -49,7 +50,8 @@ def open_log(
     """
     reading = _reading(source, timezone)
     opened = _source(source, reading, clock, memory, every_s)
-    work = _work(opened, reading, rules, EventTime(clock.now), memory)
+    # Not since the watch began: a rule that was added or changed has seen nothing of the time before.
+    work = _work(opened, reading, rules, EventTime(clock.now), memory, clock.now())
     if source.templates or work.novel:
         work.learning = Learning(watch, memory, work.matcher, reading.joiner, work.novel, monotonic=clock.monotonic)
     return work
@@ -72,7 +74,7 @@ def open_file(
     reading = _reading(settings, timezone)
     memory = LogMemory()
     opened = replay_file(str(file), settings, complete=reading.joiner.complete, now=clock.now)
-    work = _work(opened, reading, rules, EventTime(clock.now, live=False), memory)
+    work = _work(opened, reading, rules, EventTime(clock.now, live=False), memory, None)
     work.by_event_time = True
     if work.novel:
         work.learning = Learning(watch, memory, work.matcher, reading.joiner, work.novel, monotonic=clock.monotonic)
@@ -117,13 +119,22 @@ def _source(
     )
 
 
-def _work(source: Source, reading: _Reading, rules: Sequence[Rule], times: EventTime, memory: LogMemory) -> LogWork:
+def _work(
+    source: Source,
+    reading: _Reading,
+    rules: Sequence[Rule],
+    times: EventTime,
+    memory: LogMemory,
+    started: datetime | None,
+) -> LogWork:
+    """started: when rules begin of which nothing is stored; None: a file is tried."""
     engine = RuleEngine(
         rules,
         stored=memory.windows,
-        started=memory.started,
+        started=started,
+        templates_since=memory.started if memory.templates else None,
         secrets_out=without_secrets,
-        in_order=memory.started is None,
+        in_order=started is None,
     )
     matcher = Matcher(rules, reading.joiner, reading.parser, counted=engine.counted)
     novel = tuple(number for number, rule in enumerate(rules) if rule.type == "novel")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
-from rule_script import Store, at, engine, fed, field_hit, hit, only, rule, told
+from rule_script import Store, at, engine, fed, field_hit, hit, only, rule, sighting, told
 
 from agentd.clock import Clock
 from agentd.logs.opening import open_log
@@ -88,6 +91,36 @@ def test_a_few_seconds_without_sight_leave_what_is_usual() -> None:
     after.unseen_before(at(905))
 
     assert fed(after, [hit(905 + part / 20) for part in range(1200)]) != []
+
+
+async def test_a_rule_that_is_added_knows_nothing_of_the_time_before_it(tmp_path: Path) -> None:
+    """A reload with a new rule, or a changed one, on a watch of last year must not fire at once."""
+    clock = FakeClock()
+    (tmp_path / "a.log").write_text("one\n")
+    started = clock.now() - timedelta(days=300)
+    rules = [FLATLINE, rule("new_value", name="new", match="(?P<v>.+)", field="v", learn="60s")]
+    source = LogSource(files=(str(tmp_path / "*.log"),), start_at="start")
+
+    work = open_log("w", source, rules, clock=clock, timezone="UTC", memory=LogMemory(started))
+    try:
+        assert work.take().outcome.events == []
+        with (tmp_path / "a.log").open("a") as file:
+            file.write("two\n")
+        clock.tick(1)
+        assert work.take().outcome.events == []
+        clock.tick(61)
+        assert [event.rule for event in work.take().outcome.events] == [FLATLINE.name]
+    finally:
+        await work.source.close()
+
+
+def test_a_novel_rule_that_is_added_has_the_templates_that_are_known() -> None:
+    """A changed pattern must not make it deaf for another hour."""
+    made = engine(rule("novel", learn="1h"), started=7200, templates_since=at(0))
+
+    made.novel([sighting(7201)])
+
+    assert [each[0] for each in told(made.take())] == [7201]
 
 
 def opened(clock: Clock, *lines: str, memory: LogMemory) -> LogWork:

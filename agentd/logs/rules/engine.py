@@ -68,6 +68,7 @@ class RuleEngine:
     """
     stored: JSON text by (rule, key), as `Outcome.windows` gave it out earlier; of other rules: passed over.
     started: when the rules that were never stored begin to run; None: at the first event time they hear of.
+    templates_since: when templates began to be known; a novel rule that is new has learned since then. None: `started`.
     secrets_out: takes secrets out of a value as JSON has them, however deep.
     in_order: everything is fed in the order of event time, from one stream (a replay): a gap in it is silence.
 
@@ -81,6 +82,7 @@ class RuleEngine:
         *,
         stored: Mapping[tuple[str, str], str],
         started: datetime | None,
+        templates_since: datetime | None = None,
         secrets_out: Callable[[Any], Any] = _as_it_is,
         in_order: bool = False,
     ) -> None:
@@ -101,6 +103,11 @@ class RuleEngine:
         self._unbegun = [state for state in self._states if state.began is None]
         self._watchful = True
         self._unseen_before: datetime | None = None
+        if templates_since is not None:
+            for state in self._unbegun:
+                if isinstance(state, Novel):
+                    state.begin(templates_since.timestamp())
+            self._unbegun = [state for state in self._unbegun if state.began is None]
         if started is not None:
             self._begin(started.timestamp())
 
