@@ -17,6 +17,7 @@ from agentd.alert.lifecycle import BLIND_RULE
 from agentd.config.checks import Entry
 from agentd.config.complaints import did_you_mean, show
 from agentd.config.document import KeyPath
+from agentd.config.log_sense import FIELDS, check_sense
 from agentd.errors import ConfigError, Problem
 from agentd.logs.settings import JournalSource, LogSource, Rule
 
@@ -143,12 +144,16 @@ def _check_rules(watch: Entry, source: LogSource | JournalSource | None) -> Iter
         index = places[problem.index]
         bad.add((index, problem.key))
         yield watch.problem(("rules", index, *_key_path(problem.key)), *_split(problem.error))
+    unsound = {index for index, _ in bad}
+    asked = dict(zip(places, compiled.asked, strict=True))
+    sound = {index: each for index, each in asked.items() if index not in unsound}
     fields = _fields_of(source)
-    if fields is None:
+    yield from check_sense(watch, source, sound, fields)
+    if fields is None or not isinstance(source, LogSource) or source.format not in ("plain", "regex"):
         return
-    for index, asked in zip(places, compiled.asked, strict=True):
+    for index, each in asked.items():
         if (index, "match") not in bad:
-            yield from _check_fields(watch, index, asked.rule, set(asked.match.names) if asked.match else set(), fields)
+            yield from _check_fields(watch, index, each.rule, set(each.match.names) if each.match else set(), fields)
 
 
 def _check_names(watch: Entry, listed: list[Any]) -> Iterator[Problem]:
@@ -169,10 +174,11 @@ def _check_names(watch: Entry, listed: list[Any]) -> Iterator[Problem]:
 
 def _fields_of(source: LogSource | JournalSource | None) -> set[str] | None:
     """The fields an entry can have; None where only the entries know."""
-    if not isinstance(source, LogSource) or source.format not in ("plain", "regex"):
+    if not isinstance(source, LogSource):
         return None
-    if source.format == "plain":
-        return {"message"}
+    if source.format != "regex":
+        known = FIELDS.get(source.format)
+        return None if known is None else set(known)
     from agentd.logs.patterns import compile_pattern
 
     try:

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from config_folder import TOLD, Folder
 
+from agentd.config.log_sense import FIELDS
+from agentd.logs.parse import make_parser
 from agentd.logs.rules.check import SHAPES
 from agentd.logs.rules.engine import TYPES
+from agentd.logs.settings import LogFormat, LogSource
 
 
 @pytest.fixture
@@ -32,6 +35,8 @@ def ruled(type_: str, keys: str, source: str = "files: [/x]") -> str:
 
 
 PLAIN = "files: [/x], format: plain"
+SYSLOG = "files: [/x], format: syslog"
+COMBINED = "files: [/x], format: combined"
 REGEX = "files: [/x], format: regex, pattern: '^(?P<host>[a-z]+) (?P<message>.*)$'"
 
 
@@ -117,8 +122,16 @@ def test_a_wrong_log_or_rule_is_told(folder: Folder, text: str, key: str, words:
         log(),
         log("command: [tail, -f]", more=", every: 5s"),
         watch(f"journal: , rules: [{RULE}]"),
-        ruled("any", "", PLAIN),
+        ruled("any", "ignore: known", PLAIN),
         ruled("any", "match: '(?P<user>x+)', by: [user, message]", PLAIN),
+        ruled("any", "match: '(?P<level>[A-Z]+)', when: 'level == \"ERROR\"'"),
+        ruled("any", 'when: \'level == "error" && fields.level != "fatal"\''),
+        ruled("any", "match: '^a|b$|c\\$d|[$]e|(?:f$)|x^?|/usr/bin/i'"),
+        ruled("any", r"match: 'at .*\n\s+in', ignore: b", "files: [/x], multiline: auto"),
+        ruled("any", "when: 'program == \"sshd\" && line.size() > 3', by: [host, structured.a.b]", SYSLOG),
+        ruled("any", "match: x, when: 'status >= 500', by: [remote, path]", "files: [/x], format: combined"),
+        ruled("percentage", "match: x, within: 5m, more_than: 0.5%"),
+        watch("journal: , rules: [{name: r, type: any, when: 'severity == \"err\"', by: [unit]}]"),
         ruled("change", "field: host, by: [level]", REGEX),
         ruled("change", "field: whatever.it.has, by: [any]"),
         ruled("frequency", "count: 5, within: 5m, by: [ip], max_keys: 5, resolve_after: 1h, severity: info"),
@@ -133,7 +146,85 @@ def test_a_wrong_log_or_rule_is_told(folder: Folder, text: str, key: str, words:
 )
 def test_a_log_as_it_is_meant_to_be_is_taken(folder: Folder, text: str) -> None:
     """What an operator may rightly write is no error, and for the keys checked here no warning."""
-    assert set(folder.warnings(text)) <= {"watches[0].log", "watches[0].journal", "watches[0].rules"}
+    assert set(folder.warnings(text)) <= {"watches[0].log", "watches[0].journal"}
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words", "cure"),
+    [
+        (ruled("any", ""), "watches[0].rules[0]", "takes every line", "which lines"),
+        (ruled("any", "match: x, ignore: x"), "watches[0].rules[0].ignore", "no line is left", ""),
+        (ruled("any", "match: x, ignore: [y, x]"), "watches[0].rules[0].ignore", "no line is left", ""),
+        (ruled("any", "when: 'level == \"ERROR\"'"), "watches[0].rules[0].when", "never", 'write "error"'),
+        (ruled("any", "when: 'level == \"warn\"'"), "watches[0].rules[0].when", "never", 'write "warning"'),
+        (ruled("any", "when: '\"ERR\" == fields.level'"), "watches[0].rules[0].when", "never", 'write "error"'),
+        (ruled("any", 'when: \'level in ["error", "crit"]\''), "watches[0].rules[0].when", "crit", '"critical"'),
+        (ruled("any", "when: 'n > 1 && level != \"Info\"'"), "watches[0].rules[0].when", "never", 'write "info"'),
+        (
+            watch("journal: , rules: [{name: r, type: any, when: 'severity == \"error\"'}]"),
+            "watches[0].rules[0].when",
+            "never",
+            'write "err"',
+        ),
+        (
+            watch("journal: , rules: [{name: r, type: any, when: 'level == \"error\"'}]"),
+            "watches[0].rules[0].when",
+            "no `level`",
+            "severity",
+        ),
+        (ruled("any", "match: x, by: [hst]", SYSLOG), "watches[0].rules[0].by[0]", "no line of", "`host`"),
+        (ruled("any", "match: x, by: [user]", SYSLOG), "watches[0].rules[0].by[0]", "no line of", "known here"),
+        (ruled("change", "field: Status", "files: [/x], format: common"), "watches[0].rules[0].field", "", "`status`"),
+        (ruled("any", "when: 'stauts >= 500'", COMBINED), "watches[0].rules[0].when", "no line of", "`status`"),
+        (ruled("any", "when: 'level == \"error\"'", COMBINED), "watches[0].rules[0].when", "no line of", "known here"),
+        (ruled("any", "when: 'level == \"error\"'", PLAIN), "watches[0].rules[0].when", "no line of", "known here"),
+        (ruled("any", "when: 'hsot == \"a\"'", REGEX), "watches[0].rules[0].when", "no line of", "`host`"),
+        (ruled("any", "match: foo$bar"), "watches[0].rules[0].match", "behind the end", r"write \$"),
+        (ruled("any", "match: 'cost: $5'"), "watches[0].rules[0].match", "behind the end", r"write \$"),
+        (ruled("any", "match: foo^bar"), "watches[0].rules[0].match", "before the begin", r"write \^"),
+        (ruled("any", "match: /error/i"), "watches[0].rules[0].match", "slashes", "write '(?i)error'"),
+        (ruled("any", "match: x, ignore: /a b/g"), "watches[0].rules[0].ignore", "slashes", "write 'a b'"),
+        (ruled("any", r"match: 'a\nb'"), "watches[0].rules[0].match", "end of a line", "multiline"),
+        (ruled("any", r'match: "error\n"'), "watches[0].rules[0].match", "end of a line", "`|-`"),
+        (ruled("any", r'match: "\berror"'), "watches[0].rules[0].match", "control character", "single quotes"),
+        (
+            ruled("percentage", "match: x, within: 5m, more_than: 0.3"),
+            "watches[0].rules[0].more_than",
+            "0.3 percent",
+            'write "30%"',
+        ),
+    ],
+)
+def test_what_is_hardly_meant_is_warned_of(folder: Folder, text: str, key: str, words: str, cure: str) -> None:
+    """It runs, and is quiet for ever: nobody would look for the mistake before the day it was needed."""
+    warnings = [each for each in folder.load(text).warnings if each.key not in ("watches[0].log", "watches[0].journal")]
+
+    assert [each.key for each in warnings] == [key]
+    assert words in warnings[0].what
+    assert cure in warnings[0].cure
+    assert warnings[0].cure
+    assert warnings[0].line == 3
+
+
+SAMPLES: dict[str, list[str]] = {
+    "plain": ["anything"],
+    "syslog": [
+        '<34>1 2026-11-20T09:00:00Z web app x1 ID47 [a b="c"] said',
+        "<34>Nov 20 09:00:00 web app[7]: said",
+    ],
+    "combined": [
+        'a:80 192.0.2.1 i eve [20/Nov/2026:09:00:00 +0000] "GET /x?y HTTP/1.1" 200 5 "http://r" "curl" "10.0.0.1" 0.5 z'
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_fields_of_a_format_are_those_that_its_parser_gives(name: LogFormat) -> None:
+    """A field that is missing here would be warned of though it works."""
+    parser = make_parser(LogSource(files=("/x",), format=name))
+
+    assert {field for text in SAMPLES[name] for field in parser.fields(text)} == FIELDS[name]
+    assert FIELDS["common"] == FIELDS["combined"]
 
 
 def test_a_misspelt_group_is_guessed(folder: Folder) -> None:
