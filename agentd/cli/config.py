@@ -12,6 +12,7 @@ from agentd.cli.options import config_option
 from agentd.cli.place import environment_for
 from agentd.cli.tables import clean_lines, counted, print_json
 from agentd.config.loader import find_config, load
+from agentd.config.log_places import check_places
 from agentd.errors import ConfigError, InvalidConfig
 
 
@@ -29,12 +30,13 @@ def check(strict: bool, config_path: Path | None) -> None:
         errors = sum(not problem.warning for problem in error.problems)
         click.echo(f"{counted(errors, 'error')}: this configuration will not be run", err=True)
         sys.exit(WRONG)
-    for warning in loaded.warnings:
+    warnings = sorted({*loaded.warnings, *check_places(loaded)})
+    for warning in warnings:
         click.echo(clean_lines(warning))
     config = loaded.config
     what = f"{counted(len(config.probes) + len(config.logs), 'watch')} and {counted(len(config.webhooks), 'webhook')}"
     click.echo(f"{path}: {what}, ready to run", err=True)
-    if strict and loaded.warnings:
+    if strict and warnings:
         sys.exit(WRONG)
 
 
