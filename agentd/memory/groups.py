@@ -178,7 +178,8 @@ def data_of(c: apsw.Connection, webhook: str, key: str, fingerprint: str) -> tup
 
 
 def leave(c: apsw.Connection, webhook: str, key: str, fingerprints: Collection[str]) -> None:
-    c.executemany(_LEAVE, [(webhook, key, each) for each in fingerprints])
+    if fingerprints:
+        c.executemany(_LEAVE, [(webhook, key, each) for each in fingerprints])
 
 
 def look_sooner(c: apsw.Connection, webhook: str, key: str, at: datetime) -> None:

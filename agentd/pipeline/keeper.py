@@ -173,13 +173,16 @@ class Keeper:
         also: Callable[[apsw.Connection], None] | None,
     ) -> bool:
         now = self.clock.now()
-        steps = self._with_mutes([self.addressed(taken, wish, run) for taken in steps], now)
+        addressed, breath = [], Breath()
+        for taken in steps:
+            addressed.append(self.addressed(taken, wish, run))
+            await breath.take()
+        steps = self._with_mutes(addressed, now)
         told = [taken.transition for taken in steps if taken.transition is not None]
         last = {taken.alert.fingerprint: taken.alert for taken in steps if taken.changed or forget}
         gone = {alert.fingerprint for alert in last.values() if forget or _is_done_with(alert)}
         parent = traceparent(run)
         news: list[News] = []
-        breath = Breath()
         for transition in told:
             if transition.event is not None:
                 news.append(self._news(transition, wish, parent))
@@ -313,14 +316,17 @@ class Keeper:
         if self._next_look is None or self._next_look > now:
             return
         due = await self.state.read(lambda c: groups.due(c, now, _LOOKED_AT_ONCE))
+        current = {each: alert for _, _, firing in due for each in firing if (alert := self.alerts.get(each))}
+        strangers = [await self._not_for(webhook, firing) for webhook, _, firing in due]
+
+        def fresh(fingerprint: str) -> str | None:
+            return self._data_now(current[fingerprint]) if fingerprint in current else None
+
         seen = self._seen(())
-        fresh = {
-            fingerprint: self._data_now(alert)
-            for _, _, firing in due
-            for fingerprint in firing
-            if (alert := self.alerts.get(fingerprint)) is not None
-        }
-        looks = [(webhook, key, self._seen_by(webhook, firing, seen, fresh)) for webhook, key, firing in due]
+        looks = [
+            (webhook, key, Seen(seen.muted, {*seen.acked, *others}, fresh))
+            for (webhook, key, _), others in zip(due, strangers, strict=True)
+        ]
 
         def change(connection: apsw.Connection) -> datetime | None:
             for webhook, key, seen in looks:
@@ -330,11 +336,15 @@ class Keeper:
         self._next_look = await self.state.write(change)
         self._told()
 
-    def _seen_by(self, webhook: str, firing: Iterable[str], seen: Seen, fresh: Mapping[str, str]) -> Seen:
-        """Whom the configuration no longer names for an alert hears of its end, but is not reminded."""
-        alerts = [alert for each in firing if (alert := self.alerts.get(each)) is not None]
-        others = {alert.fingerprint for alert in alerts if webhook not in self._reach_of(alert).notify}
-        return Seen(seen.muted, {*seen.acked, *others}, fresh)
+    async def _not_for(self, webhook: str, firing: Iterable[str]) -> list[str]:
+        """Whom the configuration no longer names for an alert hears of its end, but is not reminded: such alerts."""
+        others, breath = [], Breath()
+        for each in firing:
+            alert = self.alerts.get(each)
+            if alert is not None and webhook not in self._reach_of(alert).notify:
+                others.append(each)
+            await breath.take()
+        return others
 
     def _reach_of(self, alert: Alert) -> Reach:
         reach = self.routing.of(alert, self._wish_of(alert))

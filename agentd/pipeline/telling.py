@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import apsw
@@ -51,17 +51,18 @@ class News:
 class Seen:
     """
     What is known of alerts at a look, by fingerprint: which are muted and which acknowledged; and of firing ones what
-    to show now, for reminders.
+    to show now, for reminders: asked on the store's thread, of those that are shown alone.
     """
 
     muted: Collection[str] = ()
     acked: Collection[str] = ()
-    fresh: Mapping[str, str] | None = None
+    fresh: Callable[[str], str | None] = lambda fingerprint: None
 
 
 def tell(c: apsw.Connection, news: Iterable[News], seen: Seen, now: datetime) -> datetime | None:
     """Put changes into their groups and look at those whose time it is; returns when one is to be looked at next."""
     touched: dict[tuple[str, str], None] = {}
+    opened: dict[tuple[str, str], PaceRow] = {}
     for each in news:
         transition, alert = each.transition, each.transition.alert
         if transition.event is EventType.RESOLVED:
@@ -78,19 +79,17 @@ def tell(c: apsw.Connection, news: Iterable[News], seen: Seen, now: datetime) ->
         elif transition.event in _AT_ONCE:
             _tell_at_once(c, each, now)
         elif transition.event is not None:
-            touched.update(dict.fromkeys(_join(c, each, seen, now)))
+            touched.update(dict.fromkeys(_join(c, each, seen, opened, now)))
     soonest: datetime | None = None
     for webhook, key in touched:
         group = groups.get(c, webhook, key)
         if group is None:  # a look that an earlier change called for has closed it
             continue
-        at = _time_to_look(group, now)
-        groups.look_sooner(c, webhook, key, at)
-        at = min(at, group.look_at or at)
+        at = min(_time_to_look(group, now), group.look_at or datetime.max.replace(tzinfo=UTC))
         if at <= now:
-            at_next = look_at_group(c, webhook, key, seen, now)
-            soonest = _sooner(soonest, at_next)
+            soonest = _sooner(soonest, _look_at(c, group, seen, now))
         else:
+            groups.look_sooner(c, webhook, key, at)
             soonest = _sooner(soonest, at)
     return soonest
 
@@ -130,7 +129,10 @@ def _group_of(news: News) -> tuple[dict[str, str], str]:
     return labels, json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def _join(c: apsw.Connection, news: News, seen: Seen, now: datetime) -> list[tuple[str, str]]:
+def _join(
+    c: apsw.Connection, news: News, seen: Seen, opened: dict[tuple[str, str], PaceRow], now: datetime
+) -> list[tuple[str, str]]:
+    """opened: the groups that are open, with their pace: ten thousand alerts may join one."""
     transition, reach = news.transition, news.reach
     alert, pace = transition.alert, reach.pace
     labels, key = _group_of(news)
@@ -142,7 +144,10 @@ def _join(c: apsw.Connection, news: News, seen: Seen, now: datetime) -> list[tup
     for webhook in reach.notify:
         if groups.owes_one_off(c, webhook, key, alert.fingerprint):
             look_at_group(c, webhook, key, seen, now)  # or the incident before would be lost under this one
-        groups.open_group(c, webhook, key, labels, now + pace.wait, row)
+            opened.pop((webhook, key), None)
+        if opened.get((webhook, key)) != row:
+            groups.open_group(c, webhook, key, labels, now + pace.wait, row)
+            opened[webhook, key] = row
         groups.join(
             c,
             webhook,
@@ -160,8 +165,11 @@ def _join(c: apsw.Connection, news: News, seen: Seen, now: datetime) -> list[tup
 def look_at_group(c: apsw.Connection, webhook: str, key: str, seen: Seen, now: datetime) -> datetime | None:
     """Look at one group and tell what there is to tell; returns when it is to be looked at again, None: never."""
     group = groups.get(c, webhook, key)
-    if group is None:
-        return None
+    return None if group is None else _look_at(c, group, seen, now)
+
+
+def _look_at(c: apsw.Connection, group: GroupRow, seen: Seen, now: datetime) -> datetime | None:
+    webhook, key = group.webhook, group.key
     members = groups.members(c, webhook, key)
     pace = _pace(group)
     standing = Standing(
@@ -215,11 +223,11 @@ def _messages(
         return [over]
     if came.why is Why.REPEAT:
         return [_delivery(group, EventType.REMINDER, _reminding(data, member, seen, now), member, now)]
-    return [_delivery(group, member.event, (seen.fresh or {}).get(member.fingerprint, data), member, now)]
+    return [_delivery(group, member.event, seen.fresh(member.fingerprint) or data, member, now)]
 
 
 def _reminding(data: str, member: Member, seen: Seen, now: datetime) -> str:
-    told: dict[str, Any] = json.loads((seen.fresh or {}).get(member.fingerprint, data))
+    told: dict[str, Any] = json.loads(seen.fresh(member.fingerprint) or data)
     lasting = "some time"
     if told.get("started_at"):
         since = now - datetime.fromisoformat(told["started_at"])
@@ -232,12 +240,11 @@ def _group_message(
     c: apsw.Connection, group: GroupRow, about: Sequence[Member], came: Look, seen: Seen, now: datetime
 ) -> Delivery:
     # What is news stands first: it is what the cut must not take.
-    news = [each for each in about if each.fingerprint not in group.told_firing or not each.firing]
-    order = news + [each for each in about if each not in news]
+    order = sorted(about, key=lambda each: each.firing and each.fingerprint in group.told_firing)
     texts: list[str] = []
     size = 0
     for each in order[:MOST_IN_A_GROUP]:
-        text = (seen.fresh or {}).get(each.fingerprint) if each.firing else None
+        text = seen.fresh(each.fingerprint) if each.firing else None
         text = text or groups.data_of(c, group.webhook, group.key, each.fingerprint)[1]
         size += len(text.encode())
         if size > MOST_GROUP_BYTES and texts:
