@@ -55,7 +55,11 @@ class Defaults(Settings):
     every: PositiveDuration | None = Field(
         default=None, description="Time between checks, of watches that name no schedule; default: by kind"
     )
-    timezone: str = Field(default="UTC", description="Time zone of `cron`, such as Europe/Berlin")
+    timezone: str | None = Field(
+        default=None,
+        description="Time zone, such as Europe/Berlin, of `cron` (default: UTC) and of times in log lines that name "
+        "none (default: the host's own zone)",
+    )
     missed: Missed | None = Field(
         default=None, description="Goals that were due while we were down: skip, once or all (at most 24)"
     )

@@ -191,7 +191,7 @@ def try_log(config: WatchConfig, file: Path, clock: Clock) -> LogWork:
 
 def _trigger(config: WatchConfig) -> Trigger:
     if config.cron is not None:
-        return Cron(parse_cron(config.cron, config.timezone))
+        return Cron(parse_cron(config.cron, config.timezone or "UTC"))
     if isinstance(config.source, HeartbeatSettings):
         return Every(config.source.look_every, config.name)
     if config.every is not None:

@@ -6,9 +6,9 @@ In: what the configuration says, and what is remembered. Out: `LogWork`, ready t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from agentd.clock import Clock
@@ -17,6 +17,7 @@ from agentd.logs.learning import Learning
 from agentd.logs.match import Matcher
 from agentd.logs.multiline import Joiner, make_joiner
 from agentd.logs.parse import make_parser
+from agentd.logs.parse.zone import find_zone
 from agentd.logs.port import Parser, Source
 from agentd.logs.rules import RuleEngine
 from agentd.logs.settings import JournalSource, LogSource, Rule
@@ -39,19 +40,24 @@ def open_log(
     rules: Sequence[Rule],
     *,
     clock: Clock,
-    timezone: str,
+    timezone: str | None,
     memory: LogMemory,
     every_s: float | None = None,
 ) -> LogWork:
     """
     Follow a source from where `memory` says. Blocking.
 
-    every_s: seconds between runs of a command; None: it keeps running.
+    timezone: of times that name none; None: the host's own. every_s: seconds between runs of a command; None: it
+    keeps running.
     """
     reading = _reading(source, timezone)
     opened = _source(source, reading, clock, memory, every_s)
     # Not since the watch began: a rule that was added or changed has seen nothing of the time before.
-    work = _work(opened, reading, rules, EventTime(clock.now), memory, clock.now())
+    # What a command says again at its start it may have said long ago; a file only grows.
+    appended = isinstance(source, LogSource) and source.command is None
+    times = EventTime(clock.now, appended=appended, zone=find_zone(timezone))
+    work = _work(opened, reading, rules, times, memory, clock.now())
+    work.clock = clock
     if source.templates or work.novel:
         work.learning = Learning(watch, memory, work.matcher, reading.joiner, work.novel, monotonic=clock.monotonic)
     return work
@@ -64,24 +70,46 @@ def open_file(
     file: Path,
     *,
     clock: Clock,
-    timezone: str,
+    timezone: str | None,
 ) -> LogWork:
     """Run a file through the rules, from its beginning to its end, in its own time. Blocking."""
-    from agentd.logs.follow import replay_file
-
-    # What the journal would give in fields, a file has in lines, as `journalctl` prints them.
-    settings = source if isinstance(source, LogSource) else LogSource(files=(str(file),), format="auto")
-    reading = _reading(settings, timezone)
+    reading = _reading(source, timezone)
     memory = LogMemory()
-    opened = replay_file(str(file), settings, complete=reading.joiner.complete, now=clock.now)
-    work = _work(opened, reading, rules, EventTime(clock.now, live=False), memory, None)
+    written = _written(file, clock)
+    opened = _file(source, reading, rules, file, lambda: written, timezone)
+    work = _work(opened, reading, rules, EventTime(clock.now, live=False, zone=find_zone(timezone)), memory, None)
     work.by_event_time = True
     if work.novel:
         work.learning = Learning(watch, memory, work.matcher, reading.joiner, work.novel, monotonic=clock.monotonic)
     return work
 
 
-def _reading(source: LogSource | JournalSource, timezone: str) -> _Reading:
+def _written(file: Path, clock: Clock) -> datetime:
+    """When it was written last, as far as that can be: it stands in for the time of lines that say none."""
+    try:
+        return min(datetime.fromtimestamp(file.stat().st_mtime, UTC), clock.now())
+    except (OSError, OverflowError, ValueError):
+        return clock.now()
+
+
+def _file(
+    source: LogSource | JournalSource,
+    reading: _Reading,
+    rules: Sequence[Rule],
+    file: Path,
+    now: Callable[[], datetime],
+    timezone: str | None,
+) -> Source:
+    if isinstance(source, JournalSource):
+        from agentd.logs.journal_file import open_journal_file
+
+        return open_journal_file(source, rules, file, now=now, timezone=timezone)
+    from agentd.logs.follow import replay_file
+
+    return replay_file(str(file), source, complete=reading.joiner.complete, now=now)
+
+
+def _reading(source: LogSource | JournalSource, timezone: str | None) -> _Reading:
     if isinstance(source, LogSource):
         return _Reading(make_joiner(source.multiline), make_parser(source, timezone=timezone))
     from agentd.logs.journal import JournalParser

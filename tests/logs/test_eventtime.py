@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentd.logs.eventtime import MAX_STREAMS, EventTime
+from agentd.logs.parse import make_parser
+from agentd.logs.settings import LogSource
 
 NOW = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -139,14 +143,110 @@ def test_a_zone_that_is_ahead_by_hours_is_taken_as_arrival() -> None:
     assert times.ahead == 5
 
 
-def test_a_zone_that_is_behind_by_hours_is_told() -> None:
-    """Nothing else shows it: the times are plausible, only every window is two hours late."""
-    times = live()
+def read(
+    times: EventTime, said: list[datetime], at: datetime, since: datetime | None, written_by: datetime | None = None
+) -> list[datetime]:
+    """A block of a followed log: what its lines are taken as."""
+    times.begin("s", said[-1], at, since=since, at_end=True, written_by=written_by)
+    return [times.of("s", each, at) for each in said]
 
-    for step in range(60):
-        times.of("s", NOW - 2 * HOUR + step * SECOND, NOW + (step + 1) * SECOND)
-    assert len(times.warnings) == 1
-    assert "2:00:00" in times.warnings[0]
+
+def appended() -> EventTime:
+    return EventTime(lambda: NOW, appended=True)
+
+
+@pytest.mark.parametrize("lag", [2 * HOUR, timedelta(minutes=37), 14 * HOUR, 300 * DAY])
+def test_a_line_written_while_we_looked_is_of_now_whatever_its_writer_says(lag: timedelta) -> None:
+    """West of Greenwich no brute force would fire, and each silence would: every window would be hours behind."""
+    times = appended()
+
+    assert read(times, [NOW - lag - 3 * SECOND, NOW - lag], NOW, NOW - SECOND) == [NOW - 3 * SECOND, NOW]
+    assert read(times, [NOW - lag + 5 * SECOND], NOW + 5 * SECOND, NOW + 4 * SECOND) == [NOW + 5 * SECOND]
+    assert (times.shifted, times.far_off, times.ahead) == (3, 0, 0)
+
+
+def test_what_was_written_while_nobody_looked_keeps_its_time() -> None:
+    """After a night's stop the night is told as it was, though the log has grown while it is read."""
+    times = appended()
+
+    assert read(times, [NOW - 8 * HOUR, NOW - 5 * HOUR], NOW, None) == [NOW - 8 * HOUR, NOW - 5 * HOUR]
+    assert read(times, [NOW - 4 * HOUR], NOW, None) == [NOW - 4 * HOUR]
+    assert read(times, [NOW], NOW + HOUR, NOW) == [NOW]
+    assert times.shifted == 0
+
+
+def test_a_file_that_comes_with_its_past_keeps_its_times() -> None:
+    """A rotated log moved into the folder was not written today."""
+    times = appended()
+
+    assert read(times, [NOW - 5 * HOUR], NOW, NOW - SECOND, NOW - 5 * HOUR) == [NOW - 5 * HOUR]
+
+
+def test_a_clock_put_right_is_believed_at_once() -> None:
+    """The writer's NTP came up: nothing is put forward any more."""
+    times = appended()
+    read(times, [NOW - 2 * HOUR], NOW, NOW - SECOND)
+
+    assert read(times, [NOW + SECOND], NOW + SECOND, NOW) == [NOW + SECOND]
+    assert read(times, [NOW + HOUR - 30 * SECOND], NOW + HOUR, NOW + HOUR - SECOND) == [NOW + HOUR - 30 * SECOND]
+
+
+def test_what_is_delivered_late_keeps_its_own_times() -> None:
+    """A relay hands three hours over in three seconds: pressed together they would be a burst that never was."""
+    times = appended()
+    read(times, [NOW - 3 * HOUR], NOW, NOW - SECOND)
+
+    for step in range(1, 4):
+        at, said = NOW + step * SECOND, NOW - (3 - step / 2) * HOUR
+        assert read(times, [said - SECOND, said], at, at - SECOND) == [said - SECOND, said]
+    end = NOW + 10 * SECOND
+    assert read(times, [end], end, end - SECOND) == [end]
+    assert read(times, [end - 2 * HOUR], end + SECOND, end) == [end], "and is watched as before"
+
+
+def test_a_writer_of_another_zone_among_others_is_of_its_arrival() -> None:
+    """A daemon in a chroot writes UTC into a log of local times."""
+    times = appended()
+    read(times, [NOW], NOW, NOW - SECOND)
+    at = NOW + 5 * SECOND
+
+    assert read(times, [at - 2 * SECOND, at - 2 * HOUR, at - SECOND], at, NOW) == [at - 2 * SECOND, at, at - SECOND]
+    assert times.shifted == 1
+
+
+def test_an_hour_handed_over_at_once_keeps_its_distances() -> None:
+    """Some writers flush now and then: the hour is no burst, and its end shows that the clock is right."""
+    times = appended()
+    read(times, [NOW], NOW, NOW - SECOND)
+    said = [NOW + minute * timedelta(minutes=1) for minute in range(60)]
+
+    assert read(times, said, said[-1] + SECOND, said[-1]) == said
+
+
+@pytest.mark.parametrize(("off", "word"), [(-2 * HOUR, "before"), (-timedelta(minutes=37), "before"), (HOUR, "later")])
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_clock_that_is_steadily_off_is_told_once(off: timedelta, word: str, is_file: bool) -> None:
+    """Or nobody would ever put it right."""
+    times = EventTime(lambda: NOW, appended=is_file)
+
+    for step in range(100):
+        at = NOW + step * SECOND
+        read(times, [at + off], at, at - SECOND)
+    (warning,) = times.warnings
+    assert f"{abs(off)} {word}" in warning
+    assert "timezone" in warning
+
+
+def test_a_command_that_lags_steadily_is_of_now_once_that_is_sure() -> None:
+    """It may have said old things at its start, so there is no other sign."""
+    times = live()
+    taken = [
+        read(times, [NOW + step * SECOND - 2 * HOUR], NOW + step * SECOND, NOW + (step - 1) * SECOND)[0]
+        for step in range(90)
+    ]
+
+    assert taken[0] == NOW - 2 * HOUR
+    assert taken[-1] == NOW + 89 * SECOND
 
 
 def test_a_backlog_that_is_read_is_no_wrong_zone() -> None:
@@ -154,8 +254,25 @@ def test_a_backlog_that_is_read_is_no_wrong_zone() -> None:
     times = live()
 
     for step in range(600):
-        times.of("s", NOW - 5 * HOUR + step * timedelta(seconds=25), NOW + step * SECOND)
+        at = NOW + step * SECOND
+        read(times, [NOW - 5 * HOUR + step * timedelta(seconds=25)], at, NOW)
     assert times.warnings == []
+
+
+def test_a_local_time_that_comes_twice_is_the_earlier_one_until_the_stream_steps_back() -> None:
+    """A log of last autumn, tried in spring: the two hours are two, in their order."""
+    berlin = ZoneInfo("Europe/Berlin")
+    midnight = datetime(2026, 10, 24, 22, 0, tzinfo=UTC)
+    moments = [midnight + minutes * timedelta(minutes=10) for minutes in range(36)]
+    parser = make_parser(LogSource(files=("x",)), timezone="Europe/Berlin")
+    times = EventTime(lambda: NOW, live=False, zone=berlin)
+
+    taken = []
+    for moment in moments:
+        said = parser.time(f"{moment.astimezone(berlin):%Y-%m-%d %H:%M:%S} x", None, NOW)
+        taken.append(times.of("s", said, NOW))
+
+    assert taken == moments
 
 
 def test_in_a_replay_the_reading_says_nothing() -> None:
@@ -183,12 +300,18 @@ def test_a_million_streams_do_not_grow_memory() -> None:
 MOMENTS = st.datetimes(timezones=st.just(UTC)) | st.timedeltas(-5 * DAY, 5 * DAY).map(lambda off: NOW + off)
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.none() | MOMENTS, MOMENTS), max_size=30), st.booleans())
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.none() | MOMENTS, MOMENTS, st.none() | MOMENTS), max_size=30),
+    st.booleans(),
+    st.booleans(),
+)
 def test_any_clock_gives_a_time_that_is_not_of_the_future(
-    seen: list[tuple[str, datetime | None, datetime]], is_live: bool
+    seen: list[tuple[str, datetime | None, datetime, datetime | None]], is_live: bool, is_file: bool
 ) -> None:
     """Whatever writers and our own clock do."""
-    times = EventTime(lambda: NOW, live=is_live)
+    times = EventTime(lambda: NOW, live=is_live, appended=is_file, zone=ZoneInfo("Europe/Berlin"))
 
-    for stream, said, read_at in seen:
+    for stream, said, read_at, since in seen:
+        if is_live:
+            times.begin(stream, said, read_at, since=since, at_end=True)
         assert times.of(stream, said, read_at) <= (read_at if is_live else NOW)

@@ -61,11 +61,12 @@ FORMATS: Mapping[LogFormat, Callable[[Stamps], Taker]] = {
 """Every format but regex, which needs its pattern."""
 
 
-def make_parser(settings: LogSource, *, timezone: str = "UTC") -> Parser:
+def make_parser(settings: LogSource, *, timezone: str | None = "UTC") -> Parser:
     """
     The parser of one source, for one thread.
 
-    timezone: IANA name, of times that name no zone. Raises ConfigError for a pattern or zone that cannot be used.
+    timezone: IANA name, of times that name no zone; None: the host's own zone. Raises ConfigError for a pattern or
+    zone that cannot be used.
     """
     try:
         stamps = Stamps(timezone)

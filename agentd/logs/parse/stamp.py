@@ -7,7 +7,8 @@ What is read: ISO 8601 with and without fraction and zone, RFC 3164 (`Nov  5 09:
 09:00:00`, asctime, `20 Nov 2026 09:00:00,123`, klog and glog, Android, compact digits, seconds to nanoseconds since
 the epoch; and the time keys of JSON and logfmt lines.
 - A time without a zone is of the zone given. Where clocks are set back, the later of the two moments is taken unless
-  it lies after `written_by`; a time that clocks skip is read by the offset that held before they were set.
+  it lies after `written_by`, and marked by `fold`, so that who knows what came before may take the earlier one; a time
+  that clocks skip is read by the offset that held before they were set.
 - A time without a year is of the year that makes it the latest moment not more than a day after `written_by`.
 Promise: never raises. What fitted last is tried first, and a second already seen is looked up.
 """
@@ -19,7 +20,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from agentd.logs.parse.moment import (
     from_digits,
@@ -42,6 +42,7 @@ from agentd.logs.parse.shape import (
     LOGFMT_TIME,
     MONTHS,
 )
+from agentd.logs.parse.zone import find_zone
 
 _DAY = timedelta(days=1)
 _SKEW = timedelta(minutes=10)
@@ -60,13 +61,13 @@ class Stamps:
     """
     The times of one source. Keeps what it saw last, so one object serves one thread.
 
-    timezone: IANA name, of times that name no zone.
+    timezone: IANA name, of times that name no zone; None: the host's own.
     end: where in the text the last stamp that was found ends.
     """
 
-    def __init__(self, timezone: str = "UTC") -> None:
+    def __init__(self, timezone: str | None = "UTC") -> None:
         self.end = 0
-        self._zone = None if timezone in ("UTC", "Etc/UTC") else ZoneInfo(timezone)
+        self._zone = find_zone(timezone)
         self._pos = 0
         self._width = 19
         self._last: Reader = self._iso
@@ -368,7 +369,7 @@ class Stamps:
         if second is not None:
             later = (naive - second).replace(tzinfo=UTC)
             if later <= written_by + _SKEW:
-                return later
+                return later.replace(fold=1)
         return (naive - first).replace(tzinfo=UTC)
 
     def _offset_of(self, naive: datetime, minute: str | None) -> tuple[timedelta, timedelta | None]:
