@@ -127,6 +127,7 @@ class Following:
         self._stored_at = self._clock.monotonic()
         self._recorded_at = self._clock.monotonic()
         self._firing = Firing(watch.rules)
+        self._awake_since: datetime | None = None
         self.taken = 0
 
     async def go(self) -> None:
@@ -209,6 +210,7 @@ class Following:
                 for each in steps:
                     self._firing.follow(each.alert)
         self._positions = positions
+        self._awake_since = taken.awake_since
         # Of a stream that the store knows nothing of, a crash would lose what came since: it would be begun anew, at
         # its end.
         there = {stream for stream, position in taken.batch.positions.items() if position is not None}
@@ -230,6 +232,7 @@ class Following:
             taken.until,
             alerts=keeper.alerts,
             firing=self._firing.due(taken.until),
+            awake_since=taken.awake_since,
             address=lambda taken: keeper.addressed(taken, watch.wish, run),
         )
 
@@ -257,6 +260,9 @@ class Following:
         """How long nothing need be done if no line comes."""
         now = self._clock.now()
         due = [at for at in (self._firing.next_due(),) if at is not None]
+        if due and self._awake_since is not None:
+            # What was due by then is put off: there is no need to look ten times a second until it is not.
+            due = [max(due[0], self._awake_since + min(each.resolve_after for each in self._watch.rules.values()))]
         work = self._watch.work
         if work is not None and (change := work.next_change()) is not None:
             due.append(change)

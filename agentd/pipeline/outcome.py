@@ -25,11 +25,13 @@ def steps_of(
     *,
     alerts: Mapping[str, Alert],
     firing: Iterable[str],
+    awake_since: datetime | None = None,
     address: Callable[[Step], Step] = lambda step: step,
 ) -> Iterator[Step]:
     """
     alerts: as they stand, by fingerprint. firing: the fingerprints among them that may become quiet.
-    until: up to this moment there is nothing unread; None: nobody can tell.
+    until: up to this moment there is nothing unread; None: nobody can tell. awake_since: no quiet of before it is one,
+    for the machine slept, or its clock jumped.
     address: finishes each step before the next is taken of the same alert.
     """
     ahead: dict[str, Alert] = {}
@@ -54,6 +56,10 @@ def steps_of(
         followed = watch.rules.get(current.rule or "") if current is not None else None
         if current is None or followed is None:
             continue
+        if awake_since is not None and until - awake_since < followed.resolve_after:
+            last = current.last_at or current.started_at
+            if last is None or last < awake_since:
+                continue
         over = quiet(current, until, followed.resolve_after)
         if over.transition is not None:
             yield address(over)

@@ -68,6 +68,8 @@ class Script:
         self.opened: list[LogMemory] = []
         self.batches: deque[Taken | Exception] = deque()
         self.blind: str | None = None
+        self.awake_since: datetime | None = None
+        self.looks = 0
         self.closed = 0
         self._clock = clock
         self._ring = asyncio.Event()
@@ -80,13 +82,14 @@ class Script:
         self._ring.set()
 
     def take(self) -> Taken:
+        self.looks += 1
         if self.batches:
             given = self.batches.popleft()
             if isinstance(given, Exception):
                 raise given
             return given
         now = self._clock.now()
-        return Taken(Batch(caught_up=now, blind=self.blind), Outcome(), now)
+        return Taken(Batch(caught_up=now, blind=self.blind), Outcome(), now, self.awake_since)
 
     def next_change(self) -> datetime | None:
         return None
@@ -320,6 +323,26 @@ def test_quiet_resolves_by_itself(tell: Tell) -> None:
         assert await b.told() == ["alert.firing"]
 
         await b.clock.advance(2)
+
+        assert await b.told() == ["alert.firing", "alert.resolved"]
+
+    tell(story)
+
+
+def test_a_sleep_of_the_machine_is_no_quiet(tell: Tell) -> None:
+    """An all-clear because the lid was closed for a night would be made up."""
+
+    async def story(b: Bench) -> None:
+        b.script.gives(b.seen())
+        await b.clock.settle()
+
+        b.clock.jump(timedelta(hours=8))
+        b.script.awake_since = b.clock.now()
+        looks = b.script.looks
+        await b.clock.advance(290)
+        assert await b.told() == ["alert.firing"]
+        assert b.script.looks - looks < 100, "what is not due yet is not looked for all the time"
+        await b.clock.advance(20)
 
         assert await b.told() == ["alert.firing", "alert.resolved"]
 
