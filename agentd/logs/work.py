@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_BATCH_BYTES = 512 * 1024
 _LEAST_BATCH_BYTES = 64 * 1024
 _MANY_EVENTS = 500
-"""A batch of more is a long transaction and much to hold: the next one is smaller."""
+"""A batch of more is a long transaction and much to hold: the next one is smaller. The first is as small as any."""
 _SLEEP_S = 30.0
 _QUARTER = timedelta(minutes=15)
 _LARGEST_OFFSET = 14 * 4
@@ -87,7 +87,7 @@ class LogWork:
     _asked: int = 0
     _unsaid: int = 0
     _newest: tuple[datetime | None, datetime | None] = (None, None)
-    _most_bytes: int = MAX_BATCH_BYTES
+    _most_bytes: int = _LEAST_BATCH_BYTES
 
     def take(self) -> Taken:
         """Read on and work on it. On the log thread."""
