@@ -30,10 +30,10 @@ from typing import Any, NamedTuple
 from agentd.clock import to_us
 from agentd.logs import journal_reader
 from agentd.logs.journal_cursor import Spot, Window, missing, spot
-from agentd.logs.journal_entry import JournalFields, JournalParser, Raw, cut, message_of, readable
+from agentd.logs.journal_entry import Gathered, JournalParser, Raw
 from agentd.logs.journal_files import Sight, look
 from agentd.logs.journal_filter import Filter
-from agentd.logs.port import Batch, Block, Counters
+from agentd.logs.port import Batch, Counters
 from agentd.logs.settings import JournalSource
 
 __all__ = ["STREAM", "Journal", "JournalParser", "open_journal"]
@@ -234,7 +234,7 @@ class Journal:
 
     def _take(self, batch: Batch, most_bytes: int, began: datetime, end: _End | None) -> None:
         reader, counters, wanted = self._reader, self.counters, self._filter.wanted
-        taken = _Taken(counters)
+        taken = Gathered(counters)
         if self._overshot:
             self._go_to_place()
         if end is None:
@@ -276,7 +276,7 @@ class Journal:
             self._take_last(taken, end)
         batch.more = not self._at_end
         if taken.starts:
-            batch.blocks.append(taken.block(began))
+            batch.blocks.append(taken.block(STREAM, began))
 
     def _is_settled(self, cursor: str) -> bool:
         """
@@ -289,7 +289,7 @@ class Journal:
             self._beyond, self._beyond_at = cursor, at
         return at - self._beyond_at >= _SETTLED_S
 
-    def _take_last(self, taken: _Taken, end: _End) -> None:
+    def _take_last(self, taken: Gathered, end: _End) -> None:
         """The journal's last entry: the index may not know it yet."""
         place, raw = end.place, end.raw
         self._done = place
@@ -365,37 +365,6 @@ class _End(NamedTuple):
 
     place: Spot
     raw: Raw | None
-
-
-class _Taken:
-    """The block in the making."""
-
-    def __init__(self, counters: Counters) -> None:
-        self.starts: list[int] = []
-        self.weight = 0
-        self._text = bytearray()
-        self._cursors: list[str] = []
-        self._fields: list[JournalFields] = []
-        self._counters = counters
-
-    @property
-    def bytes(self) -> int:
-        return len(self._text)
-
-    def add(self, cursor: str, realtime_us: int, raw: Raw) -> None:
-        self.weight += cut(raw, self._counters)
-        self.starts.append(len(self._text))
-        self._cursors.append(cursor)
-        self._fields.append(JournalFields(raw, realtime_us, self._counters))
-        self._text += readable(message_of(raw), self._counters)
-        self._text += b"\n"
-
-    def block(self, read_at: datetime) -> Block:
-        offset = self._counters.bytes
-        self._counters.bytes += len(self._text)
-        self._counters.lines += len(self.starts)
-        text, cursors, fields = bytes(self._text), self._cursors, self._fields
-        return Block(STREAM, STREAM, text, offset, read_at, read_at, self.starts, cursors=cursors, fields=fields)
 
 
 def _time(position: str | None) -> int | None:

@@ -16,13 +16,14 @@ texts where the entry has it more than once, and for what most rules ask:
 
 from __future__ import annotations
 
+import builtins
 import codecs
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from agentd.clock import from_us
-from agentd.logs.port import Counters
+from agentd.logs.port import Block, Counters
 
 LONGEST_FIELD = 64 * 1024
 """Bytes of one value; more is cut off, and counted."""
@@ -99,15 +100,15 @@ class JournalFields(Mapping[str, Any]):
 
     __slots__ = ("_counters", "_raw", "realtime_us")
 
-    def __init__(self, raw: Raw, realtime_us: int, counters: Counters) -> None:
+    def __init__(self, raw: Raw, realtime_us: int | None, counters: Counters) -> None:
         self._raw = raw
         self._counters = counters
         self.realtime_us = realtime_us
 
     def at(self) -> datetime | None:
-        """When journald took it; None for a moment that no calendar has."""
+        """When journald took it; None for a moment that no calendar has, or nobody knows."""
         try:
-            return from_us(self.realtime_us)
+            return None if self.realtime_us is None else from_us(self.realtime_us)
         except OverflowError:
             return None
 
@@ -177,6 +178,41 @@ class JournalFields(Mapping[str, Any]):
 
 def _whole(text: str | None) -> int | None:
     return int(text) if text and len(text) <= 10 and text.isascii() and text.isdigit() else None
+
+
+class Gathered:
+    """A block in the making. weight: bytes of all fields that it holds."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.starts: list[int] = []
+        self.weight = 0
+        self._text = bytearray()
+        self._cursors: list[str] = []
+        self._fields: list[Mapping[str, Any]] = []
+        self._counters = counters
+
+    @property
+    def bytes(self) -> int:
+        return len(self._text)
+
+    def add(self, cursor: str, realtime_us: int | None, raw: Raw) -> None:
+        """An entry as the journal has it."""
+        self.weight += cut(raw, self._counters)
+        self.put(cursor, message_of(raw), JournalFields(raw, realtime_us, self._counters))
+
+    def put(self, cursor: str, message: builtins.bytes, fields: Mapping[str, Any]) -> None:
+        self.starts.append(len(self._text))
+        self._cursors.append(cursor)
+        self._fields.append(fields)
+        self._text += readable(message, self._counters)
+        self._text += b"\n"
+
+    def block(self, stream: str, read_at: datetime) -> Block:
+        offset = self._counters.bytes
+        self._counters.bytes += len(self._text)
+        self._counters.lines += len(self.starts)
+        text, cursors, fields = builtins.bytes(self._text), self._cursors, self._fields
+        return Block(stream, stream, text, offset, read_at, read_at, self.starts, cursors=cursors, fields=fields)
 
 
 class JournalParser:

@@ -210,3 +210,30 @@ def test_a_configuration_of_logs_alone_is_counted(agentd: Try, tmp_path: Path) -
 
     assert said.exit_code == 0
     assert "1 watch and 1 webhook, ready to run" in said.stderr
+
+
+def test_a_file_against_a_watch_of_the_journal_says_what_it_cannot_answer(agentd: Try, tmp_path: Path) -> None:
+    """The lines that people have at hand are not what the daemon reads: a number without that word is a wrong one."""
+    config, log = tmp_path / "agentd.yaml", tmp_path / "auth.log"
+    whole = yaml.safe_load(config.read_text())
+    rule = {"name": "failed", "type": "any", "match": "^Failed password", "by": ["unit"]}
+    whole["watches"] = [{"name": "ssh", "journal": {"units": ["ssh"]}, "rules": [rule]}]
+    config.write_text(yaml.safe_dump(whole))
+    log.write_text(failed(1) + fine(2))
+
+    said = agentd("test", "ssh", "--log", log)
+
+    assert said.exit_code == 3
+    assert "failed: 1 line, 1 alert" in said.stdout
+    assert "does not tell: `units`, the field unit" in said.stdout
+
+
+def test_samples_hold_no_secrets(agentd: Try, tmp_path: Path) -> None:
+    """A trial is pasted into a ticket."""
+    log = tmp_path / "auth.log"
+    log.write_text("Nov 20 09:00:00 web-1 app[7]: login password=hunter2\n" + failed(1).replace("root", "pwd=hunter2"))
+
+    said = agentd("test", "ssh", "--log", log, "--missed")
+
+    assert "hunter2" not in said.stdout
+    assert said.stdout.count("=***") == 2
