@@ -53,6 +53,11 @@ _FORGET = "DELETE FROM delivered WHERE number <= ?"
 _SUPERSEDE = """
     UPDATE outbox SET superseded = 1
     WHERE state = 'dead' AND superseded = 0 AND fingerprint = ?1 AND webhook = ?2 AND lane = ?3 AND seq < ?4"""
+# The all-clear of a lane: of a group's older messages, which name no single alert, nothing is to be sent again.
+_SUPERSEDE_GROUP = """
+    UPDATE outbox SET superseded = 1
+    WHERE state = 'dead' AND superseded = 0 AND fingerprint IS NULL AND webhook = ?1 AND lane = ?2 AND seq < ?3
+      AND (SELECT type FROM outbox WHERE seq = ?3) IN ('alert.resolved', 'group.resolved')"""
 # A dead letter that was revived while this one was being sent: it stands before it, and would arrive after it.
 _OVERTAKE = """
     UPDATE outbox SET state = 'dead', dead_at = ?5, superseded = 1, head = 0, ready_at = due_at
@@ -211,6 +216,7 @@ def done(c: apsw.Connection, id: str, now: datetime, status: int | None) -> bool
     if place is None:
         return False
     seq, webhook, lane, _, _, fingerprint, _ = place
+    c.execute(_SUPERSEDE_GROUP, (webhook, lane, seq))
     c.execute(_REMEMBER, (seq, to_us(now), status))
     c.execute(_FORGET, (c.last_insert_rowid() - MAX_DELIVERED,))
     c.execute(_DELETE, (seq,))

@@ -147,8 +147,16 @@ def test_other_groups_webhooks_and_machines_have_incidents_of_their_own() -> Non
 def test_flapping_that_ends_well_closes_the_incident() -> None:
     """The event that opened it comes a second time to say that it is over."""
     assert actions(message("alert.flapping", flapping=False, state="resolved")) == ["resolve"]
-    assert actions(message("alert.flapping", flapping=False, state="firing")) == ["trigger"]
+    assert actions(message("alert.flapping", flapping=False, state="firing")) == ["resolve"]
     assert actions(message("alert.flapping", flapping=True, state="ok")) == ["trigger"]
+
+
+def test_flapping_is_an_incident_of_its_own() -> None:
+    """That one member is steady again must not close the incident of a group in which others fire."""
+    steady = message("alert.flapping", flapping=False, state="resolved")
+
+    assert len(keys([message("alert.firing"), steady])) == 2
+    assert len(keys([message("alert.flapping", flapping=True, state="firing"), steady])) == 1
 
 
 def test_events_that_are_over_before_they_are_told_are_an_incident_still() -> None:

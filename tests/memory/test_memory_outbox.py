@@ -203,6 +203,26 @@ def test_a_superseded_dead_letter_is_not_resent(c: apsw.Connection) -> None:
     assert claimed(c) == ["other"]
 
 
+def test_of_a_group_that_is_over_no_old_message_is_resent(c: apsw.Connection) -> None:
+    """A group's message names no alert; sent after the all-clear it would open the incident again."""
+    outbox.put(c, delivery("storm", type=EventType.GROUP_FIRING, fingerprint=None))
+    outbox.put(c, delivery("elsewhere", type=EventType.GROUP_FIRING, fingerprint=None, lane="b"))
+    claimed(c)
+    for id in ("storm", "elsewhere"):
+        outbox.bury(c, id, now=NOW, error="x")
+    outbox.put(c, delivery("more", type=EventType.GROUP_FIRING, fingerprint=None))
+    claimed(c)
+    outbox.done(c, "more", NOW, 200)
+    assert outbox.retry_dead(c, NOW, limit=0).superseded == 0, "more of the same says nothing of who was in it"
+    outbox.put(c, delivery("clear", type=EventType.GROUP_RESOLVED, fingerprint=None))
+    claimed(c)
+
+    outbox.done(c, "clear", NOW, 200)
+
+    assert outbox.retry(c, "storm", NOW) == "superseded"
+    assert outbox.retry(c, "elsewhere", NOW) == "retried"
+
+
 @pytest.mark.parametrize("every", [False, True])
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_dead_letter_revived_behind_its_resolve_is_overtaken(

@@ -75,7 +75,8 @@ async def render(message: Message, settings: WebhookSettings) -> Rendered:
     told = digest(message)
     event = {"routing_key": key, "dedup_key": incident(message)}
     resolve = _json(event | {"event_action": "resolve"})
-    if told.stands:
+    flapping = message.type is EventType.FLAPPING
+    if bool(message.data.get("flapping")) if flapping else told.stands:
         return Rendered(_trigger(message, told, event))
     if message.type is EventType.TEST or _unheard(message):
         # Nobody is to close by hand what is not open any more.
@@ -89,6 +90,9 @@ def incident(message: Message) -> str:
     alerts = data.get("alerts") or [data]
     if message.type in (EventType.TEST, EventType.FINDING):
         about = f"{message.type.value} {data.get('watch', '')}"
+    elif message.type is EventType.FLAPPING:
+        # An incident of its own: its end must not close that of a group in which others fire.
+        about = f"flapping {data.get('fingerprint', '')}"
     else:
         about = message.lane or data.get("fingerprint") or json.dumps(data.get("group"), sort_keys=True)
     names = [str(alerts[0].get("instance", "")), message.webhook, str(about)]
