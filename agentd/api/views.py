@@ -132,7 +132,9 @@ def shown_detail(view: Mapping[str, Any]) -> str:
     """What was seen last, and, of a paused watch, who paused it, until when, and why."""
     pause = view.get("pause")
     if pause is None:
-        return str(view["summary"])
+        # Quiet, and for another reason than one would think.
+        waits = not view["summary"] and (view.get("log") or {}).get("files") == 0
+        return "no file yet" if waits else str(view["summary"])
     until = pause["until"] or "somebody resumes it"
     why = f": {pause['reason']}" if pause["reason"] else ""
     text = f"paused by {pause['by']} until {until}{why}"

@@ -201,11 +201,13 @@ class LogWork:
 
     def numbers(self, batch: Batch) -> dict[str, int]:
         """
-        What is shown of the watch, since it was opened: lines and bytes read, bytes known to be unread; and of what is
-        rare, how often: see `Counters`, `EventTime`, `RuleCounts` and `Learning`.
+        What is shown of the watch, since it was opened: lines and bytes read, bytes known to be unread, where it follows
+        files, how many; and of what is rare, how often: see `Counters`, `EventTime`, `RuleCounts` and `Learning`.
         """
         counters = self.source.counters
         shown = {"lines": counters.lines, "bytes": counters.bytes, "behind_bytes": batch.behind_bytes}
+        if (files := getattr(self.source, "files", None)) is not None:
+            shown["files"] = files
         rare = {name: getattr(counters, name) for name in _RARE}
         rare |= {"ahead": self.times.ahead, "far_off": self.times.far_off, "shifted": self.times.shifted}
         rules = self.engine.counts.values()

@@ -80,6 +80,11 @@ class FileSource:
         if self._first:
             self._newest_ns = int(now().timestamp() * 1e9)
 
+    @property
+    def files(self) -> int:
+        """How many are followed."""
+        return len(self._lineages)
+
     def _restore(self, positions: Mapping[str, str]) -> None:
         patterns = {"v": 1, "patterns": list(self._globs.patterns)}
         stored = json.dumps(patterns, separators=(",", ":"))
