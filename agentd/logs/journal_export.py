@@ -116,9 +116,9 @@ class ExportFile:
         if self._boot_is_asked:
             yield "which boot is the current one, the file does not say: entries of all boots are taken"
         if self._damaged:
-            yield f"{self._damaged} entries are damaged and were passed over"
+            yield f"entries that are damaged, and were passed over: {self._damaged}"
         if self._left_out:
-            yield f"{self._left_out} long values are not in the file; write it by journalctl --all"
+            yield f"long values that are not in the file: {self._left_out}; write it by journalctl --all"
 
     async def wait(self, timeout_s: float) -> None:
         """There is always something until the end."""

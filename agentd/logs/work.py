@@ -201,8 +201,8 @@ class LogWork:
 
     def numbers(self, batch: Batch) -> dict[str, int]:
         """
-        What is shown of the watch, since it was opened: lines and bytes read, bytes known to be unread, where it follows
-        files, how many; and of what is rare, how often: see `Counters`, `EventTime`, `RuleCounts` and `Learning`.
+        What is shown of the watch, since it was opened: lines and bytes read, bytes known to be unread, the files that
+        are followed, if any; and of what is rare, how often: see `Counters`, `EventTime`, `RuleCounts` and `Learning`.
         """
         counters = self.source.counters
         shown = {"lines": counters.lines, "bytes": counters.bytes, "behind_bytes": batch.behind_bytes}

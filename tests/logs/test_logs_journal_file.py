@@ -217,11 +217,11 @@ def test_what_is_damaged_or_left_out_is_counted(tmp_path: Path) -> None:
     )
 
     assert messages(cut) == ["one"]
-    assert entries(opened(cut))[1] == ["1 entries are damaged and were passed over"]
+    assert entries(opened(cut))[1] == ["entries that are damaged, and were passed over: 1"]
     assert messages(lines) == ["one", "two"]
     assert entries(opened(lines))[1] == [
-        "2 entries are damaged and were passed over",
-        "1 long values are not in the file; write it by journalctl --all",
+        "entries that are damaged, and were passed over: 2",
+        "long values that are not in the file: 1; write it by journalctl --all",
     ]
 
 
