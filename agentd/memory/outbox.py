@@ -53,10 +53,10 @@ _FORGET = "DELETE FROM delivered WHERE number <= ?"
 _SUPERSEDE = """
     UPDATE outbox SET superseded = 1
     WHERE state = 'dead' AND superseded = 0 AND fingerprint = ?1 AND webhook = ?2 AND lane = ?3 AND seq < ?4"""
-# The all-clear of a lane: of a group's older messages, which name no single alert, nothing is to be sent again.
+# The all-clear of a lane: whatever is older in it, of one alert or of a group, is not to be sent again.
 _SUPERSEDE_GROUP = """
     UPDATE outbox SET superseded = 1
-    WHERE state = 'dead' AND superseded = 0 AND fingerprint IS NULL AND webhook = ?1 AND lane = ?2 AND seq < ?3
+    WHERE state = 'dead' AND superseded = 0 AND webhook = ?1 AND lane = ?2 AND seq < ?3
       AND (SELECT type FROM outbox WHERE seq = ?3) IN ('alert.resolved', 'group.resolved')"""
 # A dead letter that was revived while this one was being sent: it stands before it, and would arrive after it.
 _OVERTAKE = """
