@@ -14,7 +14,8 @@ start. A file that appears later, or appeared while we were down, is read from i
 a start and was last written to before the newest stored position counts as there at the first look.
 
 What nobody can promise, counted in `Counters.lost` and noted:
-- copytruncate: what is written between the copy and the cut is gone. Every such cut is counted: none can be told apart;
+- copytruncate: what is written between the copy and the cut is gone. Counted where the copy shows that somebody wrote
+  just then (it ends before our place, or within a line); of the others it is said once a day that nobody can tell;
 - a file that was rotated away and deleted while we were down, or while so many were read that it was not held open;
 - a file that is cut and written anew at once up to and beyond our place, with the same 64 bytes just before it;
 - siblings in another folder (`olddir`), or packed other than by gzip, are not found once we no longer hold the file.

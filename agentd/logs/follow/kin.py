@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterable
 
 from agentd.logs.follow.content import Damaged, open_content
-from agentd.logs.follow.part import HEAD, Means, Moved, Part, checksum, shown
+from agentd.logs.follow.part import HEAD, MARKER, Means, Moved, Part, checksum, shown
 from agentd.logs.follow.siblings import Folders, Sibling
 
 MOST_PAST = 12
@@ -93,6 +93,7 @@ class Kin:
             places.append((self.path, (live.st_dev, live.st_ino)))
         except OSError:
             pass
+        shorter: tuple[str, tuple[int, int], int, bytes, bool] | None = None
         for path, identity in places:
             if identity == part.identity or self._claimed(identity, path):
                 continue
@@ -101,28 +102,51 @@ class Kin:
             except OSError:
                 continue
             try:
-                size = content.stat().st_size
-                short = not content.packed and part.head_bytes <= size < part.offset and path != self.path
-                if short:
-                    found = checksum(content.pread(part.head_bytes, 0) or b"") == part.head
-                else:
-                    found = part.holds(content)
+                beginning = content.pread(HEAD + 1, 0) or b""
+                place = part.place_in(content, beginning)
                 packed = content.packed
             except (OSError, Damaged):
                 continue
             finally:
                 content.close()
-            if not found:
+            if place is None:
                 continue
-            part.close(self._means)
-            part.path = path
-            part.dev, part.ino = identity
-            part.final = path != self.path and not packed
-            part.size = size
-            if short:
-                part.offset, part.marker, part.skipping = size, None, False
+            prefix = len(beginning) < part.head_bytes or place < part.offset
+            if path == self.path:
+                if not prefix:
+                    self._stand_in(part, path, identity, place, beginning, packed=packed)
+                    return True
+                continue
+            if (prefix or not part.offset) and self._is_past(identity[1], beginning):
+                continue  # it begins as ours does, and was read before
+            if prefix:
+                shorter = shorter or (path, identity, place, beginning, packed)
+                continue
+            self._stand_in(part, path, identity, place, beginning, packed=packed)
             return True
-        return False
+        if shorter is None:
+            return False
+        path, identity, place, beginning, packed = shorter
+        self._stand_in(part, path, identity, place, beginning, packed=packed)
+        return True
+
+    def _stand_in(
+        self, part: Part, path: str, identity: tuple[int, int], place: int, beginning: bytes, *, packed: bool
+    ) -> None:
+        """Go on in the copy."""
+        part.close(self._means)
+        part.path = path
+        part.dev, part.ino = identity
+        part.final = path != self.path and not packed
+        if len(beginning) < part.head_bytes:
+            part.head_bytes, part.head = len(beginning), checksum(beginning)
+        if place < part.offset:
+            part.offset, part.marker, part.skipping = place, None, False
+        if part not in self.old:
+            # We watched it as one that was rotated away; now it is known for a copy of what was read.
+            for other in [other for other in self.old if other.identity == identity]:
+                other.close(self._means)
+                self.old.remove(other)
 
     def newer_than(self, part: Part, *, known: bool, before: Sibling | None = None) -> Part | None:
         """
@@ -145,10 +169,8 @@ class Kin:
                 and sibling.stat.st_mtime_ns >= part.mtime_ns
                 and (before is None or (sibling.style == before.style and sibling.age > before.age))
             ]
-            if known and not still and self._searched < TRIES:
-                self._searched += 1
+            if known and not still and self._is_worth_a_retry():
                 return None
-        self._searched = 0
         newer.sort(key=lambda sibling: (sibling.style, sibling.age), reverse=True)
         if here is None and len({sibling.style for sibling in newer}) > 1:
             newer.sort(key=lambda sibling: sibling.stat.st_mtime_ns)
@@ -165,10 +187,12 @@ class Kin:
                 continue
             successor = Part(sibling.path, *sibling.identity)
             successor.size, successor.mtime_ns = sibling.stat.st_size, sibling.stat.st_mtime_ns
+            successor.aside = True
             try:
                 successor.open(self._means)  # held, so that it may be moved or deleted from now on
             except (FileNotFoundError, Moved):
                 return None
+            self._searched = 0
             return successor
         if not known:
             return None
@@ -184,7 +208,68 @@ class Kin:
         successor = Part(self.path, live.st_dev, live.st_ino)
         successor.live = True
         successor.size, successor.mtime_ns = live.st_size, live.st_mtime_ns
+        try:
+            successor.open(self._means)
+        except (FileNotFoundError, Moved):
+            return None
+        # The names shift, and a copy is made, while we look: only if nothing has changed, nothing was passed over.
+        if _named(self.siblings(part)[0]) != _named(siblings) and self._is_worth_a_retry():
+            successor.close(self._means)
+            return None
+        self._searched = 0
         return successor
+
+    def _is_worth_a_retry(self) -> bool:
+        self._searched += 1
+        return self._searched <= TRIES
+
+    def take_over(self, copy: Part, live: Part) -> bool:
+        """
+        Go on in the live file where we are in a copy of it that was not cut yet. False: it is no copy of that.
+
+        live: at its beginning, and open. Raises OSError.
+        """
+        if not copy.aside or not copy.head_bytes:
+            return False
+        content, seen = live.open(self._means), copy.stat() or os.stat(copy.path)
+        now = content.stat()
+        if content.packed or now.st_size < copy.offset or not copy.holds(content):
+            return False
+        if not copy.packed:
+            # All that the copy has was written before it was; had the live file not been cut, no more would be there.
+            if now.st_size < seen.st_size or (now.st_size == seen.st_size and now.st_mtime_ns > seen.st_mtime_ns):
+                return False
+        elif now.st_mtime_ns > seen.st_mtime_ns and now.st_size == copy.offset:
+            return False
+        live.offset, live.marker, live.skipping = copy.offset, copy.marker, copy.skipping
+        return True
+
+    def is_copy_of(self, part: Part, current: Part) -> bool:
+        """
+        Whether what has been filled since is but a copy of what was read, or is being read, from the live file.
+
+        Raises OSError, Damaged.
+        """
+        content = part.open(self._means)
+        beginning = content.pread(HEAD + 1, 0) or b""
+        if not beginning:
+            return False
+        if current.offset and current.place_in(content, beginning) == current.offset:
+            return True
+        try:
+            live = open_content(self.path)
+        except OSError:
+            return False
+        try:
+            size = content.stat().st_size
+            before = min(size, MARKER)
+            return (
+                live.stat().st_size >= size
+                and live.pread(len(beginning), 0) == beginning
+                and live.pread(before, size - before) == content.pread(before, size - before)
+            )
+        finally:
+            live.close()
 
     def _is_known(self, sibling: Sibling, part: Part) -> bool:
         if self._claimed(sibling.identity, sibling.path):
@@ -194,15 +279,18 @@ class Kin:
         beginning = beginning_of(sibling.path)
         if beginning is None:
             return True
-        for ino, size, head in self.past:
-            whole = size == HEAD or size == len(beginning)
-            if size <= len(beginning) and (whole or ino == sibling.stat.st_ino) and checksum(beginning[:size]) == head:
-                return True
-        return any(
+        return self._is_past(sibling.stat.st_ino, beginning) or any(
             other.head_bytes and checksum(beginning[: other.head_bytes]) == other.head
             and (other.head_bytes == HEAD or len(beginning) == other.head_bytes)
             for other in [*self.old, part]
         )  # fmt: skip
+
+    def _is_past(self, inode: int, beginning: bytes) -> bool:
+        for ino, size, head in self.past:
+            whole = size == HEAD or size == len(beginning)
+            if size <= len(beginning) and (whole or ino == inode) and checksum(beginning[:size]) == head:
+                return True
+        return False
 
     def among(self, siblings: list[Sibling], part: Part) -> Sibling | None:
         """The sibling that is this part, or its packed form."""
@@ -236,6 +324,10 @@ class Kin:
         if beginning:
             head = beginning[:HEAD]
             self.past.append((sibling.stat.st_ino, len(head), checksum(head)))
+
+
+def _named(siblings: list[Sibling]) -> list[tuple[str, tuple[int, int]]]:
+    return [(sibling.path, sibling.identity) for sibling in siblings]
 
 
 def beginning_of(path: str) -> bytes | None:

@@ -30,6 +30,7 @@ HOLD_S = 1.0
 FORGET_S = 86_400.0
 _GONE = "the file that was read before is gone; what was added to it last may be missed"
 _MOST_OLD = 8
+_TELL_EVERY_S = 86_400.0
 
 
 class Lineage:
@@ -52,6 +53,8 @@ class Lineage:
         self._means = means
         self._claimed = claimed
         self._mono = mono
+        self._wall = 0.0
+        self._told_at = float("-inf")
         self._tries = 0
         self._next_search = 0.0
         self.touched = True
@@ -138,6 +141,7 @@ class Lineage:
             oldest = max(candidates, key=lambda sibling: (-sibling.stat.st_mtime_ns, sibling.age), default=None)
         if oldest is not None:
             self.current = Part(oldest.path, *oldest.identity)
+            self.current.aside = True
             self._note_seen(self.current, oldest.stat)
         else:
             self._begin_live(seen)
@@ -185,6 +189,7 @@ class Lineage:
     def poll(self, mono: float, wall: float) -> bool:
         """See what has changed; whether there is something to read. Never raises for what a disk can do."""
         self._mono = mono
+        self._wall = wall
         self.blind = None
         try:
             seen: os.stat_result | None = os.stat(self.path)
@@ -237,6 +242,7 @@ class Lineage:
                 self._settle(current, seen)
                 return
             current.live = True
+            current.aside = False
             current.path = self.path
             if not current.packed:
                 current.done = current.final = False
@@ -273,6 +279,10 @@ class Lineage:
             self._retire(part)
             return
         if seen.st_size != part.size or seen.st_mtime_ns != part.mtime_ns:
+            if part.aside and not part.offset and self.current is not None and self.kin.is_copy_of(part, self.current):
+                part.close(self._means)
+                self.kin.old.remove(part)
+                return
             self._note_seen(part, seen)
         grace_s = GRACE_S if seen.st_nlink else UNLINKED_GRACE_S
         self._release_held(part)
@@ -398,18 +408,16 @@ class Lineage:
             return
         before = Part.restored(self.path, part.mark())
         before.settled = True
-        before.mtime_ns = part.mtime_ns
+        before.beginning = part.beginning
         before.grown_at = self._mono
         part.close(self._means)
         self._means.counters.cut_back += 1
+        place = before.offset
         if self.kin.find_copy(before):
             before.final = True
             before.dirty = True
             self.current = before
-            self._lose(
-                f"{self.id}: copied and cut back; the rest is read from {shown(before.path)}, but lines that were "
-                "written between the copy and the cut, if any, are lost"
-            )
+            self._tell_of_copy(before, short=before.offset < place)
             return
         self._lose(f"{self.id}: cut back or written anew; what was written to it last before that may be missed")
         self.kin.remember(before)
@@ -418,6 +426,20 @@ class Lineage:
             self.current = candidate
         else:
             self._begin_again(before, seen)
+
+    def _tell_of_copy(self, copy: Part, *, short: bool) -> None:
+        """Whether all was in the copy can be disproved, but never proven: of that one word a day is enough."""
+        if short or not copy.ends_whole(self._means):
+            self._lose(
+                f"{self.id}: copied and cut back while it was written to: of what came between the copy "
+                f"{shown(copy.path)} and the cut, only what was read before is known"
+            )
+        elif self._wall - self._told_at >= _TELL_EVERY_S:
+            self._told_at = self._wall
+            self._means.note(
+                f"{self.id}: copied and cut back; the rest is read from {shown(copy.path)}. Lines that are written "
+                "between a copy and its cut are in neither, and nobody can tell (said once a day)"
+            )
 
     def _begin_again(self, before: Part, seen: os.stat_result) -> None:
         try:
@@ -457,6 +479,11 @@ class Lineage:
         successor = self._successor(current, known=True)
         if successor is None:
             return False
+        if successor.live and self.kin.take_over(current, successor):
+            # The live file itself is known by all that tells it from this copy, which may still grow.
+            current.close(self._means)
+            self.current = successor
+            return True
         self._means.counters.rotated += 1
         self.current = successor
         if current.final or current.done:

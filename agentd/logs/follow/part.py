@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
-from agentd.logs.follow.content import CHUNK, Plain, open_content
+from agentd.logs.follow.content import CHUNK, Damaged, Plain, open_content
 from agentd.logs.follow.text import Encoding, cut_lines, find_encoding
 from agentd.logs.port import Block, Counters
 
@@ -69,12 +69,14 @@ class Part:
     done: read to its end and let go of. dirty: there may be something to read. force: what is held back is taken as
     it is. held: whole lines are held back, as their entry may go on. settled: the place was found since the start.
     real: where the name led to, when it is a link. grown_at: monotonic moment when it was last seen to change.
+    aside: it never went by the live file's name while we looked, so it may be a copy of it that is just being made.
+    beginning: while it is open, its first bytes, up to `HEAD`: what `head` is the checksum of, to tell a shorter copy.
     """
 
     __slots__ = (
-        "_content", "_encoding", "_nuls", "_room", "dev", "dirty", "done", "final", "force", "grown_at", "head",
-        "head_bytes", "held", "ino", "live", "marker", "mtime_ns", "offset", "path", "real", "settled", "size",
-        "skipping",
+        "_content", "_encoding", "_nuls", "_read_ns", "_room", "aside", "beginning", "dev", "dirty", "done", "final",
+        "force", "grown_at", "head", "head_bytes", "held", "ino", "live", "marker", "mtime_ns", "offset", "path",
+        "real", "settled", "size", "skipping",
     )  # fmt: skip
 
     def __init__(self, path: str, dev: int, ino: int) -> None:
@@ -97,6 +99,9 @@ class Part:
         self.held = False
         self.grown_at = 0.0
         self.real: str | None = None
+        self.aside = False
+        self.beginning = b""
+        self._read_ns = 0
         self._content: Plain | None = None
         self._encoding: Encoding | None = None
         self._nuls = 0
@@ -113,11 +118,12 @@ class Part:
             "head_bytes": self.head_bytes,
             "offset": self.offset,
             "marker": self.marker,
-            "mtime_ns": self.mtime_ns,
+            # What was copied from it before the last write that we have read is no news.
+            "mtime_ns": max(self.mtime_ns, self._read_ns),
         }
         if self.real is not None:
             mark["real"] = self.real
-        mark.update({name: True for name in ("skipping", "final", "done") if getattr(self, name)})
+        mark.update({name: True for name in ("skipping", "final", "done", "aside") if getattr(self, name)})
         return mark
 
     @staticmethod
@@ -132,6 +138,7 @@ class Part:
         part.skipping = mark.get("skipping") is True
         part.final = mark.get("final") is True
         part.done = mark.get("done") is True
+        part.aside = mark.get("aside") is True
         real = mark.get("real")
         part.real = None if real is None else str(real)
         part.settled = False
@@ -183,12 +190,12 @@ class Part:
         return content
 
     def _begin(self, content: Plain, means: Means) -> None:
-        beginning = b""
-        if self.head_bytes < HEAD or self._encoding is None:
-            beginning = content.pread(HEAD, 0) or b""
+        beginning = content.pread(HEAD, 0) or b""
         if not self.head_bytes and self.marker == "":
             self.head_bytes = len(beginning)
             self.head = checksum(beginning)
+        if self.head_bytes and checksum(beginning[: self.head_bytes]) == self.head:
+            self.beginning = beginning[: self.head_bytes]
         if self._encoding is None:
             self._encoding = find_encoding(means.encoding, beginning)
 
@@ -197,6 +204,7 @@ class Part:
         if self._content is not None:
             self._content.close()
             self._content = None
+            self.beginning = b""
             means.opened.pop(self, None)
 
     def stat(self) -> os.stat_result | None:
@@ -219,6 +227,17 @@ class Part:
         self.offset = size
         self.marker = checksum(content.pread(before, size - before) or b"") if size else ""
 
+    def ends_whole(self, means: Means) -> bool:
+        """Whether the file ends with a newline, as far as that is quickly told. Never raises for what a disk can do."""
+        try:
+            content = self.open(means)
+            if content.packed or self._encoding is None:
+                return True
+            newline, size = self._encoding.newline, content.stat().st_size
+            return not size or content.pread(len(newline), max(0, size - len(newline))) == newline
+        except (OSError, Moved, Damaged):
+            return True
+
     def holds(self, content: Plain) -> bool:
         """
         Whether `content` is the file of our mark, our place included.
@@ -231,6 +250,27 @@ class Part:
             return True
         before = min(MARKER, self.offset)
         return checksum(content.pread(before, self.offset - before) or b"") == self.marker
+
+    def place_in(self, content: Plain, beginning: bytes) -> int | None:
+        """
+        Our place in what may be a copy of this file: our offset, or its end if it ends before that. None: it is none.
+
+        beginning: its first bytes, more than `HEAD` if there are. Raises OSError, Damaged.
+        """
+        if len(beginning) >= self.head_bytes:
+            if checksum(beginning[: self.head_bytes]) != self.head:
+                return None
+        elif not beginning or not self.beginning.startswith(beginning):
+            return None
+        if content.packed:
+            return min(self.offset, len(beginning)) if len(beginning) <= HEAD else self.offset
+        size = content.stat().st_size
+        if size < self.offset:
+            return size
+        before = min(MARKER, self.offset)
+        if not before or self.marker is None:
+            return self.offset
+        return self.offset if checksum(content.pread(before, self.offset - before) or b"") == self.marker else None
 
     # -- reading
 
@@ -379,15 +419,21 @@ class Part:
             self.marker = checksum(content.pread(before, self.offset - before) or b"")
         if self.head_bytes < HEAD and not content.packed:
             beginning = data[:HEAD] if start == 0 else content.pread(HEAD, 0) or b""
-            if len(beginning) > self.head_bytes:
+            # It may have been cut and filled anew since the bytes were read.
+            if len(beginning) > self.head_bytes and (
+                not self.head_bytes or checksum(beginning[: self.head_bytes]) == self.head
+            ):
                 self.head_bytes = len(beginning)
                 self.head = checksum(beginning)
+                self.beginning = beginning
 
     def _written_by(self) -> datetime | None:
         # Asked after reading: lines may have come since the file was last looked at.
         assert self._content is not None
         try:
-            return datetime.fromtimestamp(self._content.stat().st_mtime, UTC)
+            seen = self._content.stat()
+            self._read_ns = seen.st_mtime_ns
+            return datetime.fromtimestamp(seen.st_mtime, UTC)
         except (OSError, OverflowError, ValueError):
             return None
 
