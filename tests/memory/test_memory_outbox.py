@@ -188,7 +188,7 @@ def test_a_dead_letter_waits_for_what_is_being_sent(c: apsw.Connection) -> None:
 def test_a_superseded_dead_letter_is_not_resent(c: apsw.Connection) -> None:
     """`firing` after the receiver has seen `resolved` would wake somebody for nothing."""
     outbox.put(c, delivery("old"))
-    outbox.put(c, delivery("other", fingerprint="f2"))
+    outbox.put(c, delivery("other", fingerprint="f2", lane="b"))
     claimed(c)
     outbox.bury(c, "old", now=NOW, error="x")
     claimed(c)
