@@ -56,8 +56,9 @@ _SUPERSEDE = """
 # The all-clear of a lane: whatever is older in it, of one alert or of a group, is not to be sent again.
 _SUPERSEDE_GROUP = """
     UPDATE outbox SET superseded = 1
-    WHERE state = 'dead' AND superseded = 0 AND webhook = ?1 AND lane = ?2 AND seq < ?3
-      AND (SELECT type FROM outbox WHERE seq = ?3) IN ('alert.resolved', 'group.resolved')"""
+    WHERE state = 'dead' AND superseded = 0 AND webhook = ?1 AND lane = ?2 AND seq < ?3"""
+_TYPE = "SELECT type FROM outbox WHERE seq = ?"
+_ALL_CLEAR = (EventType.RESOLVED.value, EventType.GROUP_RESOLVED.value)
 # A dead letter that was revived while this one was being sent: it stands before it, and would arrive after it.
 _OVERTAKE = """
     UPDATE outbox SET state = 'dead', dead_at = ?5, superseded = 1, head = 0, ready_at = due_at
@@ -216,7 +217,8 @@ def done(c: apsw.Connection, id: str, now: datetime, status: int | None) -> bool
     if place is None:
         return False
     seq, webhook, lane, _, _, fingerprint, _ = place
-    c.execute(_SUPERSEDE_GROUP, (webhook, lane, seq))
+    if value(c.execute(_TYPE, (seq,))) in _ALL_CLEAR:
+        c.execute(_SUPERSEDE_GROUP, (webhook, lane, seq))
     c.execute(_REMEMBER, (seq, to_us(now), status))
     c.execute(_FORGET, (c.last_insert_rowid() - MAX_DELIVERED,))
     c.execute(_DELETE, (seq,))

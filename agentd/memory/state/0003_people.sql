@@ -57,3 +57,6 @@ ALTER TABLE alerts DROP COLUMN reminders;
 ALTER TABLE alerts DROP COLUMN remind_at;
 ALTER TABLE alerts ADD COLUMN escalated INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE alerts ADD COLUMN outcomes TEXT NOT NULL DEFAULT '';
+
+-- What an all-clear supersedes is found without a look at every dead letter.
+CREATE INDEX outbox_dead_in ON outbox (webhook, lane) WHERE state = 'dead' AND superseded = 0;
