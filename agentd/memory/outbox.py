@@ -32,6 +32,14 @@ _OLD_REMINDER = """
     SELECT seq FROM outbox
     WHERE state = 'waiting' AND type = 'alert.reminder' AND fingerprint = ?1 AND webhook = ?2 AND lane = ?3
       AND leased = 0"""
+# Only the last of the lane: whatever came after an older one would be overtaken by what it says. A group's labels may
+# be named like anything, so it is the message's own reason that is read.
+_OLD_REPEAT = """
+    SELECT seq FROM outbox
+    WHERE seq = (SELECT max(seq) FROM outbox WHERE state = 'waiting' AND webhook = ?1 AND lane = ?2)
+      AND leased = 0 AND type = 'group.firing'
+      AND iif(json_valid(data), json_extract(data, '$.reason'), '') = 'repeat'
+      AND iif(json_valid(?3), json_extract(?3, '$.reason'), '') = 'repeat'"""
 _PUT = """
     INSERT INTO outbox (id, webhook, lane, type, fingerprint, data, traceparent, created_at, due_at, ready_at,
                         attempts, last_error, last_status, head)
@@ -156,14 +164,19 @@ def put(c: apsw.Connection, delivery: Delivery) -> int:
     """
     Add a delivery to the end of its lane; returns its seq.
 
-    A reminder takes the place of an older one about the same alert that still waits unclaimed.
+    A reminder takes the place of an older one about the same alert that still waits unclaimed; one of a group, of the
+    older one that is the last of its lane.
     Raises apsw.ConstraintError when the id is there already.
     """
-    lane = text(delivery.lane)
+    lane, data = text(delivery.lane), text(delivery.data)
+    older: list[tuple[int]] = []
     if delivery.type is EventType.REMINDER and delivery.fingerprint is not None:
-        for (old,) in c.execute(_OLD_REMINDER, (delivery.fingerprint, delivery.webhook, lane)).fetchall():
-            c.execute(_DELETE, (old,))
-            _move_head(c, delivery.webhook, lane)
+        older = c.execute(_OLD_REMINDER, (delivery.fingerprint, delivery.webhook, lane)).fetchall()
+    elif delivery.type is EventType.GROUP_FIRING:
+        older = c.execute(_OLD_REPEAT, (delivery.webhook, lane, data)).fetchall()
+    for (old,) in older:
+        c.execute(_DELETE, (old,))
+        _move_head(c, delivery.webhook, lane)
     c.execute(
         _PUT,
         (
@@ -172,7 +185,7 @@ def put(c: apsw.Connection, delivery: Delivery) -> int:
             lane,
             delivery.type.value,
             delivery.fingerprint,
-            text(delivery.data),
+            data,
             delivery.traceparent,
             to_us(delivery.created_at),
             to_us(delivery.due_at),

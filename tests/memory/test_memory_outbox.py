@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import apsw
 import pytest
@@ -131,6 +133,62 @@ def test_a_reminder_being_sent_is_not_replaced(c: apsw.Connection) -> None:
 
     assert [row.delivery.id for row in outbox.rows(c)] == ["r1", "r2"]
     assert claimed(c) == []
+
+
+def repeat(id: str, reason: str = "repeat", **given: Any) -> Delivery:
+    group = {"reason": "repeat"} if reason != "repeat" else {"reason": 'first","reason":"first'}
+    data = json.dumps({"schema": "agentd.group/1", "group": group, "reason": reason, "alerts": [{"reason": "repeat"}]})
+    return replace(delivery(id, type=EventType.GROUP_FIRING, fingerprint=None, **given), data=data)
+
+
+def test_a_newer_reminder_of_a_group_replaces_a_waiting_one(c: apsw.Connection) -> None:
+    """When the receiver is back after two days, it is told once that all of it still fires."""
+    for n in range(8):
+        outbox.put(c, repeat(f"r{n}"))
+    outbox.put(c, repeat("other lane", lane="b"))
+    outbox.put(c, repeat("other webhook", webhook="boss"))
+
+    assert [row.delivery.id for row in outbox.rows(c)] == ["r7", "other lane", "other webhook"]
+    assert set(claimed(c)) == {"r7", "other lane", "other webhook"}
+
+
+def test_only_reminders_of_a_group_replace_and_are_replaced(c: apsw.Connection) -> None:
+    """What is new to the receiver must reach it, whatever the labels of the group are called."""
+    for id, reason in [
+        ("a", "first"),
+        ("b", "new_firing"),
+        ("c", "repeat"),
+        ("d", "new_firing"),
+        ("e", "new_resolved"),
+    ]:
+        outbox.put(c, repeat(id, reason))
+    outbox.put(c, delivery("f", type=EventType.GROUP_FIRING, fingerprint=None))
+    outbox.put(c, replace(repeat("g"), data="no JSON"))
+
+    assert [row.delivery.id for row in outbox.rows(c)] == list("abcdefg")
+
+
+@pytest.mark.parametrize("between", [EventType.FIRING, EventType.ESCALATED, EventType.GROUP_RESOLVED])
+def test_a_reminder_of_a_group_behind_which_something_waits_stays(c: apsw.Connection, between: EventType) -> None:
+    """The lane tells a story; its middle must not be taken out, or what follows says something else."""
+    outbox.put(c, repeat("r1"))
+    outbox.put(c, delivery("between", type=between))
+    outbox.put(c, repeat("r2"))
+    outbox.put(c, repeat("r3"))
+
+    assert [row.delivery.id for row in outbox.rows(c)] == ["r1", "between", "r3"]
+
+
+def test_a_reminder_of_a_group_being_sent_is_not_replaced(c: apsw.Connection) -> None:
+    """Its outcome would be recorded on a row that is gone."""
+    outbox.put(c, repeat("r1"))
+    claimed(c)
+    outbox.put(c, repeat("r2"))
+    outbox.put(c, repeat("r3"))
+
+    assert [row.delivery.id for row in outbox.rows(c)] == ["r1", "r3"]
+    assert outbox.done(c, "r1", NOW, 200)
+    assert claimed(c) == ["r3"]
 
 
 def test_a_jump_of_the_clock_does_not_replace_a_reminder_being_sent(c: apsw.Connection) -> None:
