@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 from following import Follower
 
+from agentd.logs.follow.kin import Kin
+from agentd.logs.follow.part import Part
+
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
@@ -159,6 +162,43 @@ def test_the_same_lines_again_after_a_cut_are_new(follower: Follower, log: Path)
     follower.restart()
 
     assert follower.read() == ["second", "begin", "end", "begin", "end"]
+
+
+def test_a_new_file_that_begins_like_the_copy_does_is_not_waited_for(follower: Follower, log: Path) -> None:
+    """Every file of some programs has the same first line."""
+    write(log, "first")
+    follower.read()
+    write(log, "second")
+    rotate(log)
+    write(log, "begin", "end")
+    rotate(log)
+    write(log, "begin")
+    follower.restart()
+
+    assert follower.read() == ["second", "begin", "end", "begin"]
+
+
+def test_a_file_that_is_cut_while_it_is_opened_is_read_once(
+    follower: Follower, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its beginning is known by then, and is that of the copy which was just read."""
+    log.touch()
+    follower.read()
+    write(log, *numbered(1, 4))
+    steps = Rotation(log).steps()
+    while next(steps) != "copied":
+        pass
+    take_over = Kin.take_over
+
+    def cutting(kin: Kin, copy: Part, live: Part) -> bool | None:
+        list(steps)
+        return take_over(kin, copy, live)
+
+    monkeypatch.setattr(Kin, "take_over", cutting)
+    for _ in range(3):
+        follower.read()
+
+    assert follower.lines == numbered(1, 4)
 
 
 def story(tmp_path: Path, seed: int) -> None:

@@ -117,7 +117,10 @@ class Kin:
                     self._stand_in(part, path, identity, place, beginning, packed=packed)
                     return True
                 continue
-            if (prefix or not part.offset) and self._is_past(identity[1], beginning):
+            if (prefix or not part.offset) and (
+                self._is_past(identity[1], beginning)
+                or any(other.identity == identity and other.offset > part.offset for other in self.old)
+            ):
                 continue  # it begins as ours does, and was read before
             if prefix:
                 shorter = shorter or (path, identity, place, beginning, packed)
@@ -223,18 +226,19 @@ class Kin:
         self._searched += 1
         return self._searched <= TRIES
 
-    def take_over(self, copy: Part, live: Part) -> bool:
+    def take_over(self, copy: Part, live: Part) -> bool | None:
         """
         Go on in the live file where we are in a copy of it that was not cut yet. False: it is no copy of that.
 
-        live: at its beginning, and open. Raises OSError.
+        live: at its beginning, and open. None: it was cut just now; what is known of it is over. Raises OSError.
         """
         if not copy.aside or not copy.head_bytes:
             return False
         content, seen = live.open(self._means), copy.stat() or os.stat(copy.path)
         now = content.stat()
         if content.packed or now.st_size < copy.offset or not copy.holds(content):
-            return False
+            cut = content.pread(len(live.beginning), 0) != live.beginning
+            return None if cut else False
         if not copy.packed:
             # All that the copy has was written before it was; had the live file not been cut, no more would be there.
             if now.st_size < seen.st_size or (now.st_size == seen.st_size and now.st_mtime_ns > seen.st_mtime_ns):

@@ -479,7 +479,11 @@ class Lineage:
         successor = self._successor(current, known=True)
         if successor is None:
             return False
-        if successor.live and self.kin.take_over(current, successor):
+        taken = self.kin.take_over(current, successor) if successor.live else False
+        if taken is None:
+            successor.close(self._means)
+            return False  # the next look finds it as it is now
+        if taken:
             # The live file itself is known by all that tells it from this copy, which may still grow.
             current.close(self._means)
             self.current = successor
