@@ -337,6 +337,7 @@ class Daemon:
 
             await self.store.state.write(set_back)
             self._set_back -= back
+            self.pipeline.look_soon()
             self.courier.wake()
         for watch in self.keeping.over():
             await self.resume(watch, by=AGENTD)

@@ -52,6 +52,18 @@ _OWED = "SELECT 1 FROM group_members WHERE webhook = ? AND key = ? AND fingerpri
 _OLD_NEWS = "UPDATE group_members SET news = 0 WHERE webhook = ? AND key = ? AND news = 1"
 _LEAVE = "DELETE FROM group_members WHERE webhook = ? AND key = ? AND fingerprint = ?"
 _OF = "SELECT webhook, key FROM group_members WHERE fingerprint = ?"
+_NOT_LATER = """
+    UPDATE groups SET first_at = min(first_at, ?1), look_at = min(look_at, ?1), told_at = min(told_at, ?1)
+    WHERE told_at > ?1"""
+# What waits for its next message waits an interval; what was told and is no news, for the reminder after that.
+_TOO_LATE = """
+    UPDATE groups SET first_at = min(first_at, ?1), look_at = ?1
+    WHERE look_at > ?1 + 1000000 * max(pace ->> 0, ?2) AND (
+        told_at IS NULL
+        OR look_at > ?1 + 1000000 * (max(pace ->> 0, ?2) + max(coalesce(pace ->> 1, 0), (pace ->> 2) * ?3))
+        OR EXISTS (
+            SELECT 1 FROM group_members AS m WHERE m.webhook = groups.webhook AND m.key = groups.key
+            AND (m.firing = 0 OR m.news = 1 OR m.fingerprint NOT IN (SELECT value FROM json_each(told_firing)))))"""
 _FIRING = "SELECT DISTINCT fingerprint FROM group_members WHERE webhook = ? AND key = ? AND firing = 1"
 
 
@@ -234,6 +246,17 @@ def set_back(c: apsw.Connection, by: timedelta) -> None:
     c.execute(
         "UPDATE groups SET first_at = first_at - ?1, look_at = look_at - ?1, told_at = told_at - ?1", (microseconds,)
     )
+
+
+def pull_in(c: apsw.Connection, now: datetime, *, wait: timedelta, reminder: timedelta) -> None:
+    """
+    What is planned for later than anything is ever planned was planned by a clock that was ahead: it is looked at now.
+
+    wait: how long a group may wait though its interval is shorter. reminder: the longest to which reminders double.
+    A look that comes too early tells of no change that is not there, and plans the next one by the clock as it is.
+    """
+    c.execute(_NOT_LATER, (to_us(now),))
+    c.execute(_TOO_LATE, (to_us(now), wait.total_seconds(), reminder.total_seconds()))
 
 
 def _group(row: tuple[Any, ...]) -> GroupRow:

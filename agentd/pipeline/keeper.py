@@ -9,12 +9,13 @@ the store: while the store refuses a change, the old state stands. The steps of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from weakref import WeakValueDictionary
 
 import apsw
@@ -22,6 +23,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode, Tracer, set_span_in_context
 
 from agentd.alert.escalation import notified_after, step_escalation
+from agentd.alert.grouping import REMIND_CAP
 from agentd.alert.identity import fingerprint
 from agentd.alert.lifecycle import Policy, Step, end, step, step_blind
 from agentd.alert.routing import NOBODY, Reach, Routing, Wish
@@ -55,6 +57,7 @@ LOOK_EVERY_S = 1.0
 SWEEP_EVERY_S = 5.0
 _RETIRED_AT_ONCE = 200
 _LOOKED_AT_ONCE = 200
+_LONGEST_WAIT = timedelta(minutes=5)
 BREATH = 50
 _BREATH_S = 0.01
 
@@ -128,6 +131,9 @@ class Keeper:
         for alert in alerts:
             _mark(self._muted, alert, alert.muted_by)
             _mark(self._acked, alert, alert.acked_by)
+        now = self.clock.now()
+        with contextlib.suppress(StoreError):  # a full disk keeps nobody from starting
+            await self.state.write(lambda c: groups.pull_in(c, now, wait=_LONGEST_WAIT, reminder=REMIND_CAP))
         self._next_look = await self.state.read(groups.next_look)
 
     async def commit(
@@ -355,6 +361,10 @@ class Keeper:
         assert alert.reason is not None, "what fires has a reason"
         transition = Transition(alert.status, alert.status, alert.reason, alert.reason_text, self.clock.now(), alert)
         return self._data(transition)
+
+    def look_soon(self) -> None:
+        """The groups' times are others than memory knows: look at the next turn what is due, and when next."""
+        self._look_by(self.clock.now())
 
     def _look_by(self, at: datetime | None) -> None:
         if at is not None and (self._next_look is None or at < self._next_look):

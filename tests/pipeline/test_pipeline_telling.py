@@ -117,3 +117,41 @@ def test_a_group_that_many_join_is_opened_once(c: apsw.Connection) -> None:
     assert sum("INSERT INTO groups" in sql for sql in told) == 1
     (group,) = groups.all_groups(c)
     assert len(group.told_firing) == 100
+
+
+def test_what_a_clock_that_was_ahead_planned_is_looked_at_now(c: apsw.Connection) -> None:
+    """A restart under a clock that was set right: people would hear of an end hours after it."""
+    first = fires(0)
+    tell(c, [first], Seen(), NOW)
+    tell(c, [ends(first, NOW + timedelta(seconds=10))], Seen(), NOW + timedelta(seconds=10))
+    (group,) = groups.all_groups(c)
+    assert group.look_at == NOW + timedelta(minutes=1)
+
+    groups.pull_in(c, right := NOW - timedelta(hours=2), wait=timedelta(minutes=5), reminder=timedelta(hours=24))
+
+    (group,) = groups.all_groups(c)
+    assert (group.first_at, group.look_at, group.told_at) == (right, right, right)
+    look_at_group(c, "ops", KEY, Seen(), right)
+    assert [row.delivery.type for row in outbox.rows(c, limit=10)] == [EventType.FIRING, EventType.RESOLVED]
+
+
+@pytest.mark.parametrize("news", ["end", "another", "none"])
+def test_it_is_told_by_what_waits_where_the_last_message_was_before_it(c: apsw.Connection, news: str) -> None:
+    """Told yesterday, and the clock was two hours ahead this morning: no time of the message gives it away."""
+    first, noon = fires(0), NOW + timedelta(hours=24)
+    tell(c, [first], Seen(), NOW)
+    groups.set_back(c, -timedelta(hours=26))
+    groups_told = "UPDATE groups SET told_at = told_at - 26 * 3600000000"
+    c.execute(groups_told)
+    if news == "end":
+        tell(c, [ends(first, noon)], Seen(), noon + timedelta(hours=2))
+    elif news == "another":
+        tell(c, [fires(1)], Seen(), noon + timedelta(hours=2))
+    (group,) = groups.all_groups(c)
+    assert group.look_at is not None
+    assert group.look_at > noon + timedelta(hours=1)
+
+    groups.pull_in(c, noon, wait=timedelta(minutes=5), reminder=timedelta(hours=24))
+
+    (after,) = groups.all_groups(c)
+    assert after.look_at == (group.look_at if news == "none" else noon)
