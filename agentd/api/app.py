@@ -12,13 +12,14 @@ import asyncio
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,7 +27,7 @@ from agentd.api.beat import read_beat
 from agentd.api.hook import MAX_BODY_BYTES as MAX_HOOK_BYTES
 from agentd.api.page import STYLE, render_overview
 from agentd.api.service import Conflict, Forbidden, NotFound, Service, TooMany
-from agentd.api.silence import read_ack, read_silence
+from agentd.api.silence import MAX_REASON_CHARS, one_line, read_ack, read_silence
 from agentd.errors import AgentdError, ConfigError, StoreError
 from agentd.memory.outbox import STATES as OUTBOX_STATES
 
@@ -106,6 +107,15 @@ class _Gate:
         await answer(scope, receive, send)
 
 
+class _Json(Response):
+    """An answer in JSON. What UTF-8 or JSON cannot hold is replaced, wherever it came from."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return _encoded(content)
+
+
 class _Routes:
     def __init__(self, service: Service, *, trusted: bool) -> None:
         self._service = service
@@ -115,7 +125,7 @@ class _Routes:
     async def page(self, request: Request) -> Response:
         page = render_overview(await self._service.overview(), style=f"/style.css?{self._style_tag}")
         return HTMLResponse(
-            page,
+            page.encode("utf-8", "replace"),
             headers={
                 "Content-Security-Policy": _POLICY,
                 "X-Content-Type-Options": "nosniff",
@@ -130,10 +140,10 @@ class _Routes:
     async def health(self, request: Request) -> Response:
         status = await self._service.status()
         healthy = status["state"] == "running"
-        return JSONResponse({"status": "ok" if healthy else status["state"]}, 200 if healthy else 503)
+        return _Json({"status": "ok" if healthy else status["state"]}, 200 if healthy else 503)
 
     async def status(self, request: Request) -> Response:
-        return JSONResponse(await self._service.status())
+        return _Json(await self._service.status())
 
     async def watches(self, request: Request) -> Response:
         return _listed("watches", await self._service.watches())
@@ -146,7 +156,7 @@ class _Routes:
         body = await _body(request)
         alerts, comment = read_ack(body)
         undo = body.get("undo") is True
-        return JSONResponse(await self._service.ack(alerts, by=_who(body), comment=comment, undo=undo))
+        return _Json(await self._service.ack(alerts, by=_who(body), comment=comment, undo=undo))
 
     async def silences(self, request: Request) -> Response:
         everything = request.query_params.get("all") in ("1", "true")
@@ -154,14 +164,14 @@ class _Routes:
 
     async def silence(self, request: Request) -> Response:
         body = await _body(request)
-        return JSONResponse(await self._service.silence(read_silence(body), by=_who(body)))
+        return _Json(await self._service.silence(read_silence(body), by=_who(body)))
 
     async def end_silence(self, request: Request) -> Response:
         who = _who(await _body(request))
-        return JSONResponse(await self._service.end_silence(request.path_params["id"], by=who))
+        return _Json(await self._service.end_silence(request.path_params["id"], by=who))
 
     async def check_now(self, request: Request) -> Response:
-        return JSONResponse(await self._service.check_now(request.path_params["name"]))
+        return _Json(await self._service.check_now(request.path_params["name"]))
 
     async def pause(self, request: Request) -> Response:
         body = await _body(request)
@@ -171,16 +181,19 @@ class _Routes:
         ):
             raise HTTPException(422, "for_s: write a number of seconds above 0")
         answer = await self._service.pause(
-            request.path_params["name"], by=_who(body), for_s=for_s, reason=str(body.get("reason", ""))[:500]
+            request.path_params["name"],
+            by=_who(body),
+            for_s=for_s,
+            reason=one_line(body.get("reason", ""))[:MAX_REASON_CHARS],
         )
-        return JSONResponse(answer)
+        return _Json(answer)
 
     async def resume(self, request: Request) -> Response:
-        return JSONResponse(await self._service.resume(request.path_params["name"], by=_who(await _body(request))))
+        return _Json(await self._service.resume(request.path_params["name"], by=_who(await _body(request))))
 
     async def templates(self, request: Request) -> Response:
         limit = _limit(request, default=1000)
-        return JSONResponse(await self._service.templates(request.path_params["name"], limit=limit))
+        return _Json(await self._service.templates(request.path_params["name"], limit=limit))
 
     async def outbox(self, request: Request) -> Response:
         query = request.query_params
@@ -188,32 +201,32 @@ class _Routes:
         if query.get("state") not in (None, *OUTBOX_STATES):
             raise HTTPException(422, f"state: write one of {', '.join(OUTBOX_STATES)}")
         rows = await self._service.outbox(state=query.get("state"), webhook=query.get("webhook"), limit=limit)
-        return JSONResponse(rows)
+        return _Json(rows)
 
     async def delivery(self, request: Request) -> Response:
-        return JSONResponse(await self._service.delivery(request.path_params["id"]))
+        return _Json(await self._service.delivery(request.path_params["id"]))
 
     async def retry(self, request: Request) -> Response:
         who = _who(await _body(request))
-        return JSONResponse(await self._service.retry(request.path_params["id"], webhook=None, by=who))
+        return _Json(await self._service.retry(request.path_params["id"], webhook=None, by=who))
 
     async def retry_all(self, request: Request) -> Response:
         body = await _body(request)
         webhook = body.get("webhook")
         if webhook is not None and not isinstance(webhook, str):
             raise HTTPException(422, "webhook: write its name, or leave it out")
-        return JSONResponse(await self._service.retry(None, webhook=webhook, by=_who(body)))
+        return _Json(await self._service.retry(None, webhook=webhook, by=_who(body)))
 
     async def drop(self, request: Request) -> Response:
-        return JSONResponse(await self._service.drop(request.path_params["id"], by=_who(await _body(request))))
+        return _Json(await self._service.drop(request.path_params["id"], by=_who(await _body(request))))
 
     async def test_webhook(self, request: Request) -> Response:
         who = _who(await _body(request))
-        return JSONResponse(await self._service.test_webhook(request.path_params["name"], by=who))
+        return _Json(await self._service.test_webhook(request.path_params["name"], by=who))
 
     async def enable_webhook(self, request: Request) -> Response:
         who = _who(await _body(request))
-        return JSONResponse(await self._service.enable_webhook(request.path_params["name"], by=who))
+        return _Json(await self._service.enable_webhook(request.path_params["name"], by=who))
 
     async def beat(self, request: Request) -> Response:
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
@@ -222,7 +235,7 @@ class _Routes:
         answer = await self._service.beat(
             request.path_params["name"], token=token, ok=ok, message=message[:1000], trusted=self._trusted
         )
-        return JSONResponse(answer)
+        return _Json(answer)
 
     async def hook(self, request: Request) -> Response:
         answer = await self._service.hook(
@@ -231,13 +244,13 @@ class _Routes:
             body=lambda: _limited(request, MAX_HOOK_BYTES),
             trusted=self._trusted,
         )
-        return JSONResponse(answer, 202 if answer["accepted"] else 200)
+        return _Json(answer, 202 if answer["accepted"] else 200)
 
     async def reload(self, request: Request) -> Response:
-        return JSONResponse(await self._service.reload(by=_who(await _body(request))))
+        return _Json(await self._service.reload(by=_who(await _body(request))))
 
     async def release(self, request: Request) -> Response:
-        return JSONResponse(await self._service.release(by=_who(await _body(request))))
+        return _Json(await self._service.release(by=_who(await _body(request))))
 
 
 async def _limited(request: Request, most: int = MAX_BODY_BYTES) -> bytes:
@@ -262,7 +275,17 @@ async def _body(request: Request) -> dict[str, Any]:
         raise HTTPException(400, "the body is not JSON") from None
     if not isinstance(value, dict):
         raise HTTPException(422, "the body is not a JSON object")
+    if not _is_text(value):
+        raise HTTPException(422, "the body holds a lone surrogate, such as \\ud800; write whole characters")
     return value
+
+
+def _is_text(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 def _limit(request: Request, default: int) -> int:
@@ -274,27 +297,45 @@ def _limit(request: Request, default: int) -> int:
 
 def _who(body: dict[str, Any]) -> str:
     """Whom the audit trail names. Only the unix socket gets here; its permissions are what is trusted."""
-    return str(body.get("by", "socket"))[:100]
+    return one_line(body.get("by", "socket"))[:100]
 
 
 def _listed(key: str, rows: Sequence[Any]) -> Response:
     """`{key: rows}`; many are encoded some at a time, so that the loop gets its turn between."""
     if len(rows) <= _ROWS_AT_ONCE:
-        return JSONResponse({key: rows})
+        return _Json({key: rows})
 
-    async def parts() -> AsyncIterator[str]:
-        yield f'{{"{key}":['
+    async def parts() -> AsyncIterator[bytes]:
+        yield f'{{"{key}":['.encode()
         for begin in range(0, len(rows), _ROWS_AT_ONCE):
-            some = json.dumps(rows[begin : begin + _ROWS_AT_ONCE], ensure_ascii=False, separators=(",", ":"))
-            yield ("," if begin else "") + some[1:-1]
+            yield (b"," if begin else b"") + _encoded(rows[begin : begin + _ROWS_AT_ONCE])[1:-1]
             await asyncio.sleep(0)
-        yield "]}"
+        yield b"]}"
 
     return StreamingResponse(parts(), media_type="application/json")
 
 
+def _encoded(value: Any) -> bytes:
+    """JSON of a value: lone surrogates (undecodable bytes of the outside) become `?`, NaN and infinities null."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value
+
+
 def _problem(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse(
+    return _Json(
         {"type": "about:blank", "title": title, "status": status, "detail": detail},
         status,
         headers=headers,
@@ -330,4 +371,4 @@ async def _agentd_problem(request: Request, error: Exception) -> Response:
 
 def same_token(given: str | None, expected: str) -> bool:
     """Compare in constant time. An empty token fits nothing: it comes of an empty file."""
-    return hmac.compare_digest((given or "").encode(), expected.encode()) and bool(expected)
+    return hmac.compare_digest((given or "").encode(), expected.encode(errors="surrogateescape")) and bool(expected)

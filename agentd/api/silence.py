@@ -41,7 +41,7 @@ def read_silence(body: Mapping[str, Any]) -> SilenceAsked:
     return SilenceAsked(
         tuple(matchers),
         timedelta(seconds=for_s),
-        str(body.get("reason", ""))[:MAX_REASON_CHARS],
+        one_line(body.get("reason", ""))[:MAX_REASON_CHARS],
         _moment(body.get("starts_at")),
         body.get("all") is True,
     )
@@ -54,7 +54,12 @@ def read_ack(body: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
         alerts = []
     if not 1 <= len(alerts) <= MAX_ALERTS:
         raise HTTPException(422, f"alerts: write a list of watches or fingerprints, 1 to {MAX_ALERTS}")
-    return tuple(alerts), str(body.get("comment", ""))[:MAX_REASON_CHARS]
+    return tuple(alerts), one_line(body.get("comment", ""))[:MAX_REASON_CHARS]
+
+
+def one_line(said: Any) -> str:
+    """What a person wrote, as text without line breaks and control characters: it is shown to others, in messages."""
+    return "".join(each if each.isprintable() else " " for each in str(said))
 
 
 def _moment(value: Any) -> datetime | None:

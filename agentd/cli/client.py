@@ -49,8 +49,8 @@ def call(place: Place, method: str, path: str, body: dict[str, Any] | None = Non
 
     Raises NoDaemon when nobody answers, Refused with the daemon's own words when it says no.
     """
-    asked = {key: value for key, value in query.items() if value is not None}
-    content = None if method == "GET" else {"by": _who(), **(body or {})}
+    asked = {key: _whole(value) for key, value in query.items() if value is not None}
+    content = None if method == "GET" else _whole({"by": _who(), **(body or {})})
     _knock(place.socket)
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(place.socket)), timeout=TIMEOUT_S) as client:
@@ -67,6 +67,17 @@ def call(place: Place, method: str, path: str, body: dict[str, Any] | None = Non
         return answer.json()
     except ValueError as error:
         raise Refused(f"what answers on {place.socket} is no agentd") from error
+
+
+def _whole(value: Any) -> Any:
+    """The value as UTF-8 can hold it: what was typed in another encoding gets a mark for each letter that is lost."""
+    if isinstance(value, str):
+        return value.encode(errors="surrogateescape").decode(errors="replace")
+    if isinstance(value, dict):
+        return {key: _whole(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return value
 
 
 def _knock(path: Path) -> None:

@@ -254,6 +254,19 @@ def test_no_comment_paints_a_terminal(agentd: Agentd, desk: Desk) -> None:
         assert harmless(each.out + each.err)
 
 
+def test_what_was_typed_in_another_encoding_is_taken_as_well_as_it_can_be(agentd: Agentd, desk: Desk) -> None:
+    """A terminal may still be Latin-1, and the night is no time to find out."""
+    typed = "f\udcfcr"  # as Python gives bytes that are not UTF-8
+
+    said = agentd("silence", "add", f"team={typed}", "--for", "1h", "--reason", typed, "-o", "json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json["silence"]["reason"] == "f\ufffdr"
+    assert agentd("ack", "shop", "--comment", typed).code == 0
+    assert "f\ufffdr" in agentd("silence", "list").out
+    assert agentd("alerts").code == 0
+    assert agentd("silence", "end", typed).code == 1
+
+
 def test_without_a_daemon_silences_and_acknowledgements_are_read(agentd: Agentd, tmp_path: Path) -> None:
     """After a crash one wants to know what was kept from whom; but nothing can be silenced."""
     made = Desk(tmp_path / "s")
