@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from agentd.api.beat import read_beat
 from agentd.api.hook import MAX_BODY_BYTES as MAX_HOOK_BYTES
 from agentd.api.page import STYLE, render_overview
-from agentd.api.service import Conflict, Forbidden, NotFound, Service, TooMany
+from agentd.api.service import Conflict, Forbidden, NoSecret, NotFound, Service, TooMany
 from agentd.api.silence import MAX_REASON_CHARS, one_line, read_ack, read_silence
 from agentd.errors import AgentdError, ConfigError, StoreError
 from agentd.memory.outbox import STATES as OUTBOX_STATES
@@ -366,6 +366,8 @@ async def _agentd_problem(request: Request, error: Exception) -> Response:
         status, title = 422, "Configuration refused"
     elif isinstance(error, StoreError):
         status, title = 503, "Store unavailable"
+    elif isinstance(error, NoSecret):
+        status, title = 503, "Secret unavailable"
     return _problem(status, title, str(error))
 
 

@@ -17,6 +17,7 @@ import hashlib
 import heapq
 import hmac
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,12 +26,13 @@ from typing import Any
 
 from agentd.api.alertmanager import read_alertmanager
 from agentd.api.rates import Rates
-from agentd.api.service import Conflict, Forbidden, NotFound
+from agentd.api.service import Conflict, Forbidden, NoSecret, NotFound
 from agentd.clock import Clock
 from agentd.config.service import Hook
 from agentd.deliver.signing import signing_key
-from agentd.errors import ConfigError
 from agentd.secret import SecretMissing
+
+log = logging.getLogger("agentd.api")
 
 MAX_BODY_BYTES = 256 * 1024
 TOLERANCE = timedelta(minutes=5)
@@ -104,6 +106,7 @@ class Hooks:
         self._rates = rates
         self._settings: Mapping[str, Hook] = {}
         self._replays: dict[str, Replays] = {}
+        self._missing: dict[str, str] = {}
 
     def replace(self, settings: Mapping[str, Hook]) -> None:
         """These are the hooks from now on; what a hook of the same name has taken is still known."""
@@ -116,15 +119,15 @@ class Hooks:
         """
         Let a call in. trusted: it needs no credentials.
 
-        Raises NotFound, Forbidden, Conflict (a replay), TooMany, ConfigError (no secret can be read), and what `body`
-        raises. Only what is taken counts against the rate: nobody without the secret can shut the door.
+        Raises NotFound, Forbidden, Conflict (a replay), TooMany, NoSecret (none can be read), and what `body` raises.
+        Only what is taken counts against the rate: nobody without the secret can shut the door.
         """
         hook = self._settings.get(name)
         if hook is None:
             raise NotFound(f"no hook {name!r}; the configuration has it under api.hooks")
         signed = None if trusted else _signed(headers, self._clock.now())
         bearer = None if trusted or signed else _bearer(headers)
-        if bearer is not None and not _is_one_of(bearer, _secrets(name, hook)):
+        if bearer is not None and not _is_one_of(bearer, self._secrets(name, hook)):
             raise Forbidden("the token is not the secret of this hook")
         if not trusted and bearer is None and signed is None:
             raise Forbidden("a hook is called with the headers of Standard Webhooks, or Authorization: Bearer SECRET")
@@ -132,7 +135,7 @@ class Hooks:
         if signed is None:
             await self._rates.take(f"hook {name}", hook.rate)
             return Call(None, True, await _payload(name, None, said))
-        if not signed.fits(said, _secrets(name, hook)):
+        if not signed.fits(said, self._secrets(name, hook)):
             raise Forbidden("webhook-signature is not that of this body, by any secret of this hook")
         # No other call comes between the look and the memory: where there is a token, taking it does not wait.
         replays = self._replays.setdefault(name, Replays())
@@ -141,6 +144,23 @@ class Hooks:
             await self._rates.take(f"hook {name}", hook.rate)
         replays.remember(signed.id, signed.stamp)
         return Call(signed.id, fresh, await _payload(name, signed.id, said) if fresh else "null")
+
+    def _secrets(self, name: str, hook: Hook) -> list[str]:
+        """Those that can be read now: while rotating, one that is not there must not shut out the other."""
+        values, missing = [], ""
+        for secret in hook.secret:
+            try:
+                values.append(secret.expand())
+            except SecretMissing as error:
+                missing = str(error)
+        if values:
+            self._missing.pop(name, None)
+            return values
+        # Once, not per call: anybody may call.
+        if self._missing.get(name) != missing:
+            self._missing[name] = missing
+            log.warning("hook_secret_missing", extra={"hook": name, "error": missing})
+        raise NoSecret(f"the secret of hook {name} cannot be read now; the daemon's log says why")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,23 +208,10 @@ def _bearer(headers: Mapping[str, str]) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def _secrets(name: str, hook: Hook) -> list[str]:
-    """Those that can be read now: while rotating, one that is not there must not shut out the other."""
-    values, missing = [], ""
-    for secret in hook.secret:
-        try:
-            values.append(secret.expand())
-        except SecretMissing as error:
-            missing = str(error)
-    if not values:
-        raise ConfigError(f"the secret of hook {name} cannot be read: {missing}")
-    return values
-
-
 def _is_one_of(token: str, secrets: Iterable[str]) -> bool:
     found = False
     for secret in secrets:
-        found |= hmac.compare_digest(token.encode(), secret.encode()) and bool(secret)
+        found |= hmac.compare_digest(token.encode(), secret.encode(errors="surrogateescape")) and bool(secret)
     return found
 
 

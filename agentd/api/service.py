@@ -27,6 +27,10 @@ class Forbidden(AgentdError):
     """The caller may not do this."""
 
 
+class NoSecret(AgentdError):
+    """What would let the caller in cannot be read now. Anybody hears this: it says neither where it is nor why."""
+
+
 class TooMany(AgentdError):
     """More calls than the rate allows. retry_after_s: whole seconds after which one more is taken."""
 

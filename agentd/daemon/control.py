@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
@@ -17,7 +18,7 @@ import apsw
 
 from agentd import __version__
 from agentd.api.app import same_token
-from agentd.api.service import Conflict, Forbidden, Json, NotFound
+from agentd.api.service import Conflict, Forbidden, Json, NoSecret, NotFound
 from agentd.api.silence import SilenceAsked
 from agentd.api.trouble import Hindrances, find_trouble, orphans, read_hindrances
 from agentd.api.views import (
@@ -45,6 +46,8 @@ from agentd.watch.heartbeat import HeartbeatSettings
 if TYPE_CHECKING:
     from agentd.daemon.app import Daemon
 
+log = logging.getLogger("agentd.daemon")
+
 STRIP_BUCKETS = 90
 _STRIP_SPAN = timedelta(minutes=STRIP_BUCKETS)
 MAX_ON_PAGE = 200
@@ -56,6 +59,7 @@ class Control:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._missing: dict[str, str] = {}
 
     # Reading.
 
@@ -344,7 +348,12 @@ class Control:
             try:
                 expected = settings.token.expand()
             except SecretMissing as error:
-                raise ConfigError(f"the token of {watch} cannot be read: {error}") from error
+                # Once, not per call: anybody may call.
+                if self._missing.get(watch) != str(error):
+                    self._missing[watch] = str(error)
+                    log.warning("heartbeat_token_missing", extra={"watch": watch, "error": str(error)})
+                raise NoSecret(f"the token of {watch} cannot be read now; the daemon's log says why") from error
+            self._missing.pop(watch, None)
             if not same_token(token, expected):
                 raise Forbidden("the token is not the one that this heartbeat expects")
         await daemon.events.admit_beat(watch, settings.rate)

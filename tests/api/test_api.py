@@ -20,7 +20,7 @@ import pytest
 
 from agentd.api.app import MAX_BODY_BYTES, same_token
 from agentd.api.server import ApiServer, CannotListen, make_servers, open_socket
-from agentd.api.service import Conflict, Forbidden, Json, NotFound
+from agentd.api.service import Conflict, Forbidden, Json, NoSecret, NotFound
 from agentd.api.silence import SilenceAsked
 from agentd.errors import ConfigError, StoreFull
 
@@ -334,6 +334,7 @@ async def test_only_known_names_are_answered(doors: Doors, host: str, welcome: b
         (Forbidden("no token"), 403),
         (ConfigError("refused"), 422),
         (StoreFull("no room"), 503),
+        (NoSecret("not now"), 503),
     ],
 )
 async def test_an_error_is_told_as_problem_details(doors: Doors, error: Exception, status: int) -> None:

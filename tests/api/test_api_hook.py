@@ -15,9 +15,8 @@ from standardwebhooks import Webhook
 from agentd.api.alertmanager import read_alertmanager
 from agentd.api.hook import MOST_NESTED, TOLERANCE, Call, Hooks, Replays, payload_of
 from agentd.api.rates import Rates
-from agentd.api.service import Conflict, Forbidden, NotFound, TooMany
+from agentd.api.service import Conflict, Forbidden, NoSecret, NotFound, TooMany
 from agentd.config.service import Hook
-from agentd.errors import ConfigError
 from agentd.testing import FakeClock
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -189,8 +188,43 @@ def test_a_secret_that_is_gone_does_not_shut_out_the_other(tmp_path: Path) -> No
         assert (await door.knock(door.signed())).fresh
 
         door = Door(clock, secret=f"${{file:{tmp_path / 'old'}}}")
-        with pytest.raises(ConfigError):
+        with pytest.raises(NoSecret):
             await door.knock(door.signed())
+
+    told(story)
+
+
+def test_where_a_missing_secret_should_be_is_for_the_log_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody may knock: they learn no path, and cannot fill the log."""
+
+    async def story(clock: FakeClock) -> None:
+        door = Door(clock, secret=f"${{file:{tmp_path / 'key'}}}")
+        for headers in ({"authorization": "Bearer x"}, door.signed(), door.signed("msg_2")):
+            with pytest.raises(NoSecret) as caught:
+                await door.knock(headers)
+            assert str(tmp_path) not in str(caught.value)
+        (tmp_path / "key").write_text(SECRET)
+        assert (await door.knock(door.signed())).fresh
+        (tmp_path / "key").unlink()
+        with pytest.raises(NoSecret):
+            await door.knock(door.signed("msg_3"))
+
+    told(story)
+    logged = [record for record in caplog.records if record.message == "hook_secret_missing"]
+    assert [str(tmp_path) in record.__dict__["error"] for record in logged] == [True, True]
+
+
+def test_a_secret_in_another_encoding_breaks_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment may hold any bytes."""
+    monkeypatch.setattr("agentd.secret._environment", {"HOOK_KEY": "f\udcfcr"})
+
+    async def story(clock: FakeClock) -> None:
+        door = Door(clock, secret="${HOOK_KEY}")
+        for headers in ({"authorization": "Bearer x"}, door.signed()):
+            with pytest.raises(Forbidden):
+                await door.knock(headers)
 
     told(story)
 

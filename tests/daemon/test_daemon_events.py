@@ -20,7 +20,7 @@ from house import House, Shop, Tell, http, tell
 from loopback import free_port, serving
 from standardwebhooks import Webhook
 
-from agentd.api.service import TooMany
+from agentd.api.service import NoSecret, TooMany
 from agentd.config.loader import load
 from agentd.daemon.app import Daemon
 from agentd.memory import spans
@@ -351,6 +351,26 @@ def test_a_hook_is_called_over_tcp_by_its_secret(tell: Tell) -> None:
                 assert shop.looks > 1
 
     tell(story)
+
+
+def test_where_a_missing_token_should_be_is_for_the_log_alone(tell: Tell, caplog: pytest.LogCaptureFixture) -> None:
+    """Anybody may report over TCP: they learn no path, and cannot fill the log."""
+
+    async def story(house: House) -> None:
+        token = house.folder / "token"
+        token.write_text("s3cret")
+        beat = {"expect_every": "1h", "grace": "10m", "token": f"${{file:{token}}}"}
+        house.write({"name": "job", "heartbeat": beat})
+        async with house.living() as daemon:
+            token.unlink()
+            for _ in range(3):
+                with pytest.raises(NoSecret) as caught:
+                    await daemon.control.beat("job", token="s3cret", ok=True, message="", trusted=False)
+                assert str(token) not in str(caught.value)
+
+    tell(story)
+    (logged,) = [record for record in caplog.records if record.message == "heartbeat_token_missing"]
+    assert "token" in logged.__dict__["error"]
 
 
 def test_heartbeats_have_a_rate(tell: Tell) -> None:
