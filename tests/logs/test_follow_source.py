@@ -11,6 +11,7 @@ import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from following import Follower
@@ -377,6 +378,76 @@ def test_folder_that_cannot_be_listed_is_blind(tmp_path: Path, monkeypatch: pyte
 
     assert blind == f"{tmp_path}: Permission denied"
     assert follower.once().blind is None
+    follower.close()
+
+
+@pytest.fixture
+def shut(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Folders that may not be looked into: root may, so chmod shows nothing."""
+    folders: set[str] = set()
+
+    def guarded(name: str, *, within: bool) -> None:
+        really = getattr(os, name)
+
+        def call(path: Any, *rest: Any, **more: Any) -> Any:
+            if (os.path.dirname(path) if within else str(path)) in folders:
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return really(path, *rest, **more)
+
+        monkeypatch.setattr(os, name, call)
+
+    guarded("scandir", within=False)
+    guarded("stat", within=True)
+    guarded("lstat", within=True)
+    return folders
+
+
+@pytest.mark.parametrize("pattern", ["*.log", "app.log", "**"])
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("written", [False, True])
+def test_what_lay_in_a_folder_that_was_shut_at_the_first_look_is_not_read_from_its_beginning(
+    tmp_path: Path, shut: set[str], pattern: str, restarted: bool, written: bool
+) -> None:
+    """`start_at: end` with a folder of mode 0700: once it is opened, years of logs must not act."""
+    log = tmp_path / "logs" / "app.log"
+    write(log, "ancient")
+    shut.add(str(log.parent))
+    follower = Follower(log.parent / pattern, start_at="end")
+    follower.tick()
+    assert follower.once().blind is not None
+    if restarted:
+        follower.restart()
+        follower.read()
+    if written:
+        write(log, "unseen")
+    shut.clear()
+    follower.tick(10)
+    assert follower.read() == []
+    write(log, "new")
+
+    assert follower.read() == ["new"]
+    assert "unseen" not in follower.positions["patterns"]
+    follower.close()
+
+
+def test_what_is_made_in_a_folder_after_the_first_look_is_read_whole_once_it_can_be_seen(
+    tmp_path: Path, shut: set[str]
+) -> None:
+    """It is no old log; only what was there before is."""
+    folder = tmp_path / "logs"
+    write(folder / "old.log", "ancient")
+    shut.add(str(folder))
+    follower = Follower(folder / "*.log", start_at="end")
+    follower.wall = datetime.now(UTC) - timedelta(hours=1)
+    follower.restart()
+    os.utime(folder / "old.log", (1000, 1000))
+    follower.tick()
+    follower.once()
+    write(folder / "new.log", "one")
+    shut.clear()
+    follower.tick(10)
+
+    assert follower.read() == ["one"]
     follower.close()
 
 

@@ -11,7 +11,8 @@ is stored with a batch's positions, the next start reads on behind it: each line
 
 Where reading begins. At the first look of a new watch, or of a new pattern: as `start_at` says, at the end or at the
 start. A file that appears later, or appeared while we were down, is read from its beginning; one that is new to us at
-a start and was last written to before the newest stored position counts as there at the first look.
+a start and was last written to before the newest stored position counts as there at the first look. So does what was
+made before the first look in a folder that could not be looked into then, whenever that can be.
 
 What nobody can promise, counted in `Counters.lost` and noted:
 - copytruncate: what is written between the copy and the cut is gone. Counted where the copy shows that somebody wrote

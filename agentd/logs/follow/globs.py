@@ -29,13 +29,18 @@ class Found:
     paths: absolute, in the order of the patterns, each once; not looked at whether they are files.
     folders: each folder that was listed, or that holds a named file, and its mtime (ns) before that; -1: look again.
     waiting: the deepest existing folders above folders that are not there yet, and their mtime (ns).
-    trouble: `path: reason` for every folder that could not be looked at.
+    unseen: why, by path, for every folder that could not be looked at, or file that may be there.
     """
 
     paths: dict[str, None] = field(default_factory=dict)
     folders: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
-    trouble: list[str] = field(default_factory=list)
+    unseen: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def trouble(self) -> list[str]:
+        """The same for people: `path: reason`."""
+        return [f"{os.fsencode(path).decode('utf-8', 'backslashreplace')}: {why}" for path, why in self.unseen.items()]
 
 
 class Globs:
@@ -103,8 +108,14 @@ def _walk(folder: str, steps: list[_Step], i: int, found: Found, depth: int) -> 
     last = i == len(steps) - 1
     if step.literal:
         path = os.path.join(folder, step.text)
-        if os.path.lexists(path):
-            found.paths.setdefault(path)
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            found.unseen[path] = _reason(error)
+            return
+        found.paths.setdefault(path)
         return
     if step.any_depth and not last:
         _walk(folder, steps, i + 1, found, depth)
@@ -138,8 +149,12 @@ def _look(folder: str, found: Found) -> int | None:
                 continue
             break
     except OSError as error:
-        found.trouble.append(f"{folder}: {error.strerror}")
+        found.unseen[folder] = _reason(error)
     return None
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def settled_mtime_ns(folder: str) -> int:
@@ -159,7 +174,7 @@ def _entries(folder: str, found: Found) -> Iterator[tuple[str, bool, bool]]:
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
-        found.trouble.append(f"{folder}: {error.strerror}")
+        found.unseen[folder] = _reason(error)
         return
     yield from listed
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
 from agentd.logs.follow.bell import Bell
+from agentd.logs.follow.birth import born_ns
 from agentd.logs.follow.content import Damaged
 from agentd.logs.follow.globs import Found, Globs
 from agentd.logs.follow.kin import beginning_of
@@ -76,9 +77,11 @@ class FileSource:
         self._gone: dict[str, str | None] = {}
         self._restart = bool(positions)
         self._orphans: dict[str, list[str]] = {}
+        self._began_ns = int(now().timestamp() * 1e9)
+        self._unseen: dict[str, int] = {}
         self._restore(positions)
         if self._first:
-            self._newest_ns = int(now().timestamp() * 1e9)
+            self._newest_ns = self._began_ns
 
     @property
     def files(self) -> int:
@@ -86,15 +89,13 @@ class FileSource:
         return len(self._lineages)
 
     def _restore(self, positions: Mapping[str, str]) -> None:
-        patterns = {"v": 1, "patterns": list(self._globs.patterns)}
-        stored = json.dumps(patterns, separators=(",", ":"))
-        if positions.get(PATTERNS) != stored:
-            self._gone[PATTERNS] = stored
+        self._stored_patterns = positions.get(PATTERNS)
         for stream, text in positions.items():
             try:
                 position = json.loads(text)
                 if stream == PATTERNS:
                     self._known_patterns = frozenset(position["patterns"])
+                    self._unseen = {str(path): int(since_ns) for path, since_ns in position.get("unseen", {}).items()}
                     continue
                 path = str(position.get("path", stream))
                 if not self._globs.naming(path):
@@ -156,6 +157,12 @@ class FileSource:
     def _put_positions(self, batch: Batch) -> None:
         batch.positions.update(self._gone)
         self._gone.clear()
+        patterns: dict[str, object] = {"v": 1, "patterns": list(self._globs.patterns)}
+        if self._unseen:
+            patterns["unseen"] = self._unseen
+        text = json.dumps(patterns, separators=(",", ":"))
+        if text != self._stored_patterns:
+            self._stored_patterns = batch.positions[PATTERNS] = text
         for lineage in self._lineages.values():
             if lineage.touched:
                 lineage.touched = False
@@ -164,7 +171,7 @@ class FileSource:
                     lineage.stored = batch.positions[lineage.id] = position
 
     def _blind(self) -> str | None:
-        reasons = list(self._found.trouble)
+        reasons = self._found.trouble
         reasons += [lineage.blind for lineage in self._lineages.values() if lineage.blind is not None]
         if self._crowded:
             reasons.append(self._crowded)
@@ -224,7 +231,7 @@ class FileSource:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                found.trouble.append(f"{shown(path)}: {error.strerror}")
+                found.unseen[path] = error.strerror or str(error)
                 continue
             if not stat.S_ISREG(seen.st_mode):
                 continue
@@ -244,6 +251,7 @@ class FileSource:
                 lineage.gone_at = self._now().timestamp()
             for part in lineage.parts:
                 self._newest_ns = max(self._newest_ns, part.mtime_ns)
+        self._keep_unseen(found)
         self._first = self._restart = False
         self._bell.hang(
             {*found.folders, *self._link_folders()}, found.waiting.keys() - found.folders.keys()
@@ -259,17 +267,48 @@ class FileSource:
         Where a file that is new to us is begun.
 
         At the first look of a new watch, of a new pattern, or after a stop when nobody has written to the file since
-        before the newest stored position: as `start_at` says. Else it appeared since: at its beginning.
+        before the newest stored position: as `start_at` says; so, too, what was there at the first look and could not
+        be seen. Else it appeared since: at its beginning.
         """
         patterns = self._globs.naming(lineage.path)
         unheard = not self._known_patterns.intersection(patterns)
-        if self._first or (self._restart and (unheard or seen.st_mtime_ns <= since_ns)):
+        unseen_ns = self._unseen_since(lineage.path)
+        if unseen_ns is not None:
+            was_there = min(seen.st_mtime_ns, born_ns(lineage.path)) <= unseen_ns
+        else:
+            was_there = self._first or (self._restart and (unheard or seen.st_mtime_ns <= since_ns))
+        if was_there:
             if self._settings.start_at == "end":
                 lineage.begin_first(seen, at_end=True)
             else:
                 lineage.begin_new(seen, 0, own=lambda path: bool(self._globs.naming(path)))
             return
-        lineage.begin_new(seen, since_ns, own=lambda path: True)
+        # Of what was rotated while we could not look, nobody can say how old its beginning is.
+        lineage.begin_new(seen, since_ns if unseen_ns is None else None, own=lambda path: True)
+
+    def _unseen_since(self, path: str) -> int | None:
+        """When the first look was (file time, ns) that did not come as far as this path; None: it did."""
+        while self._unseen:
+            if path in self._unseen:
+                return self._unseen[path]
+            path, below = os.path.dirname(path), path
+            if path == below:
+                break
+        return None
+
+    def _keep_unseen(self, found: Found) -> None:
+        """Where the first look could not look, it is still to come."""
+        unseen: dict[str, int] = {}
+        for path in found.unseen:
+            since_ns = self._unseen_since(path)
+            if since_ns is None and self._first:
+                since_ns = self._began_ns
+            elif since_ns is None and self._restart and not self._known_patterns.issuperset(self._globs.patterns):
+                # One of the new patterns may lead there. If it is an old one, its files are streams already.
+                since_ns = self._began_ns
+            if since_ns is not None:
+                unseen[path] = since_ns
+        self._unseen = unseen
 
     def _is_alias(self, path: str, seen: os.stat_result, owner: Lineage, part: Part) -> bool:
         """Another name of a file that is being read, rather than the name that it goes by now."""
