@@ -5,13 +5,15 @@ In: the alerts, now. Out: for each alert that a failing parent explains, the fai
 
 A parent fails while an alert of it is pending or firing. Pending counts: the parent is about to be named, and whoever
 stands behind it must not be told of first. That it cannot be looked at does not count: not knowing is no failure.
+Therefore a failure that nobody looks after any more, for the parent is paused or could not be looked at for longer than
+a recovery is waited for, explains nothing either.
 What fired while a parent failed stays mute for a short time after the parent's recovery, for its own next checks are
 yet to come; what begins to fail after it is news at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from graphlib import CycleError, TopologicalSorter
@@ -28,7 +30,7 @@ class Parents:
     """
     What one watch depends on, by name.
 
-    patience: how long after a parent's recovery its own is waited for.
+    patience: how long after a parent's recovery its own is waited for, and how long one may be out of sight.
     """
 
     watches: tuple[str, ...]
@@ -58,11 +60,13 @@ class Dependencies:
             raise ConfigError(f"depends_on goes in a circle: {circle}; break it") from error
         self._named = {name for each in parents.values() for name in each.watches}
 
-    def reasons(self, alerts: Iterable[Alert], now: datetime, asked: Collection[Alert]) -> dict[str, str]:
-        """Why, by fingerprint; of those of `asked` that are pending or firing. alerts: all of them."""
+    def reasons(
+        self, alerts: Iterable[Alert], now: datetime, asked: Collection[Alert], paused: Container[str] = ()
+    ) -> dict[str, str]:
+        """Why, by fingerprint; of those of `asked` that are pending or firing. alerts: all of them. paused: watches."""
         if not self._parents:
             return {}
-        failing, recovered = self._states(alerts, now)
+        failing, recovered = self._states(alerts, now, paused)
         if not failing and not recovered:
             return {}
         causes, recoveries = self._spread(failing, recovered)
@@ -78,33 +82,44 @@ class Dependencies:
                     found[alert.fingerprint] = f"depends_on: {recovery.watch} has just recovered"
         return found
 
-    def _states(self, alerts: Iterable[Alert], now: datetime) -> tuple[set[str], dict[str, datetime]]:
-        """The watches that are parents and fail, and those that did a moment ago, with when they recovered."""
+    def _states(
+        self, alerts: Iterable[Alert], now: datetime, paused: Container[str]
+    ) -> tuple[dict[str, timedelta], dict[str, datetime]]:
+        """
+        The watches that are parents and fail, with how long they have been out of sight, and those that did a moment
+        ago, with when they recovered.
+        """
         failing: set[str] = set()
+        unseen: dict[str, timedelta] = {}
         recovered: dict[str, datetime] = {}
         for alert in alerts:
             if alert.watch not in self._named or alert.rule == BLIND_RULE:
                 continue
+            if alert.blind_since is not None:
+                unseen[alert.watch] = now - alert.blind_since
             if alert.status in (AlertStatus.PENDING, AlertStatus.FIRING):
-                failing.add(alert.watch)
+                if alert.watch not in paused:
+                    failing.add(alert.watch)
             elif alert.status is AlertStatus.RESOLVED and self._is_recent(alert.ended_at, now):
                 assert alert.ended_at is not None
                 recovered[alert.watch] = max(alert.ended_at, recovered.get(alert.watch, alert.ended_at))
-        return failing, recovered
+        return {watch: unseen.get(watch, timedelta(0)) for watch in failing}, recovered
 
     def _is_recent(self, ended_at: datetime | None, now: datetime) -> bool:
         # An end in the future is one of a clock that was set back, and would mute for as long.
         return ended_at is not None and timedelta(0) <= now - ended_at < self._longest
 
     def _spread(
-        self, failing: Collection[str], recovered: Mapping[str, datetime]
+        self, failing: Mapping[str, timedelta], recovered: Mapping[str, datetime]
     ) -> tuple[dict[str, str], dict[str, _Recovery]]:
         """For each watch the failing one furthest above it, and the last recovery above it."""
         causes: dict[str, str] = {}
         recoveries: dict[str, _Recovery] = {}
         for watch in self._order:
+            patience = self._parents[watch].patience
             for parent in self._parents[watch].watches:
-                cause = causes.get(parent) or (parent if parent in failing else None)
+                unseen = failing.get(parent)
+                cause = causes.get(parent) or (parent if unseen is not None and unseen <= patience else None)
                 if cause is not None:
                     causes.setdefault(watch, cause)
                 latest = recoveries.get(parent)

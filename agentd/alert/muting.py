@@ -1,18 +1,19 @@
 """
-Which alerts nobody is to be told of for now, and why: a silence, a maintenance window, what it depends on, inhibition,
-flapping. Pure: the same alerts at the same time give the same reasons.
+Which alerts nobody is to be told of for now, and why: a silence, a pause, a maintenance window, what it depends on,
+inhibition, flapping. Pure: the same alerts at the same time give the same reasons.
 
 In: all alerts, and now. Out: a reason by fingerprint, for those that are pending or firing and muted.
 Promise: what a condition says of an alert is worked out once, and again when its labels or severity change. 10,000
 alerts with 20 rules take a hundredth of a second, 10,000 new ones about one second: on a thread, if need be, with a
 copy of the alerts, and one call at a time.
 
-Where several things mute an alert, the most deliberate is named: silence, maintenance, depends_on, inhibited, flapping.
+Where several things mute an alert, the most deliberate is named: silence, pause, maintenance, depends_on, inhibited,
+flapping.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,6 +28,7 @@ from agentd.records import Alert, AlertStatus
 
 FLAPPING = "flapping"
 _CURRENT = (AlertStatus.PENDING, AlertStatus.FIRING)
+_NO_PAUSES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +94,17 @@ class Muting:
         self._version += 1
 
     def reasons(
-        self, alerts: Mapping[str, Alert], now: datetime, only: Collection[str] | None = None
+        self,
+        alerts: Mapping[str, Alert],
+        now: datetime,
+        only: Collection[str] | None = None,
+        paused: Mapping[str, str] = _NO_PAUSES,
     ) -> dict[str, str]:
         """
         Why nobody is told of an alert now, by fingerprint; only of pending and firing ones that are muted.
 
-        alerts: all of them, for one mutes another. only: answer for these, which is quicker.
+        alerts: all of them, for one mutes another. only: answer for these, which is quicker. paused: what to say of
+        watches that are not looked at now, by name: of what fires there nobody can know how it is.
         """
         asked = alerts if only is None else {each: alerts[each] for each in only if each in alerts}
         found = {
@@ -108,10 +115,17 @@ class Muting:
             # Who inhibits may be any of them; the rest is about the alert itself.
             whole = self._facts_of(alerts if self._inhibits else asked, forget=only is None)
             facts = whole if asked is alerts else {each: whole[each] for each in asked if each in whole}
-            found |= self._inhibited_ones(facts, whole)
-        found |= self._depends_on.reasons(alerts.values(), now, asked.values())
+            found |= self._inhibited_ones(facts, whole, paused)
+        found |= self._depends_on.reasons(alerts.values(), now, asked.values(), paused)
         if facts:
             found |= self._maintained_ones(facts, now)
+        if paused:
+            found |= {
+                fingerprint: paused[alert.watch]
+                for fingerprint, alert in asked.items()
+                if alert.watch in paused and alert.status in _CURRENT
+            }
+        if facts:
             found |= self._silenced_ones(facts, now)
         return found
 
@@ -161,7 +175,9 @@ class Muting:
         labels = silence_labels(alert)
         return tuple(each for each in self.silences if each.takes(labels))
 
-    def _inhibited_ones(self, facts: Mapping[str, _Facts], whole: Mapping[str, _Facts]) -> dict[str, str]:
+    def _inhibited_ones(
+        self, facts: Mapping[str, _Facts], whole: Mapping[str, _Facts], paused: Container[str]
+    ) -> dict[str, str]:
         if not self._inhibits:
             return {}
         # Of each rule the first by name, and the first that the other condition does not take: it mutes those as well
@@ -169,7 +185,7 @@ class Muting:
         any_source: dict[int, tuple[str, str]] = {}
         one_sided: dict[int, tuple[str, str]] = {}
         for fingerprint, each in whole.items():
-            if not each.inhibits or each.alert.status is not AlertStatus.FIRING:
+            if not each.inhibits or each.alert.status is not AlertStatus.FIRING or each.alert.watch in paused:
                 continue
             name = (_named(each.alert), fingerprint)
             for rule in _numbers(each.inhibits):

@@ -36,7 +36,7 @@ from agentd.daemon.following import Following
 from agentd.daemon.keeping import AGENTD, Keeping, remember
 from agentd.daemon.measures import Measures
 from agentd.daemon.notify import ServiceManager, listen_fds, strip_environment
-from agentd.daemon.people import People
+from agentd.daemon.people import People, paused_texts
 from agentd.daemon.pulse import ANSWER_S, Pulse
 from agentd.daemon.selfcheck import SelfCheck
 from agentd.daemon.selfwatch import SWEEP_S, SelfWatch
@@ -186,7 +186,9 @@ class Daemon:
         self.measures = Measures(self.clock, self.scheduler, self.store, self.courier, self.pipeline, lambda: self.held)
         self.people = People(self.pipeline, self.store.state, self.clock, Muting())
         await self.people.restore()
-        self.pipeline.mutes = lambda alerts, now, only: self.people.muting.reasons(alerts, now, only)
+        self.pipeline.mutes = lambda alerts, now, only: self.people.muting.reasons(
+            alerts, now, only, paused_texts(self.keeping.paused)
+        )
         self.plan = Plan(self.config, {}, {}, {})
         paused = self.keeping.paused
         self.events = Events(clock=self.clock, scheduler=self.scheduler, paused=paused, crashed=self._crashed)

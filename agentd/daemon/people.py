@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import apsw
@@ -26,6 +26,7 @@ from agentd.clock import Clock, iso
 from agentd.errors import ConfigError, StoreError
 from agentd.memory import audit, silences
 from agentd.memory.database import Database
+from agentd.memory.pauses import Pause
 from agentd.memory.silences import SilenceRow
 from agentd.pipeline.keeper import Keeper
 from agentd.records import Alert, AlertStatus
@@ -204,6 +205,17 @@ class People:
         if undo and all(alert.acked_by is None for alert in firing):
             raise Conflict(f"{name} is not acknowledged")
         return firing
+
+
+def paused_texts(paused: Mapping[str, Pause]) -> dict[str, str]:
+    """What `muted_by` says of the alerts of paused watches, by watch."""
+    return {watch: _paused_text(pause) for watch, pause in paused.items()}
+
+
+def _paused_text(pause: Pause) -> str:
+    until = f" until {iso(pause.until)}" if pause.until is not None else ""
+    why = f": {pause.reason}" if pause.reason else ""
+    return f"paused by {pause.by}{until}{why}"
 
 
 def _fires(alert: Alert) -> bool:

@@ -118,6 +118,41 @@ def test_a_clock_set_back_mutes_nothing() -> None:
     assert muted(depending(MINUTE, shop="gateway"), gateway, alert("shop")) == {}
 
 
+def test_a_failure_that_nobody_looks_after_any_more_explains_nothing() -> None:
+    """Whoever pauses a broken gateway, or whose probe cannot look any more, would never hear of what is behind it."""
+    shop, gateway = alert("shop"), alert("gateway")
+    muting = depending(patience=3 * MINUTE, shop="gateway", till="shop")
+    late = replace(gateway, blind_since=NOW - 4 * MINUTE)
+
+    assert muting.reasons(among(shop, gateway), NOW, paused={"gateway": "paused by anna"}) == {
+        "gateway/": "paused by anna"
+    }
+    assert muted(muting, shop, late) == {}
+    assert muted(muting, shop, alert("till"), late) == {"till": "depends_on: shop is failing"}
+    for blind_since in (NOW - 3 * MINUTE, NOW + HOUR):
+        assert set(muted(muting, shop, replace(gateway, blind_since=blind_since))) == {"shop"}
+
+
+def test_what_is_paused_inhibits_nothing() -> None:
+    """As with what depends on it: nobody knows any more whether it fails."""
+    muting = Muting(inhibit=[Inhibit(when('watch == "gateway"'), when('watch == "shop"'))])
+    alerts = among(alert("gateway"), alert("shop"))
+
+    assert set(muting.reasons(alerts, NOW)) == {"shop/"}
+    assert set(muting.reasons(alerts, NOW, paused={"gateway": "paused by anna"})) == {"gateway/"}
+
+
+def test_a_pause_mutes_the_alerts_of_its_watch() -> None:
+    """Nobody looks there: that it still fires is what nobody knows, and no reason to wake more people."""
+    alerts = among(alert("shop"), alert("shop", rule="blind"), alert("web"), alert("shop", RESOLVED, rule="x"))
+    paused = {"shop": "paused by anna: new disks"}
+    muting = Muting()
+
+    assert muting.reasons(alerts, NOW, paused=paused) == dict.fromkeys(["shop/", "shop/blind"], paused["shop"])
+    muting.take_silences([silence("0a1b", "watch=shop", "rule=blind")])
+    assert muting.reasons(alerts, NOW, ["shop/blind"], paused)["shop/blind"].startswith("silence 0a1b")
+
+
 def test_a_circle_of_dependencies_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"circle: \w → \w → \w → \w; break it"):
         depending(a="b", b="c", c="a")
