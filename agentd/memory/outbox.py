@@ -169,7 +169,7 @@ def put(c: apsw.Connection, delivery: Delivery) -> int:
     Raises apsw.ConstraintError when the id is there already.
     """
     lane, data = text(delivery.lane), text(delivery.data)
-    older: list[tuple[int]] = []
+    older: list[tuple[Any, ...]] = []
     if delivery.type is EventType.REMINDER and delivery.fingerprint is not None:
         older = c.execute(_OLD_REMINDER, (delivery.fingerprint, delivery.webhook, lane)).fetchall()
     elif delivery.type is EventType.GROUP_FIRING:
