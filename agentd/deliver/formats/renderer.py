@@ -13,7 +13,7 @@ from agentd.deliver.formats.child import IDLE_S, Child, ChildLost
 from agentd.errors import AgentdError
 
 DEADLINE_S = 2.0
-MAX_OUTPUT_BYTES = 256 * 1024
+MAX_OUTPUT_BYTES = 2 * 1024 * 1024
 
 
 class TemplateError(AgentdError):
