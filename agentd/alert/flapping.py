@@ -53,6 +53,16 @@ def step_flapping(outcomes: str, failing: bool, was_flapping: bool, settings: Fl
     return Flap(after, share, share > (settings.end if was_flapping else settings.start))
 
 
+def has_fired(outcomes: str, needed: int, of: int) -> bool:
+    """
+    Whether `needed` of some `of` outcomes in a row were failing: what never got that far is noise that nobody hears of.
+
+    The oldest outcomes, of which several alike stand for one, may hold a firing that is not found; the alert still
+    fires then, or has just resolved.
+    """
+    return any(outcomes.count("1", begin, begin + of) >= needed for begin in range(len(outcomes)))
+
+
 def share_of_changes(outcomes: str, of: int) -> float:
     """The weighted share of changes among the last `of`, in percent; what was not seen is no change."""
     changes = [one != other for one, other in pairwise(outcomes[-of - 1 :])]

@@ -20,7 +20,7 @@ from datetime import datetime
 
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
-from agentd.alert.flapping import FlappingSettings, step_flapping
+from agentd.alert.flapping import FlappingSettings, has_fired, step_flapping
 from agentd.alert.lifecycle import Step, step
 from agentd.clock import Clock
 from agentd.condition import Condition, judge
@@ -30,7 +30,17 @@ from agentd.pipeline.watches import Check as Check
 from agentd.pipeline.watches import ProbeWatch as ProbeWatch
 from agentd.pipeline.watches import Watch as Watch
 from agentd.pipeline.watches import open_watch as open_watch
-from agentd.records import Alert, CheckResult, EventType, Judgement, Observation, Reason, Transition, Verdict
+from agentd.records import (
+    Alert,
+    AlertStatus,
+    CheckResult,
+    EventType,
+    Judgement,
+    Observation,
+    Reason,
+    Transition,
+    Verdict,
+)
 from agentd.telemetry.redact import without_secrets
 from agentd.telemetry.traces import WATCH
 
@@ -117,7 +127,8 @@ class Pipeline(Keeper):
             run.set_status(Status(StatusCode.ERROR, judgement.summary))
             run.set_attribute("agentd.verdict", judgement.verdict.value)
         before = self.alerts.get(watch.calm.fingerprint, watch.calm)
-        after, *more = self._with_flapping(before, step(before, judgement, watch.policy, now), judgement, now)
+        taken = self.addressed(step(before, judgement, watch.policy, now), watch.wish, run)
+        after, *more = self._with_flapping(watch, before, taken, judgement, now)
         steps = [after, *more, *self.sight_steps(watch, judgement, after.alert.blind_since, now)]
         if not await self.commit(steps, watch.wish, run):
             after = Step(before)
@@ -134,12 +145,17 @@ class Pipeline(Keeper):
         )
         return Check(now, observation, judgement, after)
 
-    def _with_flapping(self, before: Alert, taken: Step, judgement: Judgement, now: datetime) -> list[Step]:
+    def _with_flapping(
+        self, watch: ProbeWatch, before: Alert, taken: Step, judgement: Judgement, now: datetime
+    ) -> list[Step]:
         """The step, counted among the outcomes; and that the alert begins or ends to flap, if it does."""
         if judgement.verdict is Verdict.BLIND:
             return [taken]
         failing = judgement.verdict is Verdict.FAILING
         flap = step_flapping(before.outcomes, failing, before.flapping, self.flapping)
+        if flap.flapping and not before.flapping:
+            fired = taken.alert.status in (AlertStatus.FIRING, AlertStatus.RESOLVED)
+            flap = flap._replace(flapping=fired or has_fired(flap.outcomes, watch.policy.needed, watch.policy.of))
         if flap.outcomes == taken.alert.outcomes and flap.flapping == taken.alert.flapping:
             return [taken]
         # Outcomes alone are not worth a write: after a restart a few of them are forgotten, and nothing worse.

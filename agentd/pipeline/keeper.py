@@ -26,6 +26,7 @@ from agentd.alert.escalation import notified_after, step_escalation
 from agentd.alert.grouping import REMIND_CAP
 from agentd.alert.identity import fingerprint
 from agentd.alert.lifecycle import Policy, Step, end, step, step_blind
+from agentd.alert.muting import FLAPPING
 from agentd.alert.routing import NOBODY, Reach, Routing, Wish
 from agentd.clock import Clock
 from agentd.deliver.payload import alert_data
@@ -115,6 +116,7 @@ class Keeper:
         self.mutes: Mutes | None = None
         self._muted: set[str] = set()
         self._acked: set[str] = set()
+        self._flaps_unheard: set[str] = set()  # a restart forgets it: then some hear that is steady what never was not
         self._next_look: datetime | None = None
         self.record = record
         self._told = told
@@ -183,14 +185,14 @@ class Keeper:
         for taken in steps:
             addressed.append(self.addressed(taken, wish, run))
             await breath.take()
-        steps = self._with_mutes(addressed, now)
+        steps, unheard = self._with_mutes(addressed, now)
         told = [taken.transition for taken in steps if taken.transition is not None]
         last = {taken.alert.fingerprint: taken.alert for taken in steps if taken.changed or forget}
         gone = {alert.fingerprint for alert in last.values() if forget or _is_done_with(alert)}
         parent = traceparent(run)
         news: list[News] = []
         for transition in told:
-            if transition.event is not None:
+            if transition.event is not None and transition not in unheard:
                 news.append(self._news(transition, wish, parent))
             await breath.take()
         seen = self._seen(last.values())
@@ -222,6 +224,11 @@ class Keeper:
             self.alerts.pop(each, None)
             self._muted.discard(each)
             self._acked.discard(each)
+        for transition in told:
+            if transition.event is EventType.FLAPPING and transition.alert.flapping and transition in unheard:
+                self._flaps_unheard.add(transition.alert.fingerprint)
+            elif transition.event is EventType.FLAPPING:
+                self._flaps_unheard.discard(transition.alert.fingerprint)
         if news:
             self._look_by(next_look)
             self._told()
@@ -232,20 +239,43 @@ class Keeper:
             await breath.take()
         return True
 
-    def _with_mutes(self, steps: Sequence[Step], now: datetime) -> list[Step]:
-        """Write into each alert that begins to fire why nobody is to hear of it, if so."""
+    def _with_mutes(self, steps: Sequence[Step], now: datetime) -> tuple[list[Step], list[Transition]]:
+        """
+        Write into each alert that begins to fire, or begins or ends to flap, why nobody is to hear of it, if so.
+
+        Returns also the transitions that nobody hears of: that an alert flaps while something else mutes it, and that
+        it is steady again when nobody heard that it was not.
+        """
         firing = {taken.alert.fingerprint: taken.alert for taken in steps if _begins(taken)}
-        if not firing or self.mutes is None:
-            return list(steps)
-        reasons = self.mutes({**self.alerts, **firing}, now, firing.keys())
-        muted = []
+        flaps = [taken.alert for taken in steps if _flaps(taken)]
+        if self.mutes is None or (not firing and not flaps):
+            return list(steps), []
+        reasons = self.mutes({**self.alerts, **firing}, now, firing.keys()) if firing else {}
+        others = self._muted_besides(flaps, now)
+        muted: list[Step] = []
+        unheard: list[Transition] = []
         for taken in steps:
-            if _begins(taken):
-                assert taken.transition is not None
-                alert = replace(taken.alert, muted_by=reasons.get(taken.alert.fingerprint))
-                taken = replace(taken, alert=alert, transition=replace(taken.transition, alert=alert))
+            alert, identity, came = taken.alert, taken.alert.fingerprint, taken.transition
+            if came is not None and _begins(taken):
+                alert = replace(alert, muted_by=reasons.get(identity))
+            elif came is not None and _flaps(taken):
+                # What fires is mute while it flaps; of what does not, only that it did must not stay.
+                of_itself = FLAPPING if alert.flapping else None
+                if alert.status is AlertStatus.FIRING or alert.muted_by == FLAPPING:
+                    alert = replace(alert, muted_by=others.get(identity, of_itself))
+            if came is not None and alert is not taken.alert:
+                came = replace(came, alert=alert)
+                taken = replace(taken, alert=alert, transition=came)
+            nobody = others if alert.flapping else self._flaps_unheard
+            if came is not None and _flaps(taken) and identity in nobody:
+                unheard.append(came)
             muted.append(taken)
-        return muted
+        return muted, unheard
+
+    def _muted_besides(self, flapping: Iterable[Alert], now: datetime) -> Mapping[str, str]:
+        """Why nobody is to hear of these, apart from that they flap, and whether they fire at this moment or not."""
+        alike = {each.fingerprint: replace(each, status=AlertStatus.FIRING, flapping=False) for each in flapping}
+        return self.mutes({**self.alerts, **alike}, now, alike.keys()) if alike and self.mutes is not None else {}
 
     def _seen(self, changed: Iterable[Alert]) -> Seen:
         muted, acked = set(self._muted), set(self._acked)
@@ -373,11 +403,29 @@ class Keeper:
     async def sweep(self) -> None:
         """What time and other alerts do to firing ones: mutes that begin and end, escalations. Every SWEEP_EVERY_S."""
         now = self.clock.now()
+        await self._tell_of_flapping(now)
         reasons = self.mutes(self.alerts, now, None) if self.mutes is not None else {}
         for alert in [alert for alert in self.alerts.values() if alert.status is AlertStatus.FIRING]:
             reach, muted_by = self._reach_of(alert), reasons.get(alert.fingerprint)
             if alert.muted_by != muted_by or reach.escalate or not set(reach.notify) <= set(alert.told):
                 await self._sweep_one(alert, muted_by, now)
+
+    async def _tell_of_flapping(self, now: datetime) -> None:
+        """What began to flap while something else muted it, and still does now that this is over, is told now."""
+        self._flaps_unheard &= self.alerts.keys()
+        flapping = [alert for each in self._flaps_unheard if (alert := self.alerts.get(each)) is not None]
+        others = self._muted_besides(flapping, now)
+        for alert in flapping:
+            if alert.fingerprint in others:
+                continue
+            async with self.alone(alert.watch):
+                current = self.alerts.get(alert.fingerprint)
+                if current is None or not current.flapping or self._why_gone(current) is not None:
+                    self._flaps_unheard.discard(alert.fingerprint)
+                    continue
+                same, text = current.status, "flaps, as it did before while it was muted"
+                news = Transition(same, same, Reason.FLAPPING, text, now, current, EventType.FLAPPING)
+                await self._commit_alone("flapping", Step(current, True, news), self._wish_of(current))
 
     async def _sweep_one(self, alert: Alert, muted_by: str | None, now: datetime) -> None:
         async with self.alone(alert.watch):
@@ -505,6 +553,11 @@ def _mark(marked: set[str], alert: Alert, why: str | None) -> None:
 
 def _begins(taken: Step) -> bool:
     return taken.transition is not None and taken.transition.event is EventType.FIRING
+
+
+def _flaps(taken: Step) -> bool:
+    """Whether the alert begins to flap, or ends to."""
+    return taken.transition is not None and taken.transition.event is EventType.FLAPPING
 
 
 def _is_done_with(alert: Alert) -> bool:
