@@ -7,7 +7,7 @@ In: an alert, and what its watch wishes. Out: webhooks, the labels that group it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ WEBHOOK_RULE = "webhook:"
 """
 Begins the rule of agentd's own alert about a webhook; its name follows. Rules of watches hold no colon.
 """
+_MOST_KNOWN = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Routing:
     interval: timedelta = timedelta(minutes=1)
     escalate: tuple[Escalate, ...] = ()
     webhooks: tuple[str, ...] = ()
+    _known: dict[tuple[Any, ...], Route | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, alert: Alert, wish: Wish) -> Reach:
         """Never raises: a condition that cannot be computed does not match."""
@@ -103,8 +105,17 @@ class Routing:
     def _route(self, alert: Alert) -> Route | None:
         if not self.routes:
             return None
+        # Whom thousands of alerts reach is asked every few seconds, and conditions cost a hundred times this.
+        labels, by = tuple(alert.labels.items()), tuple(alert.by.items())
+        key = (alert.watch, alert.rule, alert.severity, alert.instance, labels, by)
+        if key in self._known:
+            return self._known[key]
         values = variables_of(alert)
-        return next((route for route in self.routes if route.when.holds(values)), None)
+        route = next((route for route in self.routes if route.when.holds(values)), None)
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[key] = route
+        return route
 
 
 def _without(names: tuple[str, ...], one: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ import apsw
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode, Tracer, set_span_in_context
 
-from agentd.alert.escalation import notified_after, step_escalation
+from agentd.alert.escalation import next_escalation, notified_after, step_escalation
 from agentd.alert.grouping import REMIND_CAP
 from agentd.alert.identity import fingerprint
 from agentd.alert.lifecycle import Policy, Step, end, step, step_blind
@@ -405,10 +405,22 @@ class Keeper:
         now = self.clock.now()
         await self._tell_of_flapping(now)
         reasons = self.mutes(self.alerts, now, None) if self.mutes is not None else {}
+        breath = Breath()
         for alert in [alert for alert in self.alerts.values() if alert.status is AlertStatus.FIRING]:
-            reach, muted_by = self._reach_of(alert), reasons.get(alert.fingerprint)
-            if alert.muted_by != muted_by or reach.escalate or not set(reach.notify) <= set(alert.told):
+            muted_by = reasons.get(alert.fingerprint)
+            if alert.muted_by != muted_by or self._reaches_more(alert, now):
                 await self._sweep_one(alert, muted_by, now)
+            await breath.take()
+
+    def _reaches_more(self, alert: Alert, now: datetime) -> bool:
+        """Whether somebody is to hear of it who has not, or it is time that it counts as worse."""
+        reach = self._reach_of(alert)
+        if not set(reach.notify) <= set(alert.told):
+            return True
+        if not reach.escalate or alert.muted_by is not None or alert.acked_by is not None:
+            return False
+        due = next_escalation(alert, reach.escalate)
+        return due is not None and due <= now
 
     async def _tell_of_flapping(self, now: datetime) -> None:
         """What began to flap while something else muted it, and still does now that this is over, is told now."""
