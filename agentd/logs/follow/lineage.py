@@ -431,14 +431,14 @@ class Lineage:
         """Whether all was in the copy can be disproved, but never proven: of that one word a day is enough."""
         if short or not copy.ends_whole(self._means):
             self._lose(
-                f"{self.id}: copied and cut back while it was written to: of what came between the copy "
-                f"{shown(copy.path)} and the cut, only what was read before is known"
+                f"{self.id}: copied and cut back under a writer: lines that were written between the copy and the cut "
+                f"are not in {shown(copy.path)}, and were lost but for those that were read in time"
             )
         elif self._wall - self._told_at >= _TELL_EVERY_S:
             self._told_at = self._wall
             self._means.note(
-                f"{self.id}: copied and cut back; the rest is read from {shown(copy.path)}. Lines that are written "
-                "between a copy and its cut are in neither, and nobody can tell (said once a day)"
+                f"{self.id}: copied and cut back; the rest is read from {shown(copy.path)}. Lines that were written "
+                "between the copy and the cut, if any, are in neither (said once a day)"
             )
 
     def _begin_again(self, before: Part, seen: os.stat_result) -> None:
