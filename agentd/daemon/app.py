@@ -497,6 +497,8 @@ class Daemon:
         self.pipeline.self_wish = self_wish(plan.config)
         self.pipeline.routing = routing_from(plan.config)
         self.pipeline.flapping = flapping_from(plan.config)
+        # Alertmanager keeps what it knows by alert: what a group's message cut would never be over there.
+        self.pipeline.whole = frozenset(name for name, to in plan.webhooks.items() if to.format == "alertmanager")
         self.people.go_over_to(muting_from(plan.config))
         self.selfcheck.targets = plan.config.daemon.selfcheck
         self.pulse.replace(plan.config.daemon.heartbeat)

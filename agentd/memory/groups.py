@@ -48,7 +48,9 @@ _MEMBERS = """
     SELECT fingerprint, firing, one_off, news, muted, event, at, traceparent FROM group_members
     WHERE webhook = ? AND key = ? ORDER BY at, fingerprint"""
 _DATA = "SELECT fired, data FROM group_members WHERE webhook = ? AND key = ? AND fingerprint = ?"
-_OWED = "SELECT 1 FROM group_members WHERE webhook = ? AND key = ? AND fingerprint = ? AND firing = 0 AND one_off = 1"
+_HOME = """
+    SELECT key, firing = 0 AND one_off = 1 FROM group_members WHERE fingerprint = ? AND webhook = ?
+    ORDER BY firing DESC, key = ? DESC LIMIT 1"""
 _OLD_NEWS = "UPDATE group_members SET news = 0 WHERE webhook = ? AND key = ? AND news = 1"
 _LEAVE = "DELETE FROM group_members WHERE webhook = ? AND key = ? AND fingerprint = ?"
 _OF = "SELECT webhook, key FROM group_members WHERE fingerprint = ?"
@@ -199,9 +201,13 @@ def look_sooner(c: apsw.Connection, webhook: str, key: str, at: datetime) -> Non
     c.execute(_SOONER, (to_us(at), webhook, key))
 
 
-def owes_one_off(c: apsw.Connection, webhook: str, key: str, fingerprint: str) -> bool:
-    """Whether the alert's last incident is over and has still to be told."""
-    return first(c.execute(_OWED, (webhook, text(key), fingerprint))) is not None
+def home(c: apsw.Connection, webhook: str, key: str, fingerprint: str) -> tuple[str, bool] | None:
+    """
+    The group that the alert is in, this one if it is in several, and whether its last incident is over and has still
+    to be told as an event; None: it is in no group of the webhook.
+    """
+    row = first(c.execute(_HOME, (fingerprint, webhook, text(key))))
+    return (str(row[0]), bool(row[1])) if row else None
 
 
 def looked(c: apsw.Connection, group: GroupRow) -> None:

@@ -39,7 +39,8 @@ _OLD_REPEAT = """
     WHERE seq = (SELECT max(seq) FROM outbox WHERE state = 'waiting' AND webhook = ?1 AND lane = ?2)
       AND leased = 0 AND type = 'group.firing'
       AND iif(json_valid(data), json_extract(data, '$.reason'), '') = 'repeat'
-      AND iif(json_valid(?3), json_extract(?3, '$.reason'), '') = 'repeat'"""
+      AND iif(json_valid(?3), json_extract(?3, '$.reason'), '') = 'repeat'
+      AND iif(json_valid(?3), json_extract(?3, '$.part'), NULL) IS NULL"""  # the parts of one do not replace each other
 _PUT = """
     INSERT INTO outbox (id, webhook, lane, type, fingerprint, data, traceparent, created_at, due_at, ready_at,
                         attempts, last_error, last_status, head)

@@ -89,7 +89,7 @@ class Keeper:
 
     state: the state store. record: takes each check's result. told: called after a commit that put messages into the
     outbox (wakes the courier). changed: called for each transition after its commit. links: gives the links of an
-    alert's payload by fingerprint.
+    alert's payload by fingerprint. whole: the webhooks that are told of every member of a group, however many.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class Keeper:
         self.self_wish = Wish()
         self.routing = Routing()
         self.mutes: Mutes | None = None
+        self.whole: frozenset[str] = frozenset()
         self._muted: set[str] = set()
         self._acked: set[str] = set()
         self._flaps_unheard: set[str] = set()  # a restart forgets it: then some hear that is steady what never was not
@@ -282,7 +283,7 @@ class Keeper:
         for alert in changed:
             _mark(muted, alert, alert.muted_by)
             _mark(acked, alert, alert.acked_by)
-        return Seen(muted, acked)
+        return Seen(muted, acked, whole=self.whole)
 
     def _news(self, transition: Transition, wish: Wish, parent: str | None) -> News:
         alert = transition.alert
@@ -360,7 +361,7 @@ class Keeper:
 
         seen = self._seen(())
         looks = [
-            (webhook, key, Seen(seen.muted, {*seen.acked, *others}, fresh))
+            (webhook, key, replace(seen, acked={*seen.acked, *others}, fresh=fresh))
             for (webhook, key, _), others in zip(due, strangers, strict=True)
         ]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -57,6 +57,7 @@ class Seen:
     muted: Collection[str] = ()
     acked: Collection[str] = ()
     fresh: Callable[[str], str | None] = lambda fingerprint: None
+    whole: Collection[str] = ()
 
 
 def tell(c: apsw.Connection, news: Iterable[News], seen: Seen, now: datetime) -> datetime | None:
@@ -107,12 +108,13 @@ def _tell_at_once(c: apsw.Connection, news: News, now: datetime) -> None:
     """News that no group has to wait for, in the order of the group's messages."""
     transition = news.transition
     assert transition.event is not None
-    _, key = _group_of(news)
+    _, key = _group_of(transition.alert, news.reach)
     for webhook in news.reach.notify:
+        home = groups.home(c, webhook, key, transition.alert.fingerprint)
         delivery = Delivery(
             id=f"msg_{uuid.uuid4().hex}",
             webhook=webhook,
-            lane=key,
+            lane=home[0] if home is not None else key,
             type=transition.event,
             data=news.data,
             created_at=transition.at,
@@ -123,30 +125,41 @@ def _tell_at_once(c: apsw.Connection, news: News, now: datetime) -> None:
         outbox.put(c, delivery)
 
 
-def _group_of(news: News) -> tuple[dict[str, str], str]:
+def _group_of(alert: Alert, reach: Reach) -> tuple[dict[str, str], str]:
     """The labels of the group that the alert belongs to, and its key."""
-    labels = group_of(news.reach.group_by, labels_of(news.transition.alert))
+    labels = group_of(reach.group_by, labels_of(alert))
     return labels, json.dumps(labels, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _pace_row(pace: Pace) -> PaceRow:
+    repeat_s = None if pace.repeat is None else pace.repeat.total_seconds()
+    return PaceRow(pace.interval.total_seconds(), repeat_s, pace.doubling)
 
 
 def _join(
     c: apsw.Connection, news: News, seen: Seen, opened: dict[tuple[str, str], PaceRow], now: datetime
 ) -> list[tuple[str, str]]:
-    """opened: the groups that are open, with their pace: ten thousand alerts may join one."""
+    """
+    opened: the groups that are open, with their pace: ten thousand alerts may join one.
+
+    An alert stays in the group that it is in until its end is told, though its labels or the configuration would put it
+    into another by now: two groups would tell of it twice, and one that it is over while it fires in the other.
+    """
     transition, reach = news.transition, news.reach
-    alert, pace = transition.alert, reach.pace
-    labels, key = _group_of(news)
-    row = PaceRow(
-        pace.interval.total_seconds(), None if pace.repeat is None else pace.repeat.total_seconds(), pace.doubling
-    )
+    alert = transition.alert
+    labels, own = _group_of(alert, reach)
+    row = _pace_row(reach.pace)
     joined = []
     assert transition.event is not None
     for webhook in reach.notify:
-        if groups.owes_one_off(c, webhook, key, alert.fingerprint):
-            look_at_group(c, webhook, key, seen, now)  # or the incident before would be lost under this one
-            opened.pop((webhook, key), None)
+        home = groups.home(c, webhook, own, alert.fingerprint)
+        if home is not None and home[1]:
+            look_at_group(c, webhook, home[0], seen, now)  # or the incident before would be lost under this one
+            opened.pop((webhook, home[0]), None)
+            home = groups.home(c, webhook, own, alert.fingerprint)
+        key = home[0] if home is not None else own
         if opened.get((webhook, key)) != row:
-            groups.open_group(c, webhook, key, labels, now + pace.wait, row)
+            groups.open_group(c, webhook, key, labels, now + reach.pace.wait, row)
             opened[webhook, key] = row
         groups.join(
             c,
@@ -209,11 +222,11 @@ def _look_at(c: apsw.Connection, group: GroupRow, seen: Seen, now: datetime) -> 
 
 def _messages(
     c: apsw.Connection, group: GroupRow, members: Sequence[Member], came: Look, seen: Seen, now: datetime
-) -> list[Delivery]:
+) -> Iterable[Delivery]:
     """One alert is told as itself, several as a group. What nobody saw fire is told as firing, then as over."""
     about = [each for each in members if each.fingerprint in came.firing or each.fingerprint in came.resolved]
     if len(about) > 1:
-        return [_group_message(c, group, about, came, seen, now)]
+        return _group_messages(c, group, about, came, seen, now)
     (member,) = about
     fired, data = groups.data_of(c, group.webhook, group.key, member.fingerprint)
     if member.fingerprint in came.resolved:
@@ -236,11 +249,26 @@ def _reminding(data: str, member: Member, seen: Seen, now: datetime) -> str:
     return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
 
 
-def _group_message(
+def _group_messages(
     c: apsw.Connection, group: GroupRow, about: Sequence[Member], came: Look, seen: Seen, now: datetime
-) -> Delivery:
+) -> Iterator[Delivery]:
+    """One message, cut to what people can read; or as many as it takes, for who must know of each."""
     # What is news stands first: it is what the cut must not take.
     order = sorted(about, key=lambda each: each.firing and each.fingerprint in group.told_firing)
+    if group.webhook not in seen.whole:
+        texts = _texts(c, group, order, seen)
+        yield _group_message(group, order, texts, came, now)
+        return
+    part = 1
+    while order:
+        texts = _texts(c, group, order, seen)
+        alone = part == 1 and len(texts) == len(order)
+        yield _group_message(group, order[: len(texts)], texts, came, now, None if alone else part)
+        order, part = order[len(texts) :], part + 1
+
+
+def _texts(c: apsw.Connection, group: GroupRow, order: Sequence[Member], seen: Seen) -> list[str]:
+    """The payload's data of the first members, as many as one message takes, and one at least."""
     texts: list[str] = []
     size = 0
     for each in order[:MOST_IN_A_GROUP]:
@@ -250,15 +278,25 @@ def _group_message(
         if size > MOST_GROUP_BYTES and texts:
             break
         texts.append(text)
-    head = {
+    return texts
+
+
+def _group_message(
+    group: GroupRow, about: Sequence[Member], texts: Sequence[str], came: Look, now: datetime, part: int | None = None
+) -> Delivery:
+    """part: counted from 1, where it takes several messages."""
+    head: dict[str, Any] = {
         "schema": "agentd.group/1",
         "group": dict(group.labels),
         "reason": came.why.value if came.why is not None else "",
-        "firing": len(came.firing),
-        "resolved": len(came.resolved),
+        "firing": sum(each.fingerprint in came.firing for each in about),
+        "resolved": sum(each.fingerprint in came.resolved for each in about),
         "omitted": len(about) - len(texts),
     }
+    if part is not None:
+        head["part"] = part
     data = json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-1] + f',"alerts":[{",".join(texts)}]}}'
+    # Of the whole group also where a part tells of ends alone: `resolved` is the all-clear.
     event = EventType.GROUP_FIRING if came.firing else EventType.GROUP_RESOLVED
     newest = max(about, key=lambda member: member.at)
     delivery = _delivery(group, event, data, newest, now)

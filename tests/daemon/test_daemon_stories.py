@@ -276,3 +276,39 @@ def test_a_group_that_fired_before_a_restart_resolves_after_it(tell: Tell) -> No
                 assert asyncio.all_tasks()
 
     tell(story)
+
+
+def test_alertmanager_hears_of_each_of_three_hundred_that_fire_and_end(tell: Tell) -> None:
+    """Its API keeps alerts, not groups: those beyond a message's cut would never begin, or never end."""
+
+    async def story(house: House) -> None:
+        shop = Shop()
+        async with Receiver() as receiver, serving(shop.answer) as served:
+            watches = [http(served, f"shop-{n}", every="5m", labels={"zone": "dmz"}) for n in range(300)]
+            house.write(
+                *watches,
+                webhooks={"ops": {"url": receiver.url, "format": "alertmanager", "mode": "api"}},
+                alerting={"group_by": ["zone"], "group_wait": "10s"},
+                defaults={"fail_after": 1},
+            )
+            async with house.living() as daemon:
+                await house.clock.advance(5 * MINUTE)
+                for up in (False, True):
+                    shop.up = up
+                    for planned in daemon.plan.watches.values():
+                        daemon.scheduler.run_now(planned.watch.name)
+                    await house.clock.advance(2 * MINUTE)
+                posted = [alert for request in receiver.taken for alert in request.json]
+
+                now = house.clock.now()
+                over = {is_over(each, now) for each in posted}
+                assert over == {False, True}
+                for ended in over:
+                    each_told = {each["labels"]["watch"] for each in posted if is_over(each, now) is ended}
+                    assert len(each_told) == 300
+
+    tell(story)
+
+
+def is_over(posted: dict[str, Any], now: datetime) -> bool:
+    return datetime.fromisoformat(posted["endsAt"]) <= now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from agentd.memory.groups import Member
 from agentd.memory.migrate import migrate, steps
 from agentd.pipeline.telling import MOST_IN_A_GROUP, News, Seen, look_at_group, tell
 from agentd.pipeline.watches import calm_alert
-from agentd.records import Alert, AlertStatus, EventType, Reason, Transition
+from agentd.records import Alert, AlertStatus, EventType, Reason, Severity, Transition
 
 NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 PACE = Pace(timedelta(0), timedelta(minutes=1), timedelta(hours=4), doubling=True)
@@ -155,3 +156,110 @@ def test_it_is_told_by_what_waits_where_the_last_message_was_before_it(c: apsw.C
 
     (after,) = groups.all_groups(c)
     assert after.look_at == (group.look_at if news == "none" else noon)
+
+
+def grouped(came: News, *by: str, **alert: object) -> News:
+    """The same news under another configuration, or of an alert with other fields."""
+    other = replace(came.transition, alert=replace(came.transition.alert, **alert))  # type: ignore[arg-type]
+    return replace(came, transition=other, reach=replace(came.reach, group_by=by))
+
+
+def kinds(c: apsw.Connection) -> list[EventType]:
+    return [row.delivery.type for row in outbox.rows(c, limit=100)]
+
+
+@pytest.mark.parametrize("by", ["...", "severity"])
+def test_an_alert_that_gets_worse_stays_in_its_group(c: apsw.Connection, by: str) -> None:
+    """In a group of its new severity besides, it would be told of twice, and as over while it fires."""
+    begun = grouped(fires(1), by)
+    tell(c, [begun], Seen(), NOW)
+    later = NOW + timedelta(minutes=5)
+    worse = grouped(begun, by, severity=Severity.CRITICAL)
+    told = replace(worse, transition=replace(worse.transition, event=EventType.ESCALATED, at=later))
+    tell(c, [told], Seen(), later)
+    (group,) = groups.all_groups(c)
+    look_at_group(c, "ops", group.key, Seen(), later + timedelta(minutes=1))
+    assert group.labels["severity"] == "warning"
+    over = later + timedelta(minutes=5)
+
+    tell(c, [grouped(ends(worse, over), by, severity=Severity.CRITICAL)], Seen(), over)
+    look_at_group(c, "ops", group.key, Seen(), over + timedelta(minutes=1))
+
+    assert kinds(c) == [EventType.FIRING, EventType.ESCALATED, EventType.RESOLVED]
+    assert len({row.delivery.lane for row in outbox.rows(c, limit=100)}) == 1
+    assert groups.all_groups(c) == []
+
+
+def test_another_group_by_while_it_fires_is_for_its_next_incident(c: apsw.Connection) -> None:
+    """What a reload did to the group's key must not make two incidents of one."""
+    tell(c, [fires(1)], Seen(), NOW)
+    again = grouped(fires(1), "instance")
+    tell(c, [replace(again, transition=replace(again.transition, event=EventType.ESCALATED))], Seen(), NOW)
+    flapping = replace(again, transition=replace(again.transition, event=EventType.FLAPPING))
+    tell(c, [flapping], Seen(), NOW)
+    assert {row.delivery.lane for row in outbox.rows(c, limit=100)} == {KEY}
+    over = NOW + timedelta(minutes=5)
+    tell(c, [grouped(ends(again, over), "instance")], Seen(), over)
+    look_at_group(c, "ops", KEY, Seen(), over + timedelta(minutes=1))
+    assert kinds(c).count(EventType.RESOLVED) == 1
+
+    tell(c, [again], Seen(), over)
+
+    assert [group.key for group in groups.all_groups(c)] == ['{"instance":"web-1"}']
+
+
+def test_another_group_by_while_a_resolve_waits_tells_it_not_last_while_it_fires(c: apsw.Connection) -> None:
+    """The old group's next look would say that it is over, after the new one said that it fires."""
+    tell(c, [fires(1)], Seen(), NOW)
+    later = NOW + timedelta(seconds=10)
+    tell(c, [ends(fires(1), later)], Seen(), later)
+    assert kinds(c) == [EventType.FIRING], "the end waits for the group's next look"
+
+    tell(c, [grouped(fires(1), "instance")], Seen(), later)
+    look_at_group(c, "ops", KEY, Seen(), NOW + timedelta(minutes=1))
+
+    (group,) = groups.all_groups(c)
+    assert (group.key, kinds(c)) == (KEY, [EventType.FIRING])
+
+
+def test_another_group_by_while_an_event_waits_tells_both(c: apsw.Connection) -> None:
+    """A line of a log is the message; the next one, in another group by now, must not take its place."""
+    tell(c, [fires(2)], Seen(), NOW)
+    later = NOW + timedelta(seconds=10)
+    tell(c, [fires(1), replace(ends(fires(1), later), one_off=True)], Seen(), later)
+
+    tell(c, [grouped(fires(1), "instance")], Seen(), later)
+
+    look_at_group(c, "ops", KEY, Seen(), NOW + timedelta(minutes=1))
+    assert kinds(c) == [EventType.FIRING, EventType.GROUP_FIRING, EventType.FIRING]
+    assert (messages(c)[1]["firing"], messages(c)[1]["resolved"]) == (1, 1)
+
+
+def test_who_keeps_alerts_one_by_one_is_told_of_every_member(c: apsw.Connection) -> None:
+    """Alertmanager knows alerts: one that a cut took is never over there, or never began."""
+    begun = [fires(n) for n in range(450)]
+    everyone = {"".join(each.transition.alert.by.values()) for each in begun}
+    whole = Seen(whole={"ops"})
+
+    def told(messages: list[dict[str, object]], state: str) -> list[str]:
+        assert all(each["omitted"] == 0 for each in messages)
+        return [alert["ip"] for each in messages for alert in each["alerts"] if alert["is"] == state]  # type: ignore[attr-defined]
+
+    tell(c, begun, whole, NOW)
+    fired = messages(c)
+    assert [each["firing"] for each in fired] == [200, 200, 50]
+    assert sorted(told(fired, "firing")) == sorted(everyone)
+
+    look_at_group(c, "ops", KEY, whole, NOW + timedelta(hours=5))
+    reminded = messages(c)[len(fired) :]
+    assert {each["reason"] for each in reminded} == {"repeat"}
+    assert sorted(told(reminded, "firing")) == sorted(everyone), "no part takes the place of another"
+
+    fired += reminded
+    over = NOW + timedelta(hours=6)
+    tell(c, [ends(each, over) for each in begun], whole, over)
+    look_at_group(c, "ops", KEY, whole, over + timedelta(minutes=1))
+    ended = messages(c)[len(fired) :]
+    assert sorted(told(ended, "resolved")) == sorted(everyone)
+    assert kinds(c) == [EventType.GROUP_FIRING] * 6 + [EventType.GROUP_RESOLVED] * 3
+    assert len({row.delivery.lane for row in outbox.rows(c, limit=100)}) == 1
