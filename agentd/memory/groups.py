@@ -51,6 +51,10 @@ _DATA = "SELECT fired, data FROM group_members WHERE webhook = ? AND key = ? AND
 _HOME = """
     SELECT key, firing = 0 AND one_off = 1 FROM group_members WHERE fingerprint = ? AND webhook = ?
     ORDER BY firing DESC, key = ? DESC LIMIT 1"""
+_ADOPT = """
+    UPDATE groups
+    SET told_at = max(coalesce(told_at, ?1), ?1), told_firing = ?2, look_at = min(coalesce(look_at, ?3), ?3)
+    WHERE webhook = ?4 AND key = ?5"""
 _OLD_NEWS = "UPDATE group_members SET news = 0 WHERE webhook = ? AND key = ? AND news = 1"
 _LEAVE = "DELETE FROM group_members WHERE webhook = ? AND key = ? AND fingerprint = ?"
 _OF = "SELECT webhook, key FROM group_members WHERE fingerprint = ?"
@@ -208,6 +212,16 @@ def home(c: apsw.Connection, webhook: str, key: str, fingerprint: str) -> tuple[
     """
     row = first(c.execute(_HOME, (fingerprint, webhook, text(key))))
     return (str(row[0]), bool(row[1])) if row else None
+
+
+def known(
+    c: apsw.Connection, webhook: str, key: str, fingerprints: Collection[str], told_at: datetime, look_at: datetime
+) -> None:
+    """The webhook was told of these before the group was made; what is due since is found out by a look."""
+    group = get(c, webhook, key)
+    assert group is not None, "a group is opened before anything is known of it"
+    told = to_json(sorted({*group.told_firing, *fingerprints}))
+    c.execute(_ADOPT, (to_us(told_at), told, to_us(look_at), webhook, text(key)))
 
 
 def looked(c: apsw.Connection, group: GroupRow) -> None:

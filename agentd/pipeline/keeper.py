@@ -32,9 +32,9 @@ from agentd.clock import Clock
 from agentd.deliver.payload import alert_data
 from agentd.errors import StoreError
 from agentd.memory import alerts as alert_rows
-from agentd.memory import groups
+from agentd.memory import groups, lanes
 from agentd.memory.database import Database
-from agentd.pipeline.telling import News, Seen, is_one_off, look_at_group, tell
+from agentd.pipeline.telling import News, Seen, adopt, is_one_off, lane_of, look_at_group, tell
 from agentd.pipeline.watches import LogWatch, Watch
 from agentd.records import (
     Alert,
@@ -119,6 +119,7 @@ class Keeper:
         self._acked: set[str] = set()
         self._flaps_unheard: set[str] = set()  # a restart forgets it: then some hear that is steady what never was not
         self._next_look: datetime | None = None
+        self._adopted = False
         self.record = record
         self._told = told
         self._changed = changed
@@ -138,6 +139,37 @@ class Keeper:
         with contextlib.suppress(StoreError):  # a full disk keeps nobody from starting
             await self.state.write(lambda c: groups.pull_in(c, now, wait=_LONGEST_WAIT, reminder=REMIND_CAP))
         self._next_look = await self.state.read(groups.next_look)
+
+    async def adopt(self) -> None:
+        """
+        Take over what an agentd without groups told: who heard of what fires hears of its end and is reminded, and no
+        message overtakes one that waits since. Once, when watches and routing are known and nothing is sent yet.
+
+        Not in the schema's step: groups follow the configuration. What the store refuses stays for the next call.
+        """
+        if self._adopted:
+            return
+        now = self.clock.now()
+        alerts = dict(self.alerts)
+        firing = [alert for alert in alerts.values() if alert.status is AlertStatus.FIRING and alert.told]
+
+        def change(connection: apsw.Connection) -> bool:
+            still = (alert for alert in firing if _fires_in(connection, alert))
+            found = adopt(connection, ((alert, self._reach_of(alert)) for alert in still), self._data_now, now)
+            for each, webhook, lane in lanes.outside_groups(connection):
+                alert = alerts.get(each)
+                if alert is not None and lane == alert.watch:
+                    lanes.change_lane(connection, each, webhook, lane, lane_of(alert, self._reach_of(alert)))
+            return found
+
+        try:
+            found = await self.state.write(change)
+        except StoreError as error:
+            log.error("commit_failed", extra={"watch": None, "error": str(error)})
+            return
+        self._adopted = True
+        if found:
+            self._look_by(now)
 
     async def commit(
         self,
@@ -488,6 +520,7 @@ class Keeper:
 
         What the store refuses now stays for the next call; called after each start and reload, and now and then.
         """
+        await self.adopt()  # or those whom an older agentd told would not hear of the end
         gone: dict[str, list[str]] = {}
         for alert in self.alerts.values():
             if self._why_gone(alert) is not None:
@@ -566,6 +599,11 @@ def _mark(marked: set[str], alert: Alert, why: str | None) -> None:
 
 def _begins(taken: Step) -> bool:
     return taken.transition is not None and taken.transition.event is EventType.FIRING
+
+
+def _fires_in(c: apsw.Connection, alert: Alert) -> bool:
+    stored = alert_rows.get(c, alert.fingerprint)
+    return stored is not None and stored.status is AlertStatus.FIRING
 
 
 def _flaps(taken: Step) -> bool:

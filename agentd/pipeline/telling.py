@@ -175,6 +175,34 @@ def _join(
     return joined
 
 
+def adopt(
+    c: apsw.Connection, firing: Iterable[tuple[Alert, Reach]], data: Callable[[Alert], str], now: datetime
+) -> bool:
+    """
+    Put alerts, whose receivers an agentd without groups told, into the groups that tell of their end; returns whether
+    any lacked one. data: gives the payload's data, JSON text.
+    """
+    lacking: dict[tuple[str, str], dict[str, datetime]] = {}
+    for alert, reach in firing:
+        labels, key = _group_of(alert, reach)
+        at = alert.started_at or now
+        for webhook in alert.told:
+            if groups.home(c, webhook, key, alert.fingerprint) is not None:
+                continue
+            groups.open_group(c, webhook, key, labels, at, _pace_row(reach.pace))
+            own = (webhook, key, alert.fingerprint)
+            groups.join(c, *own, event=EventType.FIRING, at=at, data=data(alert), traceparent=None)
+            lacking.setdefault((webhook, key), {})[alert.fingerprint] = at
+    for (webhook, key), told in lacking.items():
+        groups.known(c, webhook, key, told, max(told.values()), now)
+    return bool(lacking)
+
+
+def lane_of(alert: Alert, reach: Reach) -> str:
+    """The lane that an alert is told of in, while it is in no other group."""
+    return _group_of(alert, reach)[1]
+
+
 def look_at_group(c: apsw.Connection, webhook: str, key: str, seen: Seen, now: datetime) -> datetime | None:
     """Look at one group and tell what there is to tell; returns when it is to be looked at again, None: never."""
     group = groups.get(c, webhook, key)

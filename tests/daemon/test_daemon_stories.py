@@ -5,17 +5,22 @@ What people get to hear, through the public configuration alone: one message whe
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import apsw
 import pytest
 from house import HOUR, House, Shop, Tell, http, tell, told
 from loopback import serving
 from receiver import Receiver, Request
 
+from agentd.alert.identity import fingerprint
 from agentd.api.silence import SilenceAsked
+from agentd.memory import outbox
+from agentd.memory.migrate import steps
 from agentd.testing import FakeClock
 
 __all__ = ["tell"]  # the fixture, by its name
@@ -274,6 +279,92 @@ def test_a_group_that_fired_before_a_restart_resolves_after_it(tell: Tell) -> No
                 assert kinds(receiver) == ["group.firing", "group.resolved"]
                 assert names(receiver.taken[-1]) == {"shop-0", "shop-1", "shop-2"}
                 assert asyncio.all_tasks()
+
+    tell(story)
+
+
+def old_store(house: House, *watches: str, schema: int, told: bool = True) -> None:
+    """A state.db as an agentd without groups left it: these watches fire for five hours; ops was told or is owed."""
+    (house.folder / "state").mkdir(mode=0o700)
+    connection = apsw.Connection(str(house.folder / "state" / "state.db"))
+    for step in steps("state")[:schema]:
+        connection.execute(step.sql)
+    connection.pragma("user_version", schema)
+    began = int((house.clock.now() - timedelta(hours=5)).timestamp() * 1e6)
+    for watch in watches:
+        alert = {
+            "fingerprint": fingerprint("web-1", watch, None), "instance": "web-1", "watch": watch, "rule": None,
+            "severity": "warning", "status": "firing", "by": "{}", "labels": '{"zone":"dmz"}', "window": "F", "oks": 0,
+            "started_at": began, "reason": "threshold", "reason_text": "status 503", "summary": "503",
+            "values": "{}", "failed": "[]", "occurrences": 1, "reminders": 1, "remind_at": began, "flapping": 0,
+            "told": '["ops"]',
+        }  # fmt: skip
+        _insert(connection, "alerts", alert)
+        if not told:
+            data = {"watch": watch, "old": True}
+            row = {
+                "id": f"msg_{watch}", "webhook": "ops", "lane": watch, "type": "alert.firing", "data": json.dumps(data),
+                "fingerprint": alert["fingerprint"], "created_at": began, "due_at": began, "ready_at": began,
+                "attempts": 3, "head": 1,
+            }  # fmt: skip
+            _insert(connection, "outbox", row)
+    connection.close()
+
+
+def _insert(connection: apsw.Connection, table: str, row: dict[str, Any]) -> None:
+    columns = ", ".join(f'"{name}"' for name in row)
+    connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_what_fired_before_there_were_groups_is_reminded_of_and_told_as_over(tell: Tell, schema: int) -> None:
+    """An upgrade in the night must not leave people with an incident that never ends."""
+
+    async def story(house: House) -> None:
+        shop = Shop()
+        shop.up = False
+        async with Receiver() as receiver, serving(shop.answer) as served:
+            old_store(house, "shop-1", "shop-2", "gone", schema=schema)
+            watches = [http(served, f"shop-{n}", labels={"zone": "dmz"}) for n in (1, 2)]
+            house.write(*watches, hook=receiver.url, alerting={"group_by": ["zone", "watch"]})
+            async with house.living():
+                await house.clock.advance(2 * MINUTE)
+                assert sorted(told(receiver)) == [
+                    "gone alert.resolved",
+                    "shop-1 alert.reminder",
+                    "shop-2 alert.reminder",
+                ]
+            async with house.living():  # once, however often it starts
+                await house.clock.advance(2 * MINUTE)
+                assert len(receiver.taken) == 3
+                shop.up = True
+                await house.clock.advance(5 * MINUTE)
+
+                assert sorted(told(receiver)[3:]) == ["shop-1 alert.resolved", "shop-2 alert.resolved"]
+
+    tell(story)
+
+
+def test_a_resolve_waits_for_the_firing_that_an_older_agentd_could_not_deliver(tell: Tell) -> None:
+    """A lane was named after its watch once: in another lane, the end would arrive before the beginning."""
+
+    async def story(house: House) -> None:
+        shop = Shop()
+        async with Receiver() as receiver, serving(shop.answer) as served:
+            receiver.otherwise = 503
+            old_store(house, "shop-1", "shop-2", schema=1, told=False)
+            watches = [http(served, f"shop-{n}", labels={"zone": "dmz"}) for n in (1, 2)]
+            house.write(*watches, hook=receiver.url, alerting={"group_by": ["zone"], "remind_every": 0})
+            async with house.living() as daemon:
+                await house.clock.advance(5 * MINUTE)
+                assert receiver.taken == []
+                lanes = {row.delivery.lane for row in await daemon.store.state.read(outbox.rows)}
+                assert lanes == {'{"zone":"dmz"}'}
+                receiver.otherwise = 200
+                await house.clock.advance(HOUR)
+
+                assert kinds(receiver) == ["alert.firing", "alert.firing", "group.resolved"]
+                assert [names(each) for each in receiver.taken] == [{"shop-1"}, {"shop-2"}, {"shop-1", "shop-2"}]
 
     tell(story)
 
