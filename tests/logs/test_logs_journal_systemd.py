@@ -114,7 +114,9 @@ async def test_an_entry_says_which_unit_it_is_about(box: Box, journal: Path) -> 
 
     told = {(each["unit"], each["program"], each["transport"], each["message"]) for each in found}
     assert ("shop.service", "sh", "stdout", "selling") in told
-    assert ("shop.service", "till", "syslog", "paid") in told
+    if "till" in box.run("journalctl -u shop.service"):
+        # journald reads the unit of who speaks by syslog from its process, which may have ended by then.
+        assert ("shop.service", "till", "syslog", "paid") in told
     assert ("shop-fails.service", "sh", "stdout", "no stock") in told
     assert ("shop-fails.service", "systemd", "journal", "shop-fails.service: Failed with result 'exit-code'.") in told
     assert {"shop.service", "shop-fails.service"} == {each["unit"] for each in found}
