@@ -5,7 +5,7 @@ BIN := .venv/bin
 WITH_SYSTEMD = $$(pkg-config --exists libsystemd && echo ,systemd)
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test check bench format clean install uninstall
+.PHONY: run test oracle check bench format clean install uninstall
 
 run: .venv/ready
 	$(BIN)/agentd demo
@@ -14,6 +14,13 @@ test:
 	units/prepare test
 	$(MAKE) --no-print-directory check
 	$(BIN)/pytest -n 2 --dist loadfile tests
+
+# The same stories of kill -9 as in `make test`, a thousand times; for a night. AGENTD_TEST_SEED replays one.
+oracle:
+	units/prepare test
+	$(MAKE) --no-print-directory .venv/ready
+	AGENTD_TEST_KILLS=$${AGENTD_TEST_KILLS:-1000} $(BIN)/pytest -q --timeout 0 \
+	  tests/system/test_system_kill.py tests/system/test_system_log_kill.py
 
 check: .venv/ready
 	$(BIN)/ruff check .

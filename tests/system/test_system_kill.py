@@ -14,7 +14,7 @@ from oracle import FIRING, Incident, complaints
 from receiver import Answer, Request
 from stage import Daemon, Stage
 
-KILLS = 50
+KILLS = int(os.environ.get("AGENTD_TEST_KILLS", "50"))
 WATCHES = 6
 SEED = int(os.environ.get("AGENTD_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 
