@@ -135,11 +135,6 @@ class Muting:
         moments += [span.change for span in self._spans_at(now) if span.change is not None]
         return min((moment for moment in moments if moment > now), default=None)
 
-    def silence_of(self, alert: Alert, now: datetime) -> Silence | None:
-        """The active silence that mutes the alert longest."""
-        labels = silence_labels(alert)
-        return next((each for each in self.silences if each.is_active(now) and each.takes(labels)), None)
-
     def _facts_of(self, alerts: Mapping[str, Alert], *, forget: bool) -> dict[str, _Facts]:
         before, after = self._facts, {}
         for fingerprint, alert in alerts.items():

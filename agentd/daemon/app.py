@@ -50,7 +50,7 @@ from agentd.memory.retention import Retention
 from agentd.memory.store import Store
 from agentd.pacing import KeyedBuckets
 from agentd.pipeline import Pipeline, Watch
-from agentd.pipeline.keeper import LOOK_EVERY_S, SWEEP_EVERY_S
+from agentd.pipeline.tending import LOOK_EVERY_S, SWEEP_EVERY_S
 from agentd.records import AlertStatus, Transition
 from agentd.schedule.ledger import Ledger
 from agentd.schedule.scheduler import Due, Scheduler

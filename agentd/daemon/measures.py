@@ -24,7 +24,8 @@ from agentd.deliver.courier import Courier
 from agentd.memory import outbox, webhooks
 from agentd.memory.store import Store
 from agentd.memory.webhooks import Health
-from agentd.pipeline.keeper import SELF, Keeper
+from agentd.pipeline.keeper import SELF
+from agentd.pipeline.tending import Tending
 from agentd.pipeline.watches import LogWatch
 from agentd.records import AlertStatus
 from agentd.schedule.scheduler import Scheduler
@@ -41,7 +42,7 @@ class Measures:
     scheduler: Scheduler
     store: Store
     courier: Courier
-    keeper: Keeper
+    keeper: Tending
     held: Callable[[], str | None]
     receivers: Receivers = field(default_factory=Receivers)
     _begun: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_SWEEPS_A_MINUTE + 1))

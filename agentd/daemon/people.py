@@ -28,7 +28,7 @@ from agentd.memory import audit, silences
 from agentd.memory.database import Database
 from agentd.memory.pauses import Pause
 from agentd.memory.silences import SilenceRow
-from agentd.pipeline.keeper import Keeper
+from agentd.pipeline.tending import Tending
 from agentd.records import Alert, AlertStatus
 from agentd.telemetry.traces import WATCH
 
@@ -43,7 +43,7 @@ class People:
     keeper: of the alerts. muting: that of the present configuration; `go_over_to` another one after a reload.
     """
 
-    def __init__(self, keeper: Keeper, state: Database, clock: Clock, muting: Muting) -> None:
+    def __init__(self, keeper: Tending, state: Database, clock: Clock, muting: Muting) -> None:
         self.muting = muting
         self._keeper = keeper
         self._state = state

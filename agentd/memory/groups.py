@@ -30,7 +30,6 @@ _OPEN = """
     INSERT INTO groups (webhook, key, labels, first_at, look_at, pace) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
     ON CONFLICT DO NOTHING"""
 _PACE = "UPDATE groups SET pace = ? WHERE webhook = ? AND key = ?"
-_LOOK_AT = "UPDATE groups SET look_at = ? WHERE webhook = ? AND key = ?"
 _SOONER = "UPDATE groups SET look_at = min(coalesce(look_at, ?1), ?1) WHERE webhook = ?2 AND key = ?3"
 _TOLD = """
     UPDATE groups SET look_at = ?, told_at = ?, told_firing = ?, told_resolved = ?, told_muted = ?, reminders = ?
@@ -57,7 +56,6 @@ _ADOPT = """
     WHERE webhook = ?4 AND key = ?5"""
 _OLD_NEWS = "UPDATE group_members SET news = 0 WHERE webhook = ? AND key = ? AND news = 1"
 _LEAVE = "DELETE FROM group_members WHERE webhook = ? AND key = ? AND fingerprint = ?"
-_OF = "SELECT webhook, key FROM group_members WHERE fingerprint = ?"
 _NOT_LATER = """
     UPDATE groups SET first_at = min(first_at, ?1), look_at = min(look_at, ?1), told_at = min(told_at, ?1)
     WHERE told_at > ?1"""
@@ -166,10 +164,6 @@ def resolve(
     values = (int(one_off), to_us(at), text(data), optional_text(traceparent), int(muted))
     rows = c.execute(_RESOLVE, (fingerprint, *values))
     return [(str(webhook), str(key)) for webhook, key in rows]
-
-
-def groups_of(c: apsw.Connection, fingerprint: str) -> list[tuple[str, str]]:
-    return [(str(webhook), str(key)) for webhook, key in c.execute(_OF, (fingerprint,))]
 
 
 def members(c: apsw.Connection, webhook: str, key: str) -> list[Member]:

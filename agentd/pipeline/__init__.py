@@ -25,7 +25,8 @@ from agentd.alert.lifecycle import Step, step
 from agentd.clock import Clock
 from agentd.condition import Condition, judge
 from agentd.pipeline.keeper import SELF as SELF
-from agentd.pipeline.keeper import Keeper, trace_id
+from agentd.pipeline.keeper import trace_id
+from agentd.pipeline.tending import Tending
 from agentd.pipeline.watches import Check as Check
 from agentd.pipeline.watches import ProbeWatch as ProbeWatch
 from agentd.pipeline.watches import Watch as Watch
@@ -49,7 +50,7 @@ log = logging.getLogger("agentd.pipeline")
 _HUNG_AFTER_S = 5.0
 
 
-class Pipeline(Keeper):
+class Pipeline(Tending):
     """
     Runs checks. What it keeps, and what it is made from, is the Keeper's.
 

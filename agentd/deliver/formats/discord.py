@@ -19,15 +19,9 @@ from agentd.deliver.formats.digest import Digest, Tone, bounded, digest
 if TYPE_CHECKING:
     from agentd.deliver.webhook import WebhookSettings
 
-# discord.com/developers/docs/resources/message, "Embed Limits"; of these are used the content, one embed's
-# description, its fields and its footer.
-CONTENT_CHARS = 2000
-DESCRIPTION_CHARS = 4096
+# discord.com/developers/docs/resources/message, "Embed Limits".
 EMBED_CHARS = 6000
 MOST_FIELDS = 25
-FIELD_NAME_CHARS = 256
-FIELD_VALUE_CHARS = 1024
-FOOTER_CHARS = 2048
 _TITLE_CHARS = 256
 _TEXT_CHARS = 3600
 _LINKS_CHARS = 1200
