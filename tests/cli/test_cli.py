@@ -11,9 +11,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,9 +22,10 @@ import click
 import jsonschema
 import pytest
 import yaml
+from commands import Agentd, typed
 from loopback import Authority, free_port
 
-from agentd.cli import COMMANDS, main
+from agentd.cli import COMMANDS
 from agentd.cli.client import quoted
 from agentd.cli.tables import clean, print_facts, print_table, since, written
 from agentd.clock import iso
@@ -73,39 +73,10 @@ def web() -> Iterator[str]:
         thread.join()
 
 
-@dataclass
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Agentd = Callable[..., Said]
-
-
 @pytest.fixture
 def agentd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Agentd:
     """`agentd(...)` with $AGENTD_CONFIG pointing into tmp_path."""
-    monkeypatch.setenv("AGENTD_CONFIG", str(tmp_path / "agentd.yaml"))
-    monkeypatch.setattr("agentd.secret._on_read", None)
-    monkeypatch.setattr("agentd.secret._environment", os.environ)  # the commands set it; put it back in the end
-
-    def run(*words: str) -> Said:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["agentd", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        said = capsys.readouterr()
-        return Said(code, said.out, said.err)
-
-    return run
+    return typed(monkeypatch, capsys, tmp_path / "agentd.yaml")
 
 
 def write(folder: Path, *watches: dict[str, Any], **more: Any) -> Path:

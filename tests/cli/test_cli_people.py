@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import re
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import yaml
+from commands import Agentd, typed
 from opentelemetry.trace import NoOpTracer
 
 from agentd.alert.lifecycle import Policy
@@ -23,7 +21,6 @@ from agentd.alert.muting import Muting
 from agentd.api.server import make_servers, open_socket
 from agentd.api.service import Json, Service
 from agentd.api.views import alert_view
-from agentd.cli import main
 from agentd.clock import SystemClock
 from agentd.daemon.people import People
 from agentd.memory import alerts as alert_rows
@@ -35,42 +32,13 @@ HOSTILE = "\x1b[2J\u202ered\nx"
 SHOP = "f1aa" + "0" * 28
 
 
-@dataclass
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Agentd = Callable[..., Said]
-
-
 @pytest.fixture
 def agentd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Agentd:
     path = tmp_path / "agentd.yaml"
     watches = [{"name": "shop", "http": {"url": "http://127.0.0.1/"}}]
     path.write_text(yaml.safe_dump({"daemon": {"state_dir": str(tmp_path / "s")}, "watches": watches}))
-    monkeypatch.setenv("AGENTD_CONFIG", str(path))
-    monkeypatch.setattr("agentd.secret._on_read", None)
-    monkeypatch.setattr("agentd.secret._environment", os.environ)  # the commands set it; put it back in the end
     monkeypatch.setenv("SUDO_USER", "anna")
-
-    def run(*words: str) -> Said:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["agentd", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        said = capsys.readouterr()
-        return Said(code, said.out, said.err)
-
-    return run
+    return typed(monkeypatch, capsys, path)
 
 
 class Silent:

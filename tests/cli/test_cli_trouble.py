@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import Agentd, agentd, running, shop, web, write
+from commands import Agentd
+from test_cli import agentd, running, shop, web, write
 
 from agentd.daemon.app import Daemon
 from agentd.memory import meta, outbox, webhooks
