@@ -1,69 +1,17 @@
 """
-Models, agents and their limits: `models`, `embeddings`, `agent` and `budgets` of the configuration file.
+Agents and their limits: `embeddings`, `agent` and `budgets` of the configuration file.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
 from agentd.config.values import Url
 from agentd.secret import Secret
-from agentd.settings import Duration, Name, PositiveDuration, Rate, Settings
-
-Provider = Literal[
-    "anthropic",
-    "openai",
-    "azure",
-    "gemini",
-    "bedrock",
-    "qwen",
-    "kimi",
-    "zhipu",
-    "ark",
-    "deepseek",
-    "openai-compatible",
-]
-
-
-class ModelRate(Settings):
-    """What the provider allows."""
-
-    requests: Rate | None = Field(default=None, description="Calls, such as 50/m")
-    tokens: Rate | None = Field(default=None, description="Tokens, such as 80000/m")
-
-
-class Price(Settings):
-    """USD per million tokens, where the built-in table does not know the model."""
-
-    input: float = Field(ge=0, allow_inf_nan=False, description="Tokens read")
-    output: float = Field(ge=0, allow_inf_nan=False, description="Tokens written")
-    cached_input: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="Tokens read from the cache"
-    )
-
-
-class ModelSettings(Settings):
-    """One language model."""
-
-    provider: Provider = Field(description="Whose API is spoken")
-    model: str = Field(min_length=1, description="Name of the model at the provider")
-    api_key: Secret | None = Field(default=None, description="Key to the provider")
-    base_url: Url | None = Field(default=None, description="Address of the API; default: the provider's own")
-    max_tokens: int = Field(default=4000, ge=1, description="Most tokens of one answer")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="How freely it words its answer")
-    rate: ModelRate = Field(default=ModelRate(), description="What the provider allows")
-    fallback: tuple[str, ...] = Field(
-        default=(), description="Models to ask instead when this one is down or overloaded"
-    )
-    protocol: Literal["native", "json"] | None = Field(
-        default=None,
-        description="How it calls tools: native, or json (actions as plain text); default: what the model can",
-    )
-    price: Price | None = Field(default=None, description="USD per million tokens, where it is not known")
+from agentd.settings import Duration, Name, PositiveDuration, Settings
 
 
 class EmbeddingsSettings(Settings):

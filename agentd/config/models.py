@@ -11,11 +11,12 @@ from datetime import timedelta
 
 from pydantic import Field, SerializeAsAny
 
-from agentd.config.agents import AgentSettings, BudgetSettings, EmbeddingsSettings, ModelSettings
+from agentd.config.agents import AgentSettings, BudgetSettings, EmbeddingsSettings
 from agentd.config.alerting import AlertingSettings, Remind
 from agentd.config.service import ApiSettings, DaemonSettings, MemorySettings, TelemetrySettings
 from agentd.config.watches import Defaults, Watch
 from agentd.deliver.webhook import WebhookSettings
+from agentd.llm.settings import ModelSettings
 from agentd.settings import Name, Settings
 
 
