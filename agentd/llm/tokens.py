@@ -1,0 +1,104 @@
+"""
+How many tokens a text will be, without asking anybody.
+
+In: text, or a whole request. Out: an estimate, the same on every machine, rather a little too high than too low.
+Every model family cuts text in its own way and few publish how, so the kinds of characters are weighed instead: a
+letter of an English word is about a quarter of a token, a CJK character about one, and what changes kind often (hex,
+base64, code) more than prose. It costs about a millisecond for 100,000 characters.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agentd.llm.port import ChatMessage, Request, ToolSpec
+
+PER_MESSAGE = 4
+PER_TOOL = 12
+PER_REQUEST = 3
+
+# One letter for each kind of byte; a character beyond ASCII is known by its first byte (UTF-8), the others are free.
+_KINDS = {
+    "a": string.ascii_lowercase.encode(),
+    "A": string.ascii_uppercase.encode(),
+    "0": string.digits.encode(),
+    ".": string.punctuation.encode(),
+    "n": b"\n",
+    "s": b" \t\r\v\f",
+    "2": bytes(range(0xC0, 0xE0)),
+    "3": bytes(range(0xE0, 0xF0)),
+    "4": bytes(range(0xF0, 0x100)),
+    "c": bytes(range(0x80, 0xC0)),
+    "?": bytes((*range(9), *range(14, 32), 127)),
+}
+_KIND = bytearray(256)
+for _kind, _bytes in _KINDS.items():
+    for _byte in _bytes:
+        _KIND[_byte] = ord(_kind)
+
+_WEIGHTS = {
+    b"a": 0.26,
+    b"A": 0.40,
+    b"0": 0.45,
+    b".": 0.60,
+    b"n": 0.60,
+    b"s": 0.03,  # words bring theirs along, and a run of them is one token
+    b"2": 0.55,  # Latin with accents, Greek, Cyrillic, Hebrew, Arabic
+    b"3": 1.10,  # CJK, Indic, Thai
+    b"4": 2.50,  # emoji, rare ideographs
+    b"?": 1.00,
+}
+_SEAMS = {b"aA": 0.40, b"a0": 0.45, b"0a": 0.45, b"A0": 0.45, b"0A": 0.45}
+
+
+def count_tokens(text: str) -> int:
+    """Tokens of `text`, estimated; 0 only for an empty one."""
+    if not text:
+        return 0
+    # Half a surrogate pair comes from broken JSON; it must be counted, not refused.
+    kinds = text.encode("utf-8", "surrogatepass").translate(bytes(_KIND))
+    total = sum(weight * kinds.count(kind) for kind, weight in _WEIGHTS.items())
+    total += sum(weight * kinds.count(seam) for seam, weight in _SEAMS.items())
+    return max(1, math.ceil(total))
+
+
+def count_message(message: ChatMessage) -> int:
+    """Tokens of one message of the conversation, its calls, its thinking and its frame included."""
+    total = PER_MESSAGE + count_tokens(message.content)
+    if message.thinking:
+        total += count_tokens(message.thinking)
+    for call in message.tool_calls:
+        total += PER_MESSAGE + count_tokens(call.name) + count_tokens(call.arguments) + count_tokens(call.id)
+    if message.tool_call_id:
+        total += count_tokens(message.tool_call_id)
+    if message.name:
+        total += count_tokens(message.name)
+    if message.provider_data:
+        total += count_tokens(_json(message.provider_data))
+    return total
+
+
+def count_tools(tools: Sequence[ToolSpec]) -> int:
+    """Tokens of the tools that a request offers natively."""
+    return sum(
+        PER_TOOL + count_tokens(tool.name) + count_tokens(tool.description) + count_tokens(_json(tool.input_schema))
+        for tool in tools
+    )
+
+
+def count_request(request: Request) -> int:
+    """Tokens of the question: system prompt, messages, tools, schema of the answer. The answer is not in it."""
+    total = PER_REQUEST + sum(map(count_message, request.messages)) + count_tools(request.tools)
+    if request.system_prompt:
+        total += PER_MESSAGE + count_tokens(request.system_prompt)
+    if request.answer_schema:
+        total += count_tokens(_json(request.answer_schema))
+    return total
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
