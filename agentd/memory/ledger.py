@@ -7,17 +7,30 @@ Promise: a run that was queued is never forgotten, and after a crash none is sti
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from typing import Any
+from enum import IntEnum, StrEnum
+from typing import Any, Literal, get_args
 
 import apsw
 
 from agentd.clock import from_optional_us, from_us, optional_us, to_us
-from agentd.memory.columns import first, optional_text, text, value
+from agentd.memory import spend
+from agentd.memory.columns import bounded_json, clipped, first, from_json, text, to_json, value
 from agentd.records import Verdict
+
+RunKind = Literal["goal", "investigate", "task", "session"]
+KINDS: tuple[RunKind, ...] = get_args(RunKind)
+
+MAX_GOAL = 32 * 1024
+MAX_ANSWER = 64 * 1024
+MAX_JSON = 64 * 1024
+_MAX_ERROR = 2000
+_MAX_NAME = 200
+_MAX_CHAIN = 50
+_MAX_MODELS = 20
+_MOST = 10**15
 
 
 class RunState(StrEnum):
@@ -30,12 +43,53 @@ class RunState(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class Priority(IntEnum):
+    """Of queued runs the highest starts first, the oldest within one."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+    CRITICAL = 3
+
+    @property
+    def word(self) -> Literal["low", "normal", "high", "critical"]:
+        """As requests and jobs write it; back by `Priority[word.upper()]`."""
+        return _WORDS[self.value]
+
+
+_WORDS: tuple[Literal["low", "normal", "high", "critical"], ...] = ("low", "normal", "high", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """
+    What came of a run.
+
+    finding, plan: plain JSON. usd_nano: billionths of a dollar, None when a price was not known. models: those that
+    answered, by their names in the config.
+    """
+
+    answer: str = ""
+    finding: Mapping[str, Any] | None = None
+    plan: Mapping[str, Any] | None = None
+    steps: int = 0
+    tool_calls: int = 0
+    model_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    usd_nano: int | None = 0
+    models: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """
     One execution of a goal or task.
 
     trigger: what started it (`schedule`, `cron`, `startup`, `api`, `alert:NAME`, …). due_at: when it had to start.
+    fingerprint: of the alert that it is about. asked: plain JSON of what was asked beyond the goal. chain: the watches
+    that led to it, the first one in front.
     """
 
     id: str
@@ -47,6 +101,13 @@ class Run:
     ended_at: datetime | None = None
     error: str | None = None
     trace_id: str | None = None
+    kind: RunKind = "goal"
+    goal: str = ""
+    fingerprint: str | None = None
+    priority: Priority = Priority.NORMAL
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    chain: tuple[str, ...] = ()
+    outcome: RunOutcome = RunOutcome()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +120,42 @@ class ProbeRow:
     verdict: Verdict | None = None
 
 
-_COLUMNS = "id, watch, trigger, due_at, state, started_at, ended_at, error, trace_id"
-_QUEUE = "INSERT INTO runs (id, watch, trigger, state, due_at, trace_id) VALUES (?, ?, ?, 'queued', ?, ?)"
+_COLUMNS = """id, watch, trigger, due_at, state, started_at, ended_at, error, trace_id, kind, goal, fingerprint,
+    priority, asked, chain, answer, finding, plan, steps, tool_calls, model_calls, input_tokens, output_tokens,
+    cached_tokens, usd_nano, models"""
+_QUEUE = """
+    INSERT INTO runs (id, watch, trigger, state, due_at, trace_id, kind, goal, fingerprint, priority, asked, chain)
+    VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)"""
 _START = "UPDATE runs SET state = 'running', started_at = ?2 WHERE id = ?1 AND state = 'queued'"
 _END = """
     UPDATE runs SET state = ?2, ended_at = ?3, error = ?4, trace_id = coalesce(?5, trace_id)
     WHERE id = ?1 AND state IN ('queued', 'running')"""
+_CAME = """
+    UPDATE runs SET answer = ?2, finding = ?3, plan = ?4, steps = ?5, tool_calls = ?6, model_calls = ?7,
+                    input_tokens = ?8, output_tokens = ?9, cached_tokens = ?10, usd_nano = ?11, models = ?12
+    WHERE id = ?1"""
 _INTERRUPT = "UPDATE runs SET state = 'interrupted', ended_at = ?1, error = ?2 WHERE state = 'running'"
-_QUEUED = f"SELECT {_COLUMNS} FROM runs WHERE state = 'queued' AND due_at <= ? ORDER BY due_at, number LIMIT ?"
+_QUEUED = f"""
+    SELECT {_COLUMNS} FROM runs WHERE state = 'queued' AND due_at <= ? ORDER BY priority DESC, due_at, number LIMIT ?"""
+_WAITING = "SELECT count(*) FROM runs WHERE state = 'queued' AND watch = ?"
+_ALL_WAITING = "SELECT count(*) FROM runs WHERE state = 'queued'"
+_RUNNING = f"SELECT {_COLUMNS} FROM runs WHERE state = 'running' ORDER BY number"
+# No test of the state by itself: the few runs about one alert are looked through from the newest on.
+_OPEN_OF = f"""
+    SELECT {_COLUMNS} FROM runs WHERE fingerprint = ? AND +state IN ('queued', 'running')
+    ORDER BY number DESC LIMIT 1"""
 _GET = f"SELECT {_COLUMNS} FROM runs WHERE id = ?"
 _RUNS = f"""
-    SELECT {_COLUMNS} FROM runs WHERE (?1 IS NULL OR watch = ?1) AND (?2 IS NULL OR state = ?2)
-    ORDER BY number DESC LIMIT ?3"""
-_LAST_DUE = "SELECT max(due_at) FROM runs WHERE watch = ?"
+    SELECT {_COLUMNS} FROM runs
+    WHERE (?1 IS NULL OR watch = ?1) AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR kind = ?3)
+    ORDER BY number DESC LIMIT ?4"""
+_OF_WATCH = f"""
+    SELECT {_COLUMNS} FROM runs WHERE watch = ?1 AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR kind = ?3)
+    ORDER BY number DESC LIMIT ?4"""
+_ABOUT = f"""
+    SELECT {_COLUMNS} FROM runs WHERE fingerprint = ?1 AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR kind = ?3)
+    ORDER BY number DESC LIMIT ?4"""
+_LAST_DUE = "SELECT max(due_at) FROM runs WHERE watch = ? AND kind = 'goal'"
 _TRIM_OLD = "DELETE FROM runs WHERE number IN (SELECT number FROM runs WHERE ended_at < ? ORDER BY ended_at LIMIT ?)"
 _TRIM_MANY = """
     DELETE FROM runs WHERE number IN (SELECT number FROM runs WHERE ended_at IS NOT NULL ORDER BY ended_at LIMIT ?)"""
@@ -82,8 +166,27 @@ _FORGET_PROBE = "DELETE FROM probes WHERE watch = ?"
 
 
 def queue(c: apsw.Connection, run: Run) -> None:
-    """Remember that `run` is to start at its due time. Raises apsw.ConstraintError when the id is known."""
-    c.execute(_QUEUE, (run.id, text(run.watch), text(run.trigger), to_us(run.due_at), run.trace_id))
+    """
+    Remember that `run` is to start at its due time; what is longer than the store keeps is cut.
+
+    Raises apsw.ConstraintError when the id is known.
+    """
+    c.execute(
+        _QUEUE,
+        (
+            text(run.id),
+            text(run.watch),
+            clipped(run.trigger, _MAX_NAME),
+            to_us(run.due_at),
+            run.trace_id,
+            run.kind,
+            clipped(run.goal, MAX_GOAL),
+            run.fingerprint,
+            int(run.priority),
+            bounded_json(run.asked, MAX_JSON),
+            to_json([clipped(each, _MAX_NAME) for each in run.chain[-_MAX_CHAIN:]]),
+        ),
+    )
 
 
 def start(c: apsw.Connection, id: str, now: datetime) -> bool:
@@ -100,21 +203,49 @@ def end(
     *,
     error: str | None = None,
     trace_id: str | None = None,
+    outcome: RunOutcome | None = None,
 ) -> bool:
-    """It came to an end; only the first end counts: False when it had ended already."""
-    c.execute(_END, (id, state.value, to_us(now), optional_text(error), trace_id))
-    return c.changes() > 0
+    """
+    It came to an end; only the first end counts: False when it had ended already.
+
+    What the run had reserved and not settled by then stays counted as spent.
+    """
+    c.execute(_END, (id, state.value, to_us(now), None if error is None else clipped(error, _MAX_ERROR), trace_id))
+    if c.changes() == 0:
+        return False
+    if outcome is not None:
+        c.execute(_CAME, (id, *_came(outcome)))
+    spend.close_run(c, id)
+    return True
 
 
 def interrupt_all_running(c: apsw.Connection, now: datetime, why: str = "the daemon stopped while it ran") -> int:
     """At start: nobody runs what the last process was running. Returns how many there were."""
-    c.execute(_INTERRUPT, (to_us(now), why))
-    return c.changes()
+    c.execute(_INTERRUPT, (to_us(now), clipped(why, _MAX_ERROR)))
+    found = c.changes()
+    spend.close_all(c)
+    return found
 
 
 def queued(c: apsw.Connection, now: datetime, limit: int = 100) -> list[Run]:
-    """The runs that are to start now, the one due first in front."""
+    """The runs that are to start now: the highest priority in front, within one what was due first."""
     return [_run(row) for row in c.execute(_QUEUED, (to_us(now), limit))]
+
+
+def waiting(c: apsw.Connection, watch: str | None = None) -> int:
+    """How many runs of the watch are queued; None: of all watches."""
+    return int(value(c.execute(_ALL_WAITING) if watch is None else c.execute(_WAITING, (watch,))))
+
+
+def running(c: apsw.Connection) -> list[Run]:
+    """Oldest first."""
+    return [_run(row) for row in c.execute(_RUNNING)]
+
+
+def open_of(c: apsw.Connection, fingerprint: str) -> Run | None:
+    """The newest run about this alert that is queued or running."""
+    row = first(c.execute(_OPEN_OF, (fingerprint,)))
+    return _run(row) if row else None
 
 
 def get(c: apsw.Connection, id: str) -> Run | None:
@@ -122,13 +253,23 @@ def get(c: apsw.Connection, id: str) -> Run | None:
     return _run(row) if row else None
 
 
-def runs(c: apsw.Connection, *, watch: str | None = None, state: RunState | None = None, limit: int = 100) -> list[Run]:
-    """Newest first."""
-    return [_run(row) for row in c.execute(_RUNS, (watch, state.value if state else None, limit))]
+def runs(
+    c: apsw.Connection,
+    *,
+    watch: str | None = None,
+    state: RunState | None = None,
+    kind: RunKind | None = None,
+    fingerprint: str | None = None,
+    limit: int = 100,
+) -> list[Run]:
+    """Newest first: about an alert, of a watch, or of all."""
+    query = _ABOUT if fingerprint is not None else _OF_WATCH if watch is not None else _RUNS
+    found = c.execute(query, (watch if fingerprint is None else fingerprint, state and state.value, kind, limit))
+    return [_run(row) for row in found]
 
 
 def last_due(c: apsw.Connection, watch: str) -> datetime | None:
-    """When the latest run of the watch was due: from there on runs may have been missed."""
+    """When the latest run of the watch's own goal was due: from there on runs may have been missed."""
     return from_optional_us(value(c.execute(_LAST_DUE, (watch,))))
 
 
@@ -168,6 +309,26 @@ def forget_probe(c: apsw.Connection, watch: str) -> None:
     c.execute(_FORGET_PROBE, (watch,))
 
 
+def _came(outcome: RunOutcome) -> tuple[Any, ...]:
+    return (
+        clipped(outcome.answer, MAX_ANSWER),
+        None if outcome.finding is None else bounded_json(outcome.finding, MAX_JSON),
+        None if outcome.plan is None else bounded_json(outcome.plan, MAX_JSON),
+        _count(outcome.steps),
+        _count(outcome.tool_calls),
+        _count(outcome.model_calls),
+        _count(outcome.input_tokens),
+        _count(outcome.output_tokens),
+        _count(outcome.cached_tokens),
+        None if outcome.usd_nano is None else _count(outcome.usd_nano),
+        to_json([clipped(each, _MAX_NAME) for each in outcome.models[:_MAX_MODELS]]),
+    )
+
+
+def _count(number: int) -> int:
+    return min(max(number, 0), _MOST)
+
+
 def _run(row: tuple[Any, ...]) -> Run:
     return Run(
         id=row[0],
@@ -179,4 +340,27 @@ def _run(row: tuple[Any, ...]) -> Run:
         ended_at=from_optional_us(row[6]),
         error=row[7],
         trace_id=row[8],
+        kind=row[9],
+        goal=row[10],
+        fingerprint=row[11],
+        priority=Priority(row[12]),
+        asked=from_json(row[13]),
+        chain=tuple(from_json(row[14])),
+        outcome=RunOutcome(
+            answer=row[15],
+            finding=_optional_json(row[16]),
+            plan=_optional_json(row[17]),
+            steps=row[18],
+            tool_calls=row[19],
+            model_calls=row[20],
+            input_tokens=row[21],
+            output_tokens=row[22],
+            cached_tokens=row[23],
+            usd_nano=row[24],
+            models=tuple(from_json(row[25])),
+        ),
     )
+
+
+def _optional_json(stored: str | None) -> Any:
+    return None if stored is None else from_json(stored)

@@ -1,0 +1,182 @@
+"""The ledger of runs: what was asked, in which order it starts, what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import apsw
+import pytest
+
+from agentd.memory import ledger, spend
+from agentd.memory.ledger import Priority, Run, RunOutcome, RunState
+from agentd.memory.migrate import migrate, steps
+
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+LATER = NOW + timedelta(hours=1)
+ASKED = Run(
+    "r1",
+    "review",
+    "alert:shop",
+    NOW,
+    kind="investigate",
+    goal="Why is the shop down?",
+    fingerprint="9f2c",
+    priority=Priority.HIGH,
+    asked={"constraints": {"max_steps": 3}, "metadata": {"team": "web"}},
+    chain=("shop", "review"),
+)
+CAME = RunOutcome(
+    answer="The disk is full.",
+    finding={"status": "problem", "summary": "disk full"},
+    plan={"understanding": "look"},
+    steps=3,
+    tool_calls=7,
+    model_calls=4,
+    input_tokens=9000,
+    output_tokens=800,
+    cached_tokens=4000,
+    usd_nano=12_345_678,
+    models=("small", "large"),
+)
+
+
+@pytest.fixture
+def c() -> Iterator[apsw.Connection]:
+    connection = apsw.Connection(":memory:")
+    migrate(connection, steps("state"), "test", before=lambda: None)
+    yield connection
+    connection.close()
+
+
+def test_a_run_comes_back_as_it_was_asked_and_ended(c: apsw.Connection) -> None:
+    """The page, the command line and a restart know of a run what stands here, and nothing else."""
+    ledger.queue(c, ASKED)
+    assert ledger.get(c, "r1") == ASKED
+
+    ledger.start(c, "r1", NOW)
+    assert ledger.end(c, "r1", LATER, RunState.COMPLETED, outcome=CAME)
+
+    assert ledger.get(c, "r1") == replace(ASKED, state=RunState.COMPLETED, started_at=NOW, ended_at=LATER, outcome=CAME)
+
+
+def test_a_price_that_is_not_known_is_never_zero(c: apsw.Connection) -> None:
+    """Who adds up zeros believes that models are free."""
+    ledger.queue(c, ASKED)
+    ledger.end(c, "r1", LATER, RunState.FAILED, error="x", outcome=replace(CAME, usd_nano=None))
+
+    run = ledger.get(c, "r1")
+    assert run is not None
+    assert run.outcome.usd_nano is None
+
+
+def test_the_highest_priority_starts_first_and_the_oldest_within_one(c: apsw.Connection) -> None:
+    """An operator's urgent task must not wait behind a night's reviews; among equals nobody jumps the queue."""
+    order = [("a", 1, 0), ("b", 3, 2), ("c", 0, 0), ("d", 3, 1), ("e", 1, 0), ("f", 2, 5), ("late", 3, 90)]
+    for id, priority, minute in order:
+        due = NOW + timedelta(minutes=minute)
+        ledger.queue(c, replace(ASKED, id=id, priority=Priority(priority), due_at=due))
+
+    assert [run.id for run in ledger.queued(c, LATER)] == ["d", "b", "f", "a", "e", "c"]
+    assert [run.id for run in ledger.queued(c, LATER, limit=2)] == ["d", "b"]
+
+
+def test_looking_for_the_next_run_sorts_nothing(c: apsw.Connection) -> None:
+    """The queue may be long; each look at it must cost what the looked at runs cost."""
+    plan = " ".join(str(row) for row in c.execute(f"EXPLAIN QUERY PLAN {ledger._QUEUED}", (0, 1)))
+
+    assert "runs_queued" in plan
+    assert "TEMP B-TREE" not in plan
+
+
+def test_what_is_open_is_found_by_watch_and_by_alert(c: apsw.Connection) -> None:
+    """One investigation of an alert at a time, and a bound to what a watch may queue."""
+    ledger.queue(c, ASKED)
+    ledger.queue(c, replace(ASKED, id="r2", fingerprint=None))
+    ledger.queue(c, replace(ASKED, id="r3", watch="other", fingerprint=None))
+
+    assert (ledger.waiting(c, "review"), ledger.waiting(c)) == (2, 3)
+    assert [found.id for found in [ledger.open_of(c, "9f2c")] if found] == ["r1"]
+    ledger.start(c, "r1", NOW)
+    assert ledger.waiting(c, "review") == 1
+    assert [run.id for run in ledger.running(c)] == ["r1"]
+    assert ledger.open_of(c, "9f2c") is not None
+    ledger.end(c, "r1", LATER, RunState.COMPLETED)
+    assert ledger.open_of(c, "9f2c") is None
+    assert [run.id for run in ledger.runs(c, fingerprint="9f2c")] == ["r1"]
+    assert [run.id for run in ledger.runs(c, watch="review", state=RunState.QUEUED)] == ["r2"]
+    assert ledger.runs(c, kind="task") == []
+
+
+def test_an_investigation_is_no_turn_of_the_watch(c: apsw.Connection) -> None:
+    """Whether last night's review was missed is decided from its own runs."""
+    ledger.queue(c, replace(ASKED, due_at=LATER))
+    ledger.queue(c, Run("g", "review", "cron", NOW))
+
+    assert ledger.last_due(c, "review") == NOW
+
+
+def test_what_strangers_wrote_is_cut_and_never_refused(c: apsw.Connection) -> None:
+    """A run is queued in its alert's transaction: text that does not fit must not undo the alert."""
+    deep: list[object] = []
+    for _ in range(500):
+        deep = [deep]
+    asked = {"payload": "x" * 10**6, "nan": math.nan, "deep": deep, "half": "\ud800", "many": list(range(10**5))}
+    ledger.queue(
+        c, replace(ASKED, goal="g\0\ud800" * 10**5, asked=asked, chain=("w" * 1000,) * 1000, trigger="t" * 9999)
+    )
+    ledger.end(
+        c,
+        "r1",
+        LATER,
+        RunState.FAILED,
+        error="e" * 10**6,
+        outcome=RunOutcome("a" * 10**6, {"summary": "s" * 10**6}, {"x": [1e999, 10**5000]}, steps=-1, usd_nano=10**30),
+    )
+
+    run = ledger.get(c, "r1")
+
+    assert run is not None
+    assert len(run.goal) == ledger.MAX_GOAL
+    assert "\0" not in run.goal
+    assert len(str(run.asked)) <= ledger.MAX_JSON
+    assert run.asked["nan"] is None
+    assert run.asked["payload"].endswith("…")
+    assert len(run.chain) <= 50
+    assert len(run.outcome.answer) == ledger.MAX_ANSWER
+    assert run.outcome.plan == {"x": [None, None]}
+    assert run.outcome.steps == 0
+    assert len(run.error or "") <= 2000
+
+
+def test_the_end_of_a_run_ends_its_reservations_too(c: apsw.Connection) -> None:
+    """A late answer must not give money back that another run may have been refused for."""
+    ledger.queue(c, ASKED)
+    ledger.start(c, "r1", NOW)
+    spend.reserve(c, id="k", day="2026-01-05", watch="review", run="r1", model="m", tokens=10, usd_nano=7)
+
+    ledger.end(c, "r1", LATER, RunState.CANCELLED)
+
+    assert not spend.settle(c, "k", 0, 0)
+    assert spend.of_run(c, "r1").usd_nano == 7
+
+
+def test_a_crash_ends_every_reservation(c: apsw.Connection) -> None:
+    """Nobody is left who could settle them; what they took is not known, so all of it counts."""
+    ledger.queue(c, ASKED)
+    ledger.start(c, "r1", NOW)
+    spend.reserve(c, id="k", day="2026-01-05", watch="review", run="r1", model="m", tokens=10, usd_nano=7)
+
+    assert ledger.interrupt_all_running(c, LATER) == 1
+
+    assert not spend.settle(c, "k", 0, 0)
+    assert spend.today(c, "2026-01-05").tokens == 10
+
+
+def test_priorities_are_named_as_requests_name_them() -> None:
+    """`priority: high` of a request is the store's 2, both ways."""
+    assert [Priority[word.upper()].word for word in ("low", "normal", "high", "critical")] == [
+        each.word for each in Priority
+    ]
