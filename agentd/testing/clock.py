@@ -1,5 +1,5 @@
 """
-Fakes for time, shipped so that users can test their own configurations and plugins.
+A fake for time.
 
 `FakeClock.run(story)` runs a coroutine on an event loop whose time is the fake clock's: `asyncio.sleep`,
 timeouts, aiolimiter and APScheduler all follow it, while sockets, files and threads stay real.
