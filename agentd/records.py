@@ -49,6 +49,7 @@ class Reason(StrEnum):
     ESCALATED = "escalated"
     FLAPPING = "flapping"
     STEADY = "steady"
+    FINDING = "finding"
 
 
 class EventType(StrEnum):
@@ -168,7 +169,8 @@ class Alert:
     occurrences: failing verdicts of this incident; exact when told, not written at every check.
     told: the webhooks that were sent this firing: they hear of its end, whatever the config says by then.
     evidence: log lines of this incident, the first and the last few. last_at: event time of the newest occurrence, of
-    alerts of log rules.
+    alerts of log rules. finding: what an agent found out about this incident, cost: what that took; both as the payload
+    shows them, and without any say in the alert's identity, state or severity.
     """
 
     fingerprint: str
@@ -200,6 +202,8 @@ class Alert:
     last_at: datetime | None = None
     escalated: int = 0
     outcomes: str = ""
+    finding: Mapping[str, Any] | None = None
+    cost: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

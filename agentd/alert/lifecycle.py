@@ -105,6 +105,8 @@ def _failed(alert: Alert, judgement: Judgement, policy: Policy, now: datetime) -
         ended_at=None,
         escalated=0,
         acked_by=None,
+        finding=None,
+        cost=None,
     )
     return Step(fired, True, transition(alert, fired, now, EventType.FIRING))
 

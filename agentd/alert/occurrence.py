@@ -69,6 +69,8 @@ def _fire(alert: Alert, occurrence: Occurrence, policy: Policy) -> Step:
         ended_at=None,
         escalated=0,
         acked_by=None,
+        finding=None,
+        cost=None,
     )
     return Step(fired, True, transition(alert, fired, occurrence.at, EventType.FIRING))
 

@@ -33,12 +33,17 @@ class Escalate:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a watch says itself. notify, escalate: None where it says nothing. repeat: time between reminders."""
+    """
+    What a watch says itself. notify, escalate: None where it says nothing. repeat: time between reminders.
+
+    hold: how long a first message waits for what an agent finds out meanwhile.
+    """
 
     notify: tuple[str, ...] | None = None
     escalate: tuple[Escalate, ...] | None = None
     repeat: timedelta | None = None
     doubling: bool = True
+    hold: timedelta = timedelta(0)
 
 
 NOBODY = Wish(notify=())

@@ -49,6 +49,11 @@ class Config(Settings):
         """The enabled watches that follow a log or the journal."""
         return tuple(watch for watch in self.watches if watch.enabled and (watch.log or watch.journal) is not None)
 
+    @property
+    def goals(self) -> tuple[Watch, ...]:
+        """The enabled watches that ask an agent."""
+        return tuple(watch for watch in self.watches if watch.enabled and watch.goal is not None)
+
     def notify(self, watch: Watch) -> tuple[str, ...]:
         """The webhooks that are told of a watch's alerts: those named that this version can send to."""
         named = self.alerting.notify if watch.notify is None else watch.notify

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, create_model
 
-from agentd.config.agents import Budget, Investigation
+from agentd.config.agents import Budget, Investigation, Step
 from agentd.config.alerting import Escalation, Remind
 from agentd.config.values import FailAfter, FailAfterField, Labels
 from agentd.logs.settings import JournalSource, LogSource, Rule
@@ -112,6 +112,8 @@ class Watch(Defaults):
     model: str | None = Field(default=None, description="Which of `models` answers; default: the one called default")
     tools: tuple[str, ...] | None = Field(default=None, description="Tools the agent may use; at most those of `agent`")
     budget: Budget | None = Field(default=None, description="What one run may spend")
+    scenario: str | None = Field(default=None, description="Which prompt template; default: inferred from the goal")
+    runbook: tuple[Step, ...] = Field(default=(), description="Calls of tools that are made first, without a model")
     report: Literal["each", "state"] | None = Field(
         default=None, description="each: every finding is a message; state: the run's status is the watch's"
     )
@@ -123,8 +125,9 @@ class Watch(Defaults):
 
     @property
     def shown_kind(self) -> str | None:
-        """What people call it: the probe's kind, log or journal; None for what this version does not run."""
-        return self.kind or ("log" if self.log is not None else "journal" if self.journal is not None else None)
+        """What people call it: the probe's kind, log, journal or goal."""
+        others = (name for name in OTHER_SOURCES if getattr(self, name) is not None)
+        return self.kind or next(others, None)
 
     @property
     def source(self) -> Settings | None:

@@ -95,6 +95,7 @@ class Claim(_Model):
 
     text: str
     evidence: list[str] = Field(default=[], description="Ids of what it rests on.")
+    quotes: list[str] = Field(default=[], description="Words of these, each found in one of them.")
 
 
 class Finding(_Model):
@@ -179,8 +180,6 @@ def alert_data(
     transition: Transition,
     *,
     links: Mapping[str, str] | None = None,
-    finding: Mapping[str, Any] | None = None,
-    cost: Mapping[str, Any] | None = None,
     trace_id: str | None = None,
     instance: str | None = None,
 ) -> dict[str, Any]:
@@ -216,8 +215,8 @@ def alert_data(
         "values": alert.values,
         "failed": alert.failed,
         "evidence": [evidence_data(each) for each in alert.evidence],
-        "finding": finding,
-        "cost": cost,
+        "finding": alert.finding,
+        "cost": alert.cost,
     }
     data: dict[str, Any] = {}
     for limits in _LIMITS:
@@ -226,6 +225,38 @@ def alert_data(
         if _size(data) <= MAX_DATA_BYTES:
             return data
     return data | {"values": {}, "evidence": [], "finding": None}
+
+
+def finding_data(
+    *,
+    watch: str,
+    instance: str,
+    run: str,
+    goal: str,
+    labels: Mapping[str, str],
+    finding: Mapping[str, Any],
+    cost: Mapping[str, Any] | None,
+    trace_id: str | None = None,
+    links: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The `data` of a message about one run of a goal (`agentd.finding/1`): at most 32 KiB as JSON."""
+    data: dict[str, Any] = {}
+    for limits in _LIMITS:
+        data = {
+            "schema": "agentd.finding/1",
+            "watch": short(watch, _NAME_CHARS),
+            "instance": short(instance, _NAME_CHARS),
+            "run": short(run, _NAME_CHARS),
+            "goal": short(goal, limits.chars),
+            "labels": _labels(labels),
+            "finding": plain(finding, limits),
+            "cost": plain(cost, limits),
+            "trace_id": trace_id,
+            "links": _texts(links or {}, limits),
+        }
+        if _size(data) <= MAX_DATA_BYTES:
+            break
+    return data
 
 
 def evidence_data(evidence: Evidence) -> dict[str, Any]:

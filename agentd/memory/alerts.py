@@ -18,11 +18,11 @@ from agentd.records import Alert, AlertStatus, Evidence, Place, Reason, Severity
 _COLUMNS = (
     'fingerprint, instance, watch, rule, severity, status, by, labels, "window", oks, blind_since, pending_since, '
     'started_at, ended_at, reason, reason_text, summary, "values", failed, occurrences, '
-    "acked_by, muted_by, flapping, told, trace_id, evidence, last_at, escalated, outcomes"
+    "acked_by, muted_by, flapping, told, trace_id, evidence, last_at, escalated, outcomes, finding, cost"
 )
 _LOAD_ALL = f"SELECT {_COLUMNS} FROM alerts"
 _GET = f"SELECT {_COLUMNS} FROM alerts WHERE fingerprint = ?"
-_SAVE = f"INSERT OR REPLACE INTO alerts ({_COLUMNS}) VALUES ({', '.join('?' * 29)})"
+_SAVE = f"INSERT OR REPLACE INTO alerts ({_COLUMNS}) VALUES ({', '.join('?' * 31)})"
 _DELETE = "DELETE FROM alerts WHERE fingerprint = ?"
 
 
@@ -70,6 +70,8 @@ def save(c: apsw.Connection, alert: Alert) -> None:
             optional_us(alert.last_at),
             alert.escalated,
             alert.outcomes,
+            None if alert.finding is None else text(to_json(alert.finding)),
+            None if alert.cost is None else to_json(alert.cost),
         ),
     )
 
@@ -111,6 +113,8 @@ def _alert(row: tuple[Any, ...]) -> Alert:
         last_at=from_optional_us(row[26]),
         escalated=row[27],
         outcomes=row[28],
+        finding=None if row[29] is None else from_json(row[29]),
+        cost=None if row[30] is None else from_json(row[30]),
     )
 
 

@@ -9,7 +9,7 @@ with ten rows waiting as with a hundred thousand.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -100,6 +100,11 @@ _REVIVE = """
     UPDATE outbox SET state = 'waiting', dead_at = NULL, attempts = 0, created_at = ?2, due_at = ?2, ready_at = ?2,
                       leased = 0
     WHERE seq = ?1"""
+_HELD = """
+    SELECT seq, data FROM outbox
+    WHERE fingerprint = ?1 AND state = 'waiting' AND type = 'alert.firing' AND attempts = 0 AND leased = 0
+      AND (?2 IS NULL OR webhook = ?2)"""
+_LET_GO = "UPDATE outbox SET data = ?2, due_at = ?3, ready_at = ?3 WHERE seq = ?1"
 _NOW = "UPDATE outbox SET due_at = ?2, ready_at = ?2 WHERE seq = ?1 AND leased = 0"
 _DEAD = """
     SELECT seq, webhook, lane FROM outbox
@@ -273,6 +278,22 @@ def give_back(c: apsw.Connection, id: str) -> bool:
     assert place is not None
     _move_head(c, place[1], place[2])
     return True
+
+
+def complete(
+    c: apsw.Connection, fingerprint: str, webhook: str | None, change: Callable[[str], str | None], now: datetime
+) -> int:
+    """
+    Change first messages of an alert that nobody tried to send yet, and let them go now; returns how many.
+
+    change: gives the new data, None to leave a message as it is. webhook: None means all.
+    """
+    changed = 0
+    for seq, data in c.execute(_HELD, (fingerprint, webhook)).fetchall():
+        if (new := change(data)) is not None:
+            c.execute(_LET_GO, (seq, text(new), to_us(now)))
+            changed += 1
+    return changed
 
 
 def hurry(c: apsw.Connection, webhook: str, now: datetime, *, limit: int = 500) -> int:

@@ -30,8 +30,9 @@ from agentd.clock import Clock
 from agentd.deliver.payload import alert_data
 from agentd.errors import StoreError
 from agentd.memory import alerts as alert_rows
-from agentd.memory import groups
+from agentd.memory import groups, ledger
 from agentd.memory.database import Database
+from agentd.memory.ledger import Run, RunState
 from agentd.pipeline.telling import News, Seen, is_one_off, tell
 from agentd.pipeline.watches import Watch
 from agentd.records import (
@@ -72,6 +73,28 @@ class Breath:
             self._until_s = time.monotonic() + _BREATH_S
 
 
+MOST_WAITING_RUNS = 20
+"""So many runs of one watch wait at most: in a storm of alerts the first ones say what there is to say."""
+
+
+def queue_unless_crowded(c: apsw.Connection, run: Run) -> bool:
+    """Queue a run, unless too many of its watch wait already, or one about the same alert."""
+    if ledger.waiting(c, run.watch) >= MOST_WAITING_RUNS:
+        log.warning("run_not_queued", extra={"watch": run.watch, "why": f"{MOST_WAITING_RUNS} wait already"})
+        return False
+    if run.fingerprint is not None:
+        earlier = ledger.open_of(c, run.fingerprint)
+        if earlier is not None and earlier.state is RunState.QUEUED and earlier.watch == run.watch:
+            return False
+    ledger.queue(c, run)
+    return True
+
+
+def begins(transition: Transition) -> bool:
+    """Whether an incident begins with this: not where somebody more is told of one that is on."""
+    return transition.event is EventType.FIRING and transition.before is not AlertStatus.FIRING
+
+
 Mutes = Callable[[Mapping[str, Alert], datetime, Collection[str] | None], Mapping[str, str]]
 """Why nobody is to hear of alerts, by fingerprint: of all alerts, at a moment, of these or of all that are muted."""
 
@@ -83,6 +106,7 @@ class Keeper:
     state: the state store. record: takes each check's result. told: called after a commit that put messages into the
     outbox (wakes the courier). changed: called for each transition after its commit. links: gives the links of an
     alert's payload by fingerprint. whole: the webhooks that are told of every member of a group, however many.
+    starts: the runs that a transition starts; rows of its transaction. queued: called after a commit with such rows.
     """
 
     def __init__(
@@ -108,6 +132,9 @@ class Keeper:
         self.routing = Routing()
         self.mutes: Mutes | None = None
         self.whole: frozenset[str] = frozenset()
+        self.starts: Callable[[Transition, datetime], Sequence[Run]] = lambda transition, now: ()
+        self.queued: Callable[[], None] = lambda: None
+        self._held: dict[str, datetime] = {}
         self._muted: set[str] = set()
         self._acked: set[str] = set()
         self._flaps_unheard: set[str] = set()  # a restart forgets it: then some hear that is steady what never was not
@@ -190,7 +217,9 @@ class Keeper:
             if transition.event is not None and transition not in unheard:
                 news.append(self._news(transition, wish, parent))
             await breath.take()
+        self._hold(told, wish.hold, now)
         seen = self._seen(last.values())
+        runs = [each for transition in told for each in self.starts(transition, now)]
         if told:
             run.set_attribute(KEEP, True)
 
@@ -201,6 +230,8 @@ class Keeper:
                 else:
                     alert_rows.save(connection, alert)
             soonest = tell(connection, news, seen, now)
+            for each in runs:
+                queue_unless_crowded(connection, each)
             if also is not None:
                 also(connection)
             return soonest
@@ -227,6 +258,8 @@ class Keeper:
         if news:
             self._look_by(next_look)
             self._told()
+        if runs:
+            self.queued()
         breath = Breath()
         for transition in told:
             run.add_event(f"{transition.before.value} to {transition.after.value}", {"reason": transition.reason_text})
@@ -277,7 +310,15 @@ class Keeper:
         for alert in changed:
             _mark(muted, alert, alert.muted_by)
             _mark(acked, alert, alert.acked_by)
-        return Seen(muted, acked, whole=self.whole)
+        return Seen(muted, acked, whole=self.whole, held=self._held)
+
+    def _hold(self, told: Iterable[Transition], hold: timedelta, now: datetime) -> None:
+        """Remember until when first messages wait for a finding; what is over is forgotten."""
+        for each in [each for each, until in self._held.items() if until <= now]:
+            del self._held[each]
+        if hold:
+            firing = (each.alert for each in told if begins(each) and each.alert.muted_by is None)
+            self._held |= {alert.fingerprint: now + hold for alert in firing}
 
     def _news(self, transition: Transition, wish: Wish, parent: str | None) -> News:
         alert = transition.alert
@@ -343,7 +384,12 @@ class Keeper:
         if at is not None and (self._next_look is None or at < self._next_look):
             self._next_look = at
 
-    def _wish_of(self, alert: Alert) -> Wish:
+    def messages_waiting(self) -> None:
+        """Something was put into the outbox."""
+        self._told()
+
+    def wish_of(self, alert: Alert) -> Wish:
+        """What the watch of the alert wishes."""
         watch = self.watches.get(alert.watch)
         return watch.wish if watch is not None else self.self_wish
 

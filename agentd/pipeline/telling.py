@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ import apsw
 
 from agentd.alert.grouping import Look, Pace, Standing, Told, Why, group_of, look, next_look, next_tick
 from agentd.alert.routing import Reach, labels_of
+from agentd.deliver.payload import MAX_DATA_BYTES
 from agentd.memory import groups, outbox
 from agentd.memory.groups import GroupRow, Member, PaceRow
 from agentd.records import Alert, AlertStatus, Delivery, EventType, Reason, Transition
@@ -51,13 +52,15 @@ class News:
 class Seen:
     """
     What is known of alerts at a look, by fingerprint: which are muted and which acknowledged; and of firing ones what
-    to show now, for reminders: asked on the store's thread, of those that are shown alone.
+    to show now, for reminders: asked on the store's thread, of those that are shown alone. held: until when the first
+    message of an alert waits for what an agent finds out.
     """
 
     muted: Collection[str] = ()
     acked: Collection[str] = ()
     fresh: Callable[[str], str | None] = lambda fingerprint: None
     whole: Collection[str] = ()
+    held: Mapping[str, datetime] = field(default_factory=dict)
 
 
 def tell(c: apsw.Connection, news: Iterable[News], seen: Seen, now: datetime) -> datetime | None:
@@ -110,6 +113,8 @@ def _tell_at_once(c: apsw.Connection, news: News, now: datetime) -> None:
     assert transition.event is not None
     _, key = _group_of(transition.alert, news.reach)
     for webhook in news.reach.notify:
+        if transition.reason is Reason.FINDING and _told_together(c, news, webhook, now):
+            continue
         home = groups.home(c, webhook, key, transition.alert.fingerprint)
         delivery = Delivery(
             id=f"msg_{uuid.uuid4().hex}",
@@ -123,6 +128,18 @@ def _tell_at_once(c: apsw.Connection, news: News, now: datetime) -> None:
             traceparent=news.traceparent,
         )
         outbox.put(c, delivery)
+
+
+def _told_together(c: apsw.Connection, news: News, webhook: str, now: datetime) -> bool:
+    """Whether what an agent found can still go with the first message of the alert."""
+    found = json.loads(news.data)
+
+    def change(data: str) -> str | None:
+        whole = json.loads(data) | {"finding": found["finding"], "cost": found["cost"]}
+        text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+        return text if len(text.encode()) <= MAX_DATA_BYTES else None
+
+    return outbox.complete(c, news.transition.alert.fingerprint, webhook, change, now) > 0
 
 
 def _group_of(alert: Alert, reach: Reach) -> tuple[dict[str, str], str]:
@@ -264,7 +281,8 @@ def _messages(
         return [over]
     if came.why is Why.REPEAT:
         return [_delivery(group, EventType.REMINDER, _reminding(data, member, seen, now), member, now)]
-    return [_delivery(group, member.event, seen.fresh(member.fingerprint) or data, member, now)]
+    first = _delivery(group, member.event, seen.fresh(member.fingerprint) or data, member, now)
+    return [replace(first, due_at=max(now, seen.held.get(member.fingerprint, now)))]
 
 
 def _reminding(data: str, member: Member, seen: Seen, now: datetime) -> str:

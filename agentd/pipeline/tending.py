@@ -148,7 +148,7 @@ class Tending(Keeper):
         return due is not None and due <= now
 
     def _reach_of(self, alert: Alert) -> Reach:
-        reach = self.routing.of(alert, self._wish_of(alert))
+        reach = self.routing.of(alert, self.wish_of(alert))
         more = notified_after(reach.escalate, alert.escalated)
         return replace(reach, notify=tuple(dict.fromkeys((*reach.notify, *more)))) if more else reach
 
@@ -167,14 +167,14 @@ class Tending(Keeper):
                     continue
                 same, text = current.status, "flaps, as it did before while it was muted"
                 news = Transition(same, same, Reason.FLAPPING, text, now, current, EventType.FLAPPING)
-                await self._commit_alone("flapping", Step(current, True, news), self._wish_of(current))
+                await self._commit_alone("flapping", Step(current, True, news), self.wish_of(current))
 
     async def _sweep_one(self, alert: Alert, muted_by: str | None, now: datetime) -> None:
         async with self.alone(alert.watch):
             current = self.alerts.get(alert.fingerprint)
             if current is None or current.status is not AlertStatus.FIRING or self._why_gone(current) is not None:
                 return
-            wish = self._wish_of(current)
+            wish = self.wish_of(current)
             if current.muted_by != muted_by:
                 current = replace(current, muted_by=muted_by)
                 await self._commit_alone("mute", Step(current, changed=True), wish)

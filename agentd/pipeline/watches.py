@@ -27,7 +27,8 @@ class Watch:
     What any watch is: its name, its alerts, its patience, whom it tells.
 
     calm: its alert as it is before anything ever happened; blind: the same for the alert "cannot look".
-    notify: names of webhooks; None: routes decide. escalate: the same. last: the newest check, for status and page.
+    notify: names of webhooks; None: routes decide. escalate: the same. hold: how long its first message waits for what
+    an agent finds out. last: the newest check, for status and page.
     """
 
     name: str
@@ -37,12 +38,13 @@ class Watch:
     policy: Policy
     notify: tuple[str, ...] | None
     escalate: tuple[Escalate, ...] | None = field(default=None, kw_only=True)
+    hold: timedelta = field(default=timedelta(0), kw_only=True)
     last: Check | None = field(default=None, kw_only=True)
 
     @property
     def wish(self) -> Wish:
         """Whom the watch itself wants to be told, and how often."""
-        return Wish(self.notify, self.escalate, self.policy.remind_every, self.policy.remind_doubling)
+        return Wish(self.notify, self.escalate, self.policy.remind_every, self.policy.remind_doubling, self.hold)
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ FULL = Alert(
     NOW, NOW, NOW, NOW, Reason.THRESHOLD, "failed 3 of 5", "shop: down", {"status": 503, "x": [1.5, None]}, ("a", "b"),
     7, "anna", "silence", True, ("ops", "pager"), "t1",
     (Evidence(Place("/var/log/a", 12), "a liné"), Evidence(Place("journal", None, "s=1"), "b")), NOW, 2, "0110",
+    {"status": "problem", "summary": "the pool is empty"}, {"usd": 0.04, "tokens": 9120},
 )  # fmt: skip
 
 

@@ -1,0 +1,185 @@
+"""
+From what agents found to what people are told: a finding joins the alert that asked for it, is a message of its own, or
+feeds the alert of the goal's watch.
+
+In: findings as plain JSON, with whatever else belongs into their transaction. Out: rows of the state store.
+Promise: a finding changes no alert's identity, state or severity, save that of a goal that reports by state. It is told
+once, together with the end of its run or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal
+
+import apsw
+
+from agentd.alert.lifecycle import Step, step
+from agentd.errors import StoreError
+from agentd.memory import outbox
+from agentd.pipeline.keeper import trace_id
+from agentd.pipeline.tending import Tending
+from agentd.pipeline.watches import Check, Watch
+from agentd.records import (
+    Alert,
+    AlertStatus,
+    CheckResult,
+    Delivery,
+    EventType,
+    Judgement,
+    Observation,
+    Reason,
+    Severity,
+    Transition,
+    Verdict,
+)
+from agentd.telemetry.traces import WATCH
+
+Also = Callable[[apsw.Connection], None]
+Json = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class GoalWatch(Watch):
+    """
+    A watch that asks an agent.
+
+    report: `each` finding that is not ok is a message; `state`: the run's status is the watch's.
+    """
+
+    goal: str
+    report: Literal["each", "state"] = field(default="each", kw_only=True)
+
+
+class Findings:
+    """keeper: holds the alerts. Every method returns False when the store refused: then nothing happened."""
+
+    def __init__(self, keeper: Tending) -> None:
+        self._keeper = keeper
+
+    async def attach(self, fingerprint: str, incident: datetime | None, finding: Json, cost: Json, also: Also) -> bool:
+        """
+        Write the finding to the alert and tell whoever was told of it; of an incident that is not the alert's any more
+        only `also` is done.
+
+        incident: the `started_at` of the alert that was looked into.
+        """
+        keeper = self._keeper
+        known = keeper.alerts.get(fingerprint)
+        if known is None:
+            return await self._only(also)
+        async with keeper.alone(known.watch):
+            alert = keeper.alerts.get(fingerprint)
+            if alert is None or alert.reason is None or alert.started_at != incident:
+                return await self._only(also)
+            found = replace(alert, finding=finding, cost=cost)
+            text = f"an agent looked into it: {finding.get('summary', '')}"
+            hush = alert.muted_by is not None or not alert.told
+            event = None if hush else EventType.UPDATED
+            now = keeper.clock.now()
+            news = Transition(alert.status, alert.status, Reason.FINDING, text, now, found, event)
+            wish = replace(keeper.wish_of(alert), notify=alert.told)
+            span = keeper.tracer.start_span("finding", attributes={WATCH: alert.watch})
+            try:
+                return await keeper.commit([Step(found, True, news)], wish, span, also=also)
+            finally:
+                span.end()
+
+    async def nothing(self, fingerprint: str | None, also: Also) -> bool:
+        """The run came to no finding: what waited for it goes without."""
+        now = self._keeper.clock.now()
+
+        def change(connection: apsw.Connection) -> None:
+            also(connection)
+            if fingerprint is not None:
+                outbox.complete(connection, fingerprint, None, lambda data: data, now)
+
+        return await self._only(change)
+
+    async def tell(
+        self, watch: GoalWatch, data: Json, *, severity: Severity, traceparent: str | None, also: Also
+    ) -> bool:
+        """Tell of a finding by itself, unless something mutes its watch. data: as `finding_data` makes it."""
+        keeper, now = self._keeper, self._keeper.clock.now()
+        alike = replace(watch.calm, severity=severity, status=AlertStatus.FIRING, started_at=now)
+        reach = keeper.routing.of(alike, watch.wish)
+        muted = self._why_muted(alike, now)
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+        def change(connection: apsw.Connection) -> None:
+            also(connection)
+            for webhook in reach.notify if muted is None else ():
+                outbox.put(
+                    connection,
+                    Delivery(
+                        id=f"msg_{uuid.uuid4().hex}",
+                        webhook=webhook,
+                        lane=f"finding:{watch.name}",
+                        type=EventType.FINDING,
+                        data=text,
+                        created_at=now,
+                        due_at=now,
+                        traceparent=traceparent,
+                    ),
+                )
+
+        return await self._only(change)
+
+    async def judge(
+        self, watch: GoalWatch, judgement: Judgement, *, took_s: float, also: Also, finding: Json | None = None
+    ) -> bool:
+        """
+        The run's status as a look of the watch: its alert takes a step, as after any probe, or it is blind.
+
+        Of a watch that reports each finding, only whether it could look at all: ok, or blind.
+        """
+        keeper = self._keeper
+        run = keeper.tracer.start_span("goal", attributes={WATCH: watch.name})
+        try:
+            async with keeper.alone(watch.name):
+                if keeper.watches.get(watch.name) is not watch:
+                    return await self._only(also)  # a reload took it away or replaced it meanwhile
+                now = keeper.clock.now()
+                before = keeper.alerts.get(watch.calm.fingerprint, watch.calm)
+                after = keeper.addressed(step(before, judgement, watch.policy, now), watch.wish, run)
+                if finding is not None and judgement.verdict is Verdict.FAILING:
+                    alert = replace(after.alert, finding=finding)
+                    news = None if after.transition is None else replace(after.transition, alert=alert)
+                    after = Step(alert, True, news)
+                steps = [after, *keeper.sight_steps(watch, judgement, after.alert.blind_since, now)]
+                if not await keeper.commit(steps, watch.wish, run, also=also):
+                    return False
+                context = run.get_span_context()
+                watch.last = Check(now, Observation(duration_s=took_s), judgement, after)
+                keeper.record(
+                    CheckResult(
+                        watch=watch.name,
+                        at=now,
+                        verdict=judgement.verdict,
+                        duration_s=took_s,
+                        summary=judgement.summary,
+                        trace_id=trace_id(context) if judgement.verdict is not Verdict.OK else None,
+                    )
+                )
+                return True
+        finally:
+            run.end()
+
+    def _why_muted(self, alert: Alert, now: datetime) -> str | None:
+        keeper = self._keeper
+        if keeper.mutes is None:
+            return None
+        alerts = {**keeper.alerts, alert.fingerprint: alert}
+        return keeper.mutes(alerts, now, [alert.fingerprint]).get(alert.fingerprint)
+
+    async def _only(self, also: Also) -> bool:
+        try:
+            await self._keeper.state.write(also)
+        except StoreError:
+            return False
+        self._keeper.messages_waiting()
+        return True
