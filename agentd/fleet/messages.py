@@ -62,7 +62,8 @@ class Result:
     """
     What came of a task. output: plain JSON value, None when it failed. message: what is wrong, for model and people.
 
-    retry_after_s: with `rate_limited`. worker: who did it. duration_s: monotonic.
+    retry_after_s: with `rate_limited`. worker: who did it. duration_s: monotonic. again: the same call may go better
+    another time, and does no harm if the first did its work after all.
     """
 
     task: str
@@ -74,6 +75,7 @@ class Result:
     duration_s: float = 0.0
     worker: str = ""
     retry_after_s: float | None = None
+    again: bool = False
 
     @property
     def ok(self) -> bool:
