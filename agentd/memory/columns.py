@@ -13,7 +13,7 @@ from typing import Any
 
 import apsw
 
-# How often a value that is too long is tried anew, and with how long texts and lists.
+# With how long texts and lists a value that is too long is tried anew.
 _FITS = ((20_000, 1000), (2000, 200), (300, 50), (60, 10))
 _MAX_DEPTH = 24
 
@@ -46,7 +46,7 @@ def bounded_json(value: Mapping[str, Any] | Sequence[Any], limit: int) -> str:
 
     Numbers that JSON does not know become null, what is nested deeper than anybody reads becomes text.
     """
-    for letters, items in _FITS:
+    for letters, items in ((limit, limit), *_FITS):
         found = to_json(_fitted(value, min(letters, limit), items, _MAX_DEPTH))
         if len(found) <= limit:
             return found

@@ -69,5 +69,7 @@ def _has_content(path: Path) -> bool:
         return True
 
 
-_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'rolled'"
-"""All but the one that has its row from the beginning."""
+_TABLES = """
+    SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'rolled'
+    AND name NOT LIKE 'notes_words%'"""
+"""All but those that have their rows from the beginning: how far results are rolled up, the words of notes."""

@@ -8,6 +8,7 @@ turn. What is oldest goes first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,12 +17,15 @@ from functools import partial
 import apsw
 
 from agentd.clock import to_us
-from agentd.memory import audit, ledger, outbox, rollups, silences, spans
+from agentd.memory import audit, ledger, outbox, rollups, silences, spans, spend
 from agentd.memory.columns import first, value
 
 STEP_ROWS = 500
+# Taking the words of a note out of their index costs a hundred times what taking a row does.
+NOTES_AT_ONCE = 40
 PAGE = 4096
 _DAY = timedelta(days=1)
+_LEAST_SPEND = timedelta(days=2)  # west of Greenwich, and for clocks that are set back, yesterday's day still counts
 
 Step = Callable[[apsw.Connection], int]
 
@@ -41,7 +45,7 @@ class Retention:
 class Quota:
     """
     A table's part of history. size: the estimated bytes of a row, indexes included, over a sample of the newest.
-    oldest: deletes the oldest rows. rows: how many there are, about.
+    oldest: deletes the oldest rows. rows: how many there are, about. at_once: rows of one step.
     """
 
     table: str
@@ -49,9 +53,10 @@ class Quota:
     size: str
     oldest: str
     rows: str
+    at_once: int = STEP_ROWS
 
 
-def _numbered(table: str, share: float, size: str) -> Quota:
+def _numbered(table: str, share: float, size: str, at_once: int = STEP_ROWS) -> Quota:
     """A table whose rows are numbered in the order they came."""
     return Quota(
         table,
@@ -59,16 +64,35 @@ def _numbered(table: str, share: float, size: str) -> Quota:
         f"SELECT avg({size}) FROM (SELECT * FROM {table} ORDER BY number DESC LIMIT 200)",
         f"DELETE FROM {table} WHERE number IN (SELECT number FROM {table} ORDER BY number LIMIT ?)",
         f"SELECT coalesce(max(number) - min(number) + 1, 0) FROM {table}",
+        at_once,
+    )
+
+
+def _notes(type: str, share: float) -> Quota:
+    """Notes of a type: what tools said never pushes out what runs found."""
+    return Quota(
+        f"notes: {type}",
+        share,
+        f"""SELECT avg(200 + 2 * octet_length(text) + octet_length(data) + coalesce(octet_length(vector), 0))
+            FROM (SELECT * FROM notes WHERE type = '{type}' ORDER BY number DESC LIMIT 200)
+            LEFT JOIN note_vectors ON note = number""",
+        f"DELETE FROM notes WHERE number IN (SELECT number FROM notes WHERE type = '{type}' ORDER BY number LIMIT ?)",
+        f"SELECT count(*) FROM notes WHERE type = '{type}'",
+        NOTES_AT_ONCE,
     )
 
 
 QUOTAS = (
-    _numbered("results", 0.35, "40 + length(watch) + 2 * length(summary) + coalesce(length(trace_id), 0)"),
-    _numbered("spans", 0.25, "150 + length(data) + 2 * length(watch)"),
-    _numbered("events", 0.15, "100 + length(data) + 2 * coalesce(length(watch), 0)"),
+    _numbered("results", 0.25, "40 + length(watch) + 2 * length(summary) + coalesce(length(trace_id), 0)"),
+    _numbered("spans", 0.15, "150 + length(data) + 2 * length(watch)"),
+    _numbered("events", 0.12, "100 + length(data) + 2 * coalesce(length(watch), 0)"),
+    _numbered("run_records", 0.12, "100 + 2 * length(run) + octet_length(data)", at_once=200),
+    _numbered("outputs", 0.08, "100 + 2 * length(run) + octet_length(data)", at_once=50),
+    _notes("tool_result", 0.04),
+    _notes("final", 0.06),
     Quota(
         "rollups",
-        0.25,
+        0.18,
         "SELECT avg(80 + 2 * length(watch) + length(histogram)) FROM (SELECT * FROM rollups LIMIT 200)",
         """DELETE FROM rollups WHERE (level, watch, at) IN
            (SELECT level, watch, at FROM rollups INDEXED BY rollups_age ORDER BY level, at LIMIT ?)""",
@@ -79,11 +103,13 @@ QUOTAS = (
 
 def state_steps(keep: Retention, now: datetime) -> Iterator[Step]:
     """
-    What the state file may let go of: dead letters, ended runs, old deeds, silences long over. Never an alert or a
-    waiting message.
+    What the state file may let go of: dead letters, ended runs, money long spent, old deeds, silences long over.
+    Never an alert, a waiting message, or what is spent of today's budgets.
     """
     yield lambda c: outbox.trim_dead(c, now, limit=STEP_ROWS)
     yield lambda c: ledger.trim(c, now - keep.runs, limit=STEP_ROWS)
+    today, oldest = spend.day_of(now), spend.day_of(now - max(keep.runs, _LEAST_SPEND))
+    yield lambda c: spend.trim(c, oldest, today, limit=STEP_ROWS)
     yield lambda c: audit.trim(c, now - keep.events, limit=STEP_ROWS)
     yield lambda c: silences.trim(c, now - silences.KEPT_AFTER_END, limit=STEP_ROWS)
 
@@ -98,6 +124,11 @@ def history_steps(keep: Retention, now: datetime, room: int) -> Iterator[Step]:
     yield lambda c: rollups.trim(c, rollups.LEVELS[2], now - keep.rollups, STEP_ROWS)
     yield lambda c: spans.trim(c, now - keep.runs, STEP_ROWS)
     yield lambda c: _trim_events(c, now - keep.events, now)
+    yield lambda c: _trim_numbered(c, "run_records", now - keep.runs, now)
+    yield lambda c: _trim_numbered(c, "outputs", now - keep.runs, now, at_once=50)
+    # What was found stays as long as the incident that it is about, what tools said as long as its run.
+    yield lambda c: _trim_notes(c, "tool_result", now - keep.runs, now)
+    yield lambda c: _trim_notes(c, "final", now - max(keep.runs, keep.events), now)
     for quota in QUOTAS:
         yield partial(_hold, quota, room=room)
 
@@ -127,17 +158,35 @@ def _trim_results(c: apsw.Connection, before: datetime, now: datetime) -> int:
 
 
 def _trim_events(c: apsw.Connection, before: datetime, now: datetime) -> int:
-    return _trim_numbered(c, "events", before, now, "")
+    return _trim_numbered(c, "events", before, now)
 
 
-def _trim_numbered(c: apsw.Connection, table: str, before: datetime, now: datetime, also: str) -> int:
+def _trim_notes(c: apsw.Connection, type: str, before: datetime, now: datetime) -> int:
+    return _trim_numbered(c, "notes", before, now, at_once=NOTES_AT_ONCE, of=f"WHERE type = '{type}'")
+
+
+def _trim_numbered(
+    c: apsw.Connection,
+    table: str,
+    before: datetime,
+    now: datetime,
+    also: str = "",
+    *,
+    at_once: int = STEP_ROWS,
+    of: str = "",
+) -> int:
     # Rows from a far future are those of a clock that was wrong: without this they would stay at the head for years.
     c.execute(
-        f"""DELETE FROM {table} WHERE number IN (SELECT number FROM {table} ORDER BY number LIMIT ?3)
+        f"""DELETE FROM {table} WHERE number IN (SELECT number FROM {table} {of} ORDER BY number LIMIT ?3)
             AND (at < ?1 OR at > ?2) {also}""",
-        (to_us(before), to_us(now + _DAY), STEP_ROWS),
+        (to_us(before), to_us(now + _DAY), at_once),
     )
-    return c.changes()
+    return _taken(c.changes(), at_once)
+
+
+def _taken(rows: int, at_once: int) -> int:
+    """What a step says that took this many: STEP_ROWS stands for more to come."""
+    return STEP_ROWS if rows >= at_once else min(rows, STEP_ROWS - 1)
 
 
 def _hold(quota: Quota, c: apsw.Connection, *, room: int) -> int:
@@ -147,7 +196,8 @@ def _hold(quota: Quota, c: apsw.Connection, *, room: int) -> int:
     sampled = first(c.execute(quota.size))
     if sampled is None or sampled[0] is None:
         return 0
-    if value(c.execute(quota.rows)) * sampled[0] <= room * quota.share:
+    surplus = math.ceil(value(c.execute(quota.rows)) - room * quota.share / sampled[0])
+    if surplus <= 0:
         return 0
-    c.execute(quota.oldest, (STEP_ROWS,))
-    return c.changes()
+    c.execute(quota.oldest, (min(surplus, quota.at_once),))
+    return _taken(c.changes(), quota.at_once)
