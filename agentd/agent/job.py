@@ -132,11 +132,16 @@ class Job(_Value):
 
 
 class Claim(_Value):
-    """One thing that a finding says. evidence: ids of what it rests on; quotes: words of these, verbatim."""
+    """
+    One thing that a finding says. evidence: ids of what it rests on; quotes: words of these, verbatim.
+
+    unverified: a quote or an id of it was struck out.
+    """
 
     text: str
     evidence: tuple[str, ...] = ()
     quotes: tuple[str, ...] = ()
+    unverified: bool = False
 
 
 class Finding(_Value):

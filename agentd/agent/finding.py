@@ -1,0 +1,314 @@
+"""
+The validated answer of a run: whatever a model wrote becomes a `Finding` whose quotes were looked up.
+
+In: what stood in `Final` (an object, JSON text, or plain words) and the run's exhibits. Out: a Finding.
+Promise: never raises. Every quote that is left stands in what its claim cites, every id is one of an exhibit; what had
+to be struck out marks the finding `unverified`. Counts and lengths are bounded, no control characters come through.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from agentd.agent.answer_words import CONFIDENCE, SEVERITY, STATUS
+from agentd.agent.evidence import Exhibits, one_line
+from agentd.agent.job import Claim, Finding
+from agentd.records import Severity
+
+MOST_CLAIMS = 20
+MOST_STEPS = 10
+MOST_CITED = 8
+MOST_QUOTES = 5
+SUMMARY_CHARS = 2000
+CLAIM_CHARS = 1000
+STEP_CHARS = 500
+QUOTE_CHARS = 500
+_ANSWER_CHARS = 256 * 1024
+_SHORTEST_OWN_QUOTE = 12
+_DEEPEST = 4
+_MOST_TRIES = 64
+
+FINDING_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "What was found",
+    "properties": {
+        "status": {
+            "type": "string",
+            "enum": ["ok", "problem", "unclear"],
+            "description": "ok: nobody needs to look, or the task is done",
+        },
+        "severity": {"type": "string", "enum": ["info", "warning", "critical"]},
+        "summary": {"type": "string", "description": "The answer in one to three sentences"},
+        "claims": {
+            "type": "array",
+            "maxItems": MOST_CLAIMS,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "text": {"type": "string", "description": "One thing that you found"},
+                    "evidence": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "description": "Ids of the evidence it rests on, such as e4",
+                    },
+                    "quotes": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "description": "Words copied from that evidence, exactly as they stand there",
+                    },
+                },
+                "required": ["text", "evidence", "quotes"],
+                "additionalProperties": False,
+            },
+        },
+        "next_steps": {
+            "type": "array",
+            "maxItems": MOST_STEPS,
+            "items": {"type": "string"},
+            "description": "What a person should do",
+        },
+        "confidence": {"type": "number", "minimum": 0, "maximum": 1},
+    },
+    "required": ["status", "severity", "summary", "claims", "next_steps", "confidence"],
+    "additionalProperties": False,
+}
+"""JSON Schema (draft 2020-12) of what a model is asked for; what it gives is read far more leniently."""
+
+EXAMPLE: dict[str, Any] = {
+    "status": "problem",
+    "severity": "critical",
+    "summary": "The shop answers 503 because its database refuses connections.",
+    "claims": [
+        {"text": "The database refuses connections.", "evidence": ["e2"], "quotes": ["connect ECONNREFUSED 10.0.0.5"]}
+    ],
+    "next_steps": ["Start the database on 10.0.0.5"],
+    "confidence": 0.8,
+}
+
+_SUMMARY_KEYS = ("summary", "conclusion", "answer", "result", "message", "root_cause", "description", "text")
+_CLAIM_KEYS = ("text", "claim", "statement", "summary", "description", "finding", "point")
+_EVIDENCE_KEYS = ("evidence", "evidence_ids", "evidence_id", "cites", "citations", "sources", "source", "ids", "id")
+_QUOTE_KEYS = ("quotes", "quote", "quotation", "excerpt", "excerpts", "verbatim")
+_STEP_KEYS = ("next_steps", "next_step", "recommendations", "recommendation", "actions", "suggestions", "steps")
+_CLAIMS_KEYS = ("claims", "claim", "findings", "observations", "facts", "details", "reasons")
+_WRAPPERS = ("finding", "answer", "final", "result", "output", "input", "arguments", "response")
+_WORD = re.compile(r"[\w.-]+")
+_LOOKS_LIKE_ID = re.compile(r"(?:e[0-9]{1,6}|s[0-9]{1,4}(?:\.[0-9]{1,4})+)", re.IGNORECASE)
+_NUMBER = re.compile(r"(-?[0-9]{1,6}(?:\.[0-9]{1,12})?)\s*(%?)")
+_BULLET = re.compile(r"^\s*(?:[-*•–]|[0-9]{1,3}[.)])\s+", re.MULTILINE)  # noqa: RUF001  en dashes are bullets too
+_QUOTED = "\"'`“”‘’«»„ \n\t"  # noqa: RUF001  what stands around quotes
+
+
+def read_finding(answer: Any, exhibits: Exhibits, *, severity: Severity) -> Finding:
+    """
+    The finding that `answer` is meant to be.
+
+    answer: an object, JSON text (perhaps fenced, with words around it) or plain text: then the status is `unclear` and
+    the summary is what it says. severity: of whoever asks, where the answer has none.
+    """
+    data = _object_of(answer)
+    if data is None:
+        text = _line(answer, SUMMARY_CHARS) or "The model's answer was empty."
+        return Finding(status="unclear", severity=severity, summary=text)
+    claims, struck = _claims(_first(data, _CLAIMS_KEYS), exhibits)
+    steps = (_line(step, STEP_CHARS) for step in _texts(_first(data, _STEP_KEYS)))
+    summary = _line(_first(data, _SUMMARY_KEYS), SUMMARY_CHARS)
+    status = STATUS.get(_word(data.get("status")))
+    return Finding(
+        status=status or "unclear",
+        severity=SEVERITY.get(_word(data.get("severity")), severity),
+        summary=summary or (claims[0].text if claims else "The model gave no summary."),
+        claims=tuple(claims),
+        next_steps=tuple(step for step in steps if step)[:MOST_STEPS],
+        confidence=_confidence(data.get("confidence")),
+        unverified=struck,
+    )
+
+
+def without_model(exhibits: Exhibits, reason: str, *, severity: Severity) -> Finding:
+    """The evidence that was gathered, when there was no model to make sense of it. reason: why not, short."""
+    ids = exhibits.ids
+    titles = "; ".join(f"{id} {exhibits.title(id)}" for id in ids[:MOST_CLAIMS])
+    more = f"; and {len(ids) - MOST_CLAIMS} more" if len(ids) > MOST_CLAIMS else ""
+    gathered = f"Evidence gathered: {titles}{more}" if ids else "No evidence could be gathered"
+    return Finding(
+        status="unclear",
+        severity=severity,
+        summary=one_line(f"No model looked at this. {gathered}.", SUMMARY_CHARS),
+        claims=tuple(_as_claim(exhibits, id) for id in ids[:MOST_CLAIMS]),
+        analysis=f"unavailable ({one_line(reason, 200) or 'no reason given'})",
+    )
+
+
+def _as_claim(exhibits: Exhibits, id: str) -> Claim:
+    """An exhibit by its title and its first line that says something."""
+    lines = (line.strip() for line in exhibits.text(id).split("\n"))
+    said = next((line for line in lines if line), "")
+    title = exhibits.title(id)
+    return Claim(text=one_line(f"{title}: {said}" if title else said, 300), evidence=(id,))
+
+
+def _object_of(answer: Any) -> dict[str, Any] | None:
+    """The object that is the finding, freed from what it is wrapped in; its keys in lower case."""
+    value = answer
+    found: dict[str, Any] | None = None
+    for _ in range(_DEEPEST):
+        if isinstance(value, str):
+            value = _json_object(value[:_ANSWER_CHARS])
+        if not isinstance(value, Mapping):
+            return found
+        found = {_word(str(key)): item for key, item in value.items()}
+        if "status" in found or "summary" in found or "claims" in found:
+            return found
+        inner = _first(found, _WRAPPERS)
+        if not isinstance(inner, Mapping | str):
+            return found
+        value = inner
+    return found
+
+
+def _json_object(text: str) -> Any:
+    """The first JSON object in the text, that stands there alone or among words; None if there is none."""
+    decoder = json.JSONDecoder(strict=False)
+    start = text.find("{")
+    for _ in range(_MOST_TRIES):
+        if start < 0:
+            return None
+        try:
+            found, _end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            start = text.find("{", start + 1)
+            continue
+        if isinstance(found, dict) and found:
+            return found
+        start = text.find("{", start + 1)
+    return None
+
+
+def _claims(value: Any, exhibits: Exhibits) -> tuple[list[Claim], bool]:
+    """The claims, and whether something had to be struck out."""
+    items: Iterable[Any] = value if isinstance(value, list | tuple) else [value]
+    if isinstance(value, str):
+        items = _texts(value)
+    claims: list[Claim] = []
+    struck = False
+    for item in items:
+        if len(claims) == MOST_CLAIMS:
+            break
+        data = {_word(str(key)): each for key, each in item.items()} if isinstance(item, Mapping) else {"text": item}
+        text = _line(_first(data, _CLAIM_KEYS), CLAIM_CHARS)
+        if not text:
+            continue
+        cited, unknown, words = _cited(_first(data, _EVIDENCE_KEYS), exhibits)
+        quotes, false = _checked([*_texts(_first(data, _QUOTE_KEYS)), *words], cited, exhibits)
+        claims.append(
+            Claim(text=text, evidence=tuple(cited)[:MOST_CITED], quotes=tuple(quotes), unverified=unknown or false)
+        )
+        struck |= unknown or false
+    return claims, struck
+
+
+def _cited(value: Any, exhibits: Exhibits) -> tuple[list[str], bool, list[str]]:
+    """Ids that are known, whether unknown ones were cited, and words that were given in place of ids."""
+    cited: dict[str, None] = {}
+    unknown = False
+    words: list[str] = []
+    for item in _texts(value):
+        if id := exhibits.known(item[:100]):
+            cited[id] = None
+            continue
+        named = [(word, exhibits.known(word)) for word in _WORD.findall(item[:2000])]
+        ids = [id for word, id in named if id and _names(word, id)]
+        strangers = [word for word, id in named if not id and _LOOKS_LIKE_ID.fullmatch(word)]
+        cited.update(dict.fromkeys(ids))
+        if strangers:
+            unknown = True
+        elif not ids:
+            if len(item.strip()) >= _SHORTEST_OWN_QUOTE:
+                words.append(item)
+            else:
+                unknown = True
+    return list(cited)[:MOST_CITED], unknown, words
+
+
+def _names(word: str, id: str) -> bool:
+    """Whether a word of a sentence is meant as an id: it looks like one, or has a digit and is just that."""
+    return bool(_LOOKS_LIKE_ID.fullmatch(word)) or any(map(str.isdigit, id))
+
+
+def _checked(quotes: list[str], cited: list[str], exhibits: Exhibits) -> tuple[list[str], bool]:
+    """
+    The quotes that stand in what is cited, and whether one does not.
+
+    Where nothing is cited, what the words are found in becomes what is cited.
+    """
+    kept: dict[str, None] = {}
+    struck = False
+    whole = list(cited)
+    for quote in quotes[: 2 * MOST_QUOTES]:
+        text = quote.strip(_QUOTED)
+        if not text:
+            continue
+        if any(exhibits.said(id, form) for form in dict.fromkeys((text, quote)) for id in whole):
+            kept[one_line(text, QUOTE_CHARS)] = None
+            continue
+        own = None
+        if not whole and len(text) >= _SHORTEST_OWN_QUOTE:
+            own = next((id for id in exhibits.ids if exhibits.said(id, text)), None)
+        if own is None:
+            struck = True
+        else:
+            kept[one_line(text, QUOTE_CHARS)] = None
+            if own not in cited:
+                cited.append(own)
+    return list(kept)[:MOST_QUOTES], struck
+
+
+def _confidence(value: Any) -> float | None:
+    """Between 0 and 1, from 0.8, 80, "80%" or "high"; None when it says nothing of the kind."""
+    if isinstance(value, bool):
+        return None
+    percent = False
+    if isinstance(value, str):
+        match = _NUMBER.fullmatch(value.strip())
+        if match is None:
+            return CONFIDENCE.get(_word(value))
+        value, percent = float(match[1]), bool(match[2])
+    if not isinstance(value, int | float) or not 0 <= value <= 100 or math.isnan(value):
+        return None
+    return float(value) / 100 if percent or value > 1 else float(value)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts of what should be a list of texts; a text of several lines or bullets counts as such a list."""
+    items = value if isinstance(value, list | tuple) else [value]
+    for item in items[:200]:
+        if isinstance(item, str):
+            lines = item.split("\n") if _BULLET.search(item) else [item]
+            yield from (stripped for line in lines[:50] if (stripped := _BULLET.sub("", line).strip()))
+        elif isinstance(item, Mapping):
+            yield from (each for each in item.values() if isinstance(each, str))
+        elif isinstance(item, int | float) and not isinstance(item, bool):
+            yield str(item)
+
+
+def _line(value: Any, chars: int) -> str:
+    if isinstance(value, Mapping | list | tuple):
+        value = "; ".join(_texts(value if not isinstance(value, Mapping) else [value]))
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        return ""
+    return one_line(str(value), chars)
+
+
+def _first(data: Mapping[str, Any], keys: Iterable[str]) -> Any:
+    """The value of the first key that has one."""
+    return next((data[key] for key in keys if data.get(key) not in (None, "", [], {})), None)
+
+
+def _word(value: Any) -> str:
+    """A word of the answer as the tables have it: `Very High` becomes `very_high`."""
+    return re.sub(r"[\s-]+", "_", value[:80].strip().strip(".!\"'").lower()) if isinstance(value, str) else ""
