@@ -23,6 +23,7 @@ What = Literal["usd", "tokens"]
 NANO = 1_000_000_000
 MAX_OPEN = 1000
 MAX_ROWS = 200_000
+KEEP_DAYS = 8
 # Far above what any call takes, far below where sums leave 64 bits.
 _MOST_NANO = 10**15
 _MOST_TOKENS = 10**12
@@ -58,6 +59,7 @@ _TRIM_ROWS = """
     DELETE FROM spend WHERE (day, watch, run, model) IN
         (SELECT day, watch, run, model FROM spend WHERE day < ? ORDER BY day LIMIT ?)"""
 _TRIM_DAYS = "DELETE FROM spend_days WHERE rowid IN (SELECT rowid FROM spend_days WHERE day < ? ORDER BY day LIMIT ?)"
+_NEWEST_DAYS = "SELECT day FROM spend_days WHERE watch IS NULL ORDER BY day DESC LIMIT 1 OFFSET ?"
 _COUNT_ROWS = "SELECT count(*) FROM spend"
 
 
@@ -226,14 +228,21 @@ def trim(c: apsw.Connection, before: str, today: str, *, max_rows: int = MAX_ROW
     """
     Forget days before `before`, and of too many rows the oldest; returns how many went.
 
-    Of today no row goes, and the sums of a day stay as long as the day: what is spent of a budget is never forgotten.
+    before, today: as `day_of` gives them. The newest eight days on which anything was spent stay in any case: a clock
+    that was a year ahead for a minute must not open a budget anew when it is set back.
     """
-    c.execute(_TRIM_ROWS, (min(before, today), limit))
-    gone = c.changes()
-    c.execute(_TRIM_DAYS, (min(before, today), limit))
-    gone = max(gone, c.changes())
+    row = first(c.execute(_NEWEST_DAYS, (KEEP_DAYS - 1,)))
+    if row is None:
+        gone = 0
+    else:
+        before = min(before, row[0])
+        c.execute(_TRIM_ROWS, (before, limit))
+        gone = c.changes()
+        c.execute(_TRIM_DAYS, (before, limit))
+        gone = max(gone, c.changes())
     surplus = int(value(c.execute(_COUNT_ROWS))) - max_rows
     if surplus > 0 and gone < limit:
+        # The rows of runs alone: what is spent of a day's budget stands in the sums.
         c.execute(_TRIM_ROWS, (today, min(surplus, limit - gone)))
         gone += c.changes()
     return gone
