@@ -27,11 +27,12 @@ STATUS: dict[str, Literal["ok", "problem"]] = _meaning(
 )
 SEVERITY: dict[str, Severity] = _meaning(
     {
-        Severity.INFO: "info informational information notice low none ok normal debug trivial p4 p5 sev4 sev5 sev_4 sev_5 green "
-        "信息 提示 低 正常",
-        Severity.WARNING: "warning warn medium moderate minor error p3 sev3 sev_3 yellow orange amber 警告 中 中等 一般",
+        Severity.INFO: "info informational information notice low none ok normal debug trivial p4 p5 sev4 sev5 green "
+        "sev_4 sev_5 信息 提示 低 正常",
+        Severity.WARNING: "warning warn medium moderate minor error p3 sev3 sev_3 yellow orange amber "
+        "警告 中 中等 一般",
         Severity.CRITICAL: "critical crit high severe major serious fatal emergency urgent alert blocker disaster "
-        "p0 p1 p2 sev0 sev1 sev2 red 严重 紧急 高 致命 危急",
+        "p0 p1 p2 sev0 sev1 sev2 sev_0 sev_1 sev_2 red 严重 紧急 高 致命 危急",
     }
 )
 CONFIDENCE: dict[str, float] = _meaning(
