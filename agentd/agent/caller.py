@@ -56,15 +56,22 @@ class Call:
         self._record = record
         self._event = event
         self._answers: set[asyncio.Task[None]] = set()
+        self._early: list[Control] | None = []
         self.host_pid: int | None = None
 
     def control(self, control: Control) -> None:
-        self._wire.send("control", **control.to_json())
+        if self._early is not None:
+            self._early.append(control)
+        else:
+            self._wire.send("control", **control.to_json())
 
     async def run(self) -> Outcome:
         """Raises HostDied. Cancelling ends the run by closing its connection."""
         try:
             self._wire.send("run", job=self._job.model_dump(mode="json"))
+            early, self._early = self._early or [], None
+            for control in early:
+                self.control(control)
             while (frame := await self._wire.read()) is not None:
                 if frame["do"] == "outcome":
                     return Outcome.model_validate(frame["outcome"])

@@ -42,6 +42,8 @@ def alert_view(alert: Alert) -> dict[str, Any]:
         "muted_by": alert.muted_by,
         "flapping": alert.flapping,
         "told": list(alert.told),
+        "finding": alert.finding,
+        "cost": alert.cost,
         "trace_id": alert.trace_id,
     }
 

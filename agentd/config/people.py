@@ -49,6 +49,7 @@ def wish_of(watch: Watch, config: Config) -> Wish:
         escalate=_steps(watch.escalate, config) or None,
         repeat=config.remind_every(watch),
         doubling=config.remind(watch) == "doubling",
+        hold=watch.investigate.wait if watch.investigate is not None else timedelta(0),
     )
 
 

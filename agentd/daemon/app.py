@@ -28,7 +28,7 @@ from agentd.clock import Clock, SystemClock, iso
 from agentd.config.loader import Loaded, load
 from agentd.config.models import Config
 from agentd.config.people import flapping_from, muting_from, routing_from
-from agentd.daemon.assemble import Plan, Planned, PlannedLog, assemble, self_wish
+from agentd.daemon.assemble import Plan, Planned, PlannedGoal, PlannedLog, assemble, self_wish
 from agentd.daemon.chores import Chores, attempt
 from agentd.daemon.control import Control
 from agentd.daemon.events import Events
@@ -38,6 +38,9 @@ from agentd.daemon.measures import Measures
 from agentd.daemon.notify import ServiceManager, listen_fds, strip_environment
 from agentd.daemon.people import People, paused_texts
 from agentd.daemon.pulse import ANSWER_S, Pulse
+from agentd.daemon.runs.agents import Agents
+from agentd.daemon.runs.dispatch import TooManyRuns
+from agentd.daemon.runs.host import open_host
 from agentd.daemon.selfcheck import SelfCheck
 from agentd.daemon.selfwatch import SWEEP_S, SelfWatch
 from agentd.daemon.watchdog import Watchdog
@@ -189,9 +192,25 @@ class Daemon:
         self.pipeline.mutes = lambda alerts, now, only: self.people.muting.reasons(
             alerts, now, only, paused_texts(self.keeping.paused)
         )
-        self.plan = Plan(self.config, {}, {}, {})
+        self.plan = Plan(self.config, {}, {}, {}, {})
         paused = self.keeping.paused
-        self.events = Events(clock=self.clock, scheduler=self.scheduler, paused=paused, crashed=self._crashed)
+        self.agents = Agents(
+            config=self.config,
+            store=self.store,
+            clock=self.clock,
+            keeper=self.pipeline,
+            host=open_host(self.state_dir, self._loaded.environment),
+            instance=self.instance,
+            paused=paused,
+        )
+        stack.push_async_callback(self.agents.runs.close)
+        self.events = Events(
+            clock=self.clock,
+            scheduler=self.scheduler,
+            paused=paused,
+            crashed=self._crashed,
+            start_goal=self.agents.start_goal,
+        )
         stack.push_async_callback(self.events.stop)
         self.following = Following(self.pipeline, self.store, self._crashed)
         stack.push_async_callback(self.following.close)
@@ -247,6 +266,8 @@ class Daemon:
             chores.repeat("tick", TICK_S, self._tick)
             chores.repeat("housekeeping", HOUSEKEEPING_S, self._keep_house)
             chores.repeat("status", STATUS_S, self._tell_status)
+            chores.repeat("budgets", HOUSEKEEPING_S, self.agents.look_at_budgets)
+            chores.keep("runs", self.agents.runs.run())
             chores.keep("ledger", self.ledger.keep())
             chores.keep("recorder", self.recorder.run())
             chores.keep("watchdog", self.watchdog.run())
@@ -264,6 +285,9 @@ class Daemon:
     async def _begin(self) -> None:
         with contextlib.suppress(StoreError):  # a full disk keeps nobody from starting
             await self._stamp()
+        await self.agents.runs.restore()
+        with contextlib.suppress(StoreError, TooManyRuns):
+            await self.agents.make_up()
         self.scheduler.start()
         self.events.start()
         self._follow_logs()
@@ -292,6 +316,7 @@ class Daemon:
             await attempt("stop the events", self.events.stop())
             await attempt("stop the scheduler", self.scheduler.stop(drain_s / 2))
             await attempt("let go of the logs", self.following.close())
+            await attempt("interrupt the runs", self.agents.runs.close())
             await attempt("drain the outbox", self.courier.drain(timedelta(seconds=drain_s / 2)))
             for planned in self.plan.watches.values():
                 await attempt(f"close {planned.watch.name}", planned.watch.probe.close())
@@ -352,7 +377,7 @@ class Daemon:
     async def resume(self, watch: str, *, by: str) -> None:
         """Let a paused watch run again, and write down who did that. Raises StoreError."""
         await self.keeping.resume(watch, by=by)
-        if watch in self.plan.watches:
+        if watch in self.plan.due:
             self.scheduler.resume(watch)
         self._follow_logs()
 
@@ -413,6 +438,11 @@ class Daemon:
         check = await self.pipeline.check(planned.watch, due.trigger)
         if due.name in self.plan.watches:
             self.ledger.done(due.name, check.at, check.judgement.verdict)
+
+    async def _ask_agent(self, due: Due) -> None:
+        """A goal is due: whatever it takes to reach it happens elsewhere."""
+        if due.name in self.plan.goals:
+            await self.agents.start_goal(due.name, due.trigger, due.at)
 
     # Reloading.
 
@@ -492,7 +522,9 @@ class Daemon:
             self.pipeline.watches[name] = planned.watch
             self.scheduler.replace(name, planned.trigger, self._check)
         self.pipeline.watches |= {name: planned.watch for name, planned in logs.items()}
-        self.plan = Plan(plan.config, watches, logs, plan.webhooks)
+        goals = self._swap_goals(plan)
+        self.plan = Plan(plan.config, watches, logs, goals, plan.webhooks)
+        self.agents.reload(plan.config)
         self.events.reload(self.plan)
         self.pipeline.self_wish = self_wish(plan.config)
         self.pipeline.routing = routing_from(plan.config)
@@ -503,7 +535,7 @@ class Daemon:
         self.selfcheck.targets = plan.config.daemon.selfcheck
         self.pulse.replace(plan.config.daemon.heartbeat)
         await self.courier.replace(plan.webhooks)
-        for name in self.keeping.paused.keys() & watches.keys():
+        for name in self.keeping.paused.keys() & (watches.keys() | goals.keys()):
             self.scheduler.pause(name)
         for name in await self.keeping.forget_others(self.plan.names):
             self.ledger.forget(name)
@@ -511,6 +543,20 @@ class Daemon:
         if self.ready.is_set():
             self._follow_logs()
         await self.pipeline.retire()
+
+    def _swap_goals(self, plan: Plan) -> dict[str, PlannedGoal]:
+        """Returns the plan's goals, unchanged ones as they are. Runs under way go on."""
+        goals, before = dict(plan.goals), self.plan.goals
+        for name in before.keys() - goals.keys():
+            self.scheduler.remove(name)
+            del self.pipeline.watches[name]
+        for name, planned in goals.items():
+            if name in before and before[name].basis == planned.basis:
+                goals[name] = before[name]
+                continue
+            self.pipeline.watches[name] = planned.watch
+            self.scheduler.replace(name, planned.trigger, self._ask_agent)
+        return goals
 
     async def _let_go_of_logs(self, plan: Plan) -> dict[str, PlannedLog]:
         """Stop following what the plan has otherwise or not at all; returns its logs, unchanged ones as they run."""

@@ -25,6 +25,7 @@ from agentd.cron import parse_cron
 from agentd.deliver.webhook import WebhookSettings
 from agentd.memory.logs import LogMemory
 from agentd.pipeline import ProbeWatch, open_watch
+from agentd.pipeline.findings import GoalWatch
 from agentd.pipeline.watches import LogRule, LogWatch, calm_alert
 from agentd.schedule.triggers import Cron, Every, OnDemand, Trigger
 from agentd.settings import Settings
@@ -60,18 +61,33 @@ class PlannedLog:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedGoal:
+    """One watch that asks an agent: what it was made from, itself, and when it is due."""
+
+    basis: tuple[object, ...]
+    watch: GoalWatch
+    trigger: Trigger
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """watches: those with a probe; logs: those that follow one. No name is in both."""
+    """watches: those with a probe; logs: those that follow one; goals: those that ask agents. No name is in two."""
 
     config: Config
     watches: Mapping[str, Planned]
     logs: Mapping[str, PlannedLog]
+    goals: Mapping[str, PlannedGoal]
     webhooks: Mapping[str, WebhookSettings]
+
+    @property
+    def due(self) -> Set[str]:
+        """Of what the scheduler starts."""
+        return self.watches.keys() | self.goals.keys()
 
     @property
     def names(self) -> Set[str]:
         """Of everything that runs."""
-        return self.watches.keys() | self.logs.keys()
+        return self.watches.keys() | self.logs.keys() | self.goals.keys()
 
 
 def assemble(loaded: Loaded, tools: ProbeTools, *, instance: str) -> Plan:
@@ -82,7 +98,8 @@ def assemble(loaded: Loaded, tools: ProbeTools, *, instance: str) -> Plan:
         for watch in config.probes
     }
     logs = {watch.name: open_log_watch(watch, config, tools.clock, instance) for watch in config.logs}
-    return Plan(config, planned, logs, config.webhooks)
+    goals = {watch.name: _plan_goal(watch, config, instance) for watch in config.goals}
+    return Plan(config, planned, logs, goals, config.webhooks)
 
 
 def policy_of(watch: WatchConfig, config: Config) -> Policy:
@@ -131,8 +148,26 @@ def _plan(
         escalate=wish.escalate,
         timeout_s=config.timeout.total_seconds(),
         depends_on=config.depends_on,
+        hold=wish.hold,
     )
     return Planned(config.source, (config, policy, wish), watch, _trigger(config))
+
+
+def _plan_goal(config: WatchConfig, whole: Config, instance: str) -> PlannedGoal:
+    assert config.goal is not None
+    policy, wish = policy_of(config, whole), wish_of(config, whole)
+    watch = GoalWatch(
+        name=config.name,
+        kind="goal",
+        calm=calm_alert(instance, config.name, None, policy),
+        blind=calm_alert(instance, config.name, BLIND_RULE, policy),
+        policy=policy,
+        notify=wish.notify,
+        escalate=wish.escalate,
+        goal=config.goal,
+        report=config.report or "each",
+    )
+    return PlannedGoal((config, policy, wish), watch, _trigger(config))
 
 
 def open_log_watch(config: WatchConfig, whole: Config, clock: Clock, instance: str) -> PlannedLog:
@@ -176,6 +211,7 @@ def open_log_watch(config: WatchConfig, whole: Config, clock: Clock, instance: s
         rules=rules,
         digests={rule.name: digest_of(rule) for rule in config.rules},
         open=open_work,
+        hold=wish.hold,
     )
     return PlannedLog((config, policy, wish), watch)
 

@@ -37,6 +37,7 @@ from agentd.daemon.selfwatch import resident_bytes
 from agentd.errors import ConfigError
 from agentd.memory import audit, outbox, rollups, templates
 from agentd.pipeline import Check, Watch
+from agentd.pipeline.findings import GoalWatch
 from agentd.pipeline.watches import LogWatch
 from agentd.records import Alert, AlertStatus, Verdict
 from agentd.secret import SecretMissing
@@ -162,7 +163,7 @@ class Control:
             "latency_ms": last.observation.values.get("latency_ms") if last else None,
             "log": dict(last.observation.values) if last and isinstance(watch, LogWatch) else None,
             "checked_at": moment(last.at) if last else None,
-            "next_at": moment(daemon.scheduler.next_run(watch.name)) if watch.name in daemon.plan.watches else None,
+            "next_at": moment(daemon.scheduler.next_run(watch.name)) if watch.name in daemon.plan.due else None,
             "paused": paused is not None,
             "paused_until": moment(paused.until) if paused else None,
             "pause": pause_view(paused) if paused else None,
@@ -247,6 +248,9 @@ class Control:
         planned = self._planned(watch)
         if isinstance(planned, LogWatch):
             raise Conflict(f"{watch} follows a log: every line is looked at when it comes")
+        if isinstance(planned, GoalWatch):
+            run = await self._daemon.agents.start_goal(watch, "manual", self._daemon.clock.now())
+            return {"watch": self._watch_view(planned), "check": None, "run": run}
         await asyncio.wait([self._run_now(watch)])
         last = planned.last
         return {"watch": self._watch_view(planned), "check": check_view(last) if last else None}

@@ -5,7 +5,7 @@ In: transitions after their commit, calls of hooks, the plan, the looks at files
 that name the event in `on:`, run by the scheduler beside nothing of their own.
 Promise: a transition is never held up or harmed by what waits for it.
 
-Goals will subscribe to `bus` in the same way; see there for what must survive a crash.
+Goals subscribe in the same way, save for what alerts start: that is a row of the alert's own transaction.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -39,7 +40,10 @@ _UNITS_TIMEOUT_S = 10.0
 
 
 class Events:
-    """paused: watches that are not to run now. crashed: told the name of a task that ended by a defect."""
+    """
+    paused: watches that are not to run now. crashed: told the name of a task that ended by a defect. start_goal: queues
+    a run of a goal's watch: its name, why, when it was due, the event.
+    """
 
     def __init__(
         self,
@@ -48,7 +52,9 @@ class Events:
         scheduler: Scheduler,
         paused: Container[str],
         crashed: Callable[[str], None],
+        start_goal: Callable[[str, str, datetime, Event], Awaitable[object]] | None = None,
     ) -> None:
+        self._start_goal = start_goal
         self.bus = Bus(lambda who: who not in paused)
         self._clock = clock
         self._scheduler = scheduler
@@ -57,6 +63,7 @@ class Events:
         self._rates = Rates()
         self._hooks = Hooks(clock, self._rates)
         self._checks: set[str] = set()
+        self._goals: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._hidden: dict[str, str] = {}
         self._started = False
@@ -64,8 +71,17 @@ class Events:
     def reload(self, plan: Plan) -> None:
         """From now on these watches wait for what they name, and these hooks are open."""
         wanted = {watch.name: watch.on for watch in plan.config.probes if watch.on and watch.name in plan.watches}
-        for name in self._checks - wanted.keys():
+        # What an alert starts is a row of its transaction (`Agents`), so that a crash does not forget it.
+        goals = {
+            watch.name: [event for event in watch.on if not event.startswith(("alert:", "log:"))]
+            for watch in plan.config.goals
+            if self._start_goal is not None
+        }
+        for name in (self._checks - wanted.keys()) | (self._goals - goals.keys()):
             self.bus.unsubscribe(name)
+        for name, others in goals.items():
+            self.bus.subscribe(name, others, partial(self._ask, name))
+        self._goals = set(goals)
         for name, events in wanted.items():
             running = partial(self._scheduler.running, name)
             self.bus.subscribe(name, events, partial(self._check, name), busy=running)
@@ -138,6 +154,10 @@ class Events:
         if not self._started or name not in self._checks or name in self._paused:
             return
         await asyncio.wait([self._scheduler.run_now(name, trigger=f"on {event.name}")])
+
+    async def _ask(self, name: str, event: Event) -> None:
+        if self._started and name in self._goals and name not in self._paused and self._start_goal is not None:
+            await self._start_goal(name, f"on {event.name}", event.at, event)
 
     # Files and units, looked at only while somebody waits for them.
 

@@ -102,6 +102,7 @@ def open_watch(
     timeout_s: float,
     escalate: Sequence[Escalate] | None = None,
     depends_on: Sequence[str] = (),
+    hold: timedelta = timedelta(0),
 ) -> ProbeWatch:
     """Make a watch ready to run; whatever does not change from check to check is worked out here."""
     return ProbeWatch(
@@ -116,6 +117,7 @@ def open_watch(
         escalate=None if escalate is None else tuple(escalate),
         timeout_s=timeout_s,
         depends_on=tuple(depends_on),
+        hold=hold,
     )
 
 

@@ -143,6 +143,12 @@ class AgentHost:
             child = await self._start()
 
 
+def open_host(state_dir: Path, environment: Mapping[str, str]) -> AgentHost:
+    """The host of this installation: the one that systemd holds a socket for, else a child."""
+    given = environment.get(SOCKET_VARIABLE)
+    return AgentHost(state_dir, environment, given=Path(given) if given else None)
+
+
 def _listen(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

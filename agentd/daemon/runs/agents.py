@@ -1,0 +1,313 @@
+"""
+Agents in the daemon: which run is started by what, what it is given, and where its finding goes.
+
+In: transitions, schedules, events, requests, the configuration. Out: rows of the ledger, findings told.
+Promise: the alert never waits for an agent, save for as long as `investigate.wait` says. What a transition starts is a
+row of its transaction. A budget that holds calls back is one alert, which ends with the day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import apsw
+
+from agentd.agent.job import Job, Outcome
+from agentd.clock import Clock, from_optional_us, iso, optional_us
+from agentd.config.models import Config
+from agentd.config.watches import Watch as WatchConfig
+from agentd.cron import parse_cron
+from agentd.daemon.runs.answers import Answers
+from agentd.daemon.runs.desk import show_refusal
+from agentd.daemon.runs.dispatch import Ended, Prepared, Runs, new_run_id
+from agentd.daemon.runs.host import AgentHost
+from agentd.daemon.runs.jobs import make_job, spend_limits
+from agentd.deliver.payload import alert_data, finding_data
+from agentd.memory import events, ledger
+from agentd.memory.ledger import Priority, Run, RunOutcome, RunState
+from agentd.memory.spend import Refusal, day_of, to_nano
+from agentd.memory.store import Store
+from agentd.pipeline.findings import Findings, GoalWatch
+from agentd.pipeline.keeper import SELF, begins, queue_unless_crowded
+from agentd.pipeline.tending import Tending
+from agentd.records import AlertStatus, Judgement, Severity, Transition, Verdict
+from agentd.schedule.bus import DEEPEST, Event
+from agentd.schedule.missed import missed_runs
+
+log = logging.getLogger("agentd.daemon")
+
+BUDGET_RULE = "budget"
+_PRIORITY = {Severity.INFO: Priority.LOW, Severity.WARNING: Priority.NORMAL, Severity.CRITICAL: Priority.HIGH}
+
+# Of the run whose finding is being told: what its alert starts was led to by these watches.
+_led: ContextVar[tuple[str, ...]] = ContextVar("agentd_run_chain", default=())
+
+
+class Agents:
+    """
+    config: to be changed by `reload`. paused: watches that are not to run now.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        store: Store,
+        clock: Clock,
+        keeper: Tending,
+        host: AgentHost,
+        instance: str,
+        paused: Mapping[str, Any],
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._clock = clock
+        self._keeper = keeper
+        self._instance = instance
+        self._paused = paused
+        self._findings = Findings(keeper)
+        self._answers = Answers(keeper, store, clock, config)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.runs = Runs(
+            store=store,
+            clock=clock,
+            host=host,
+            prepare=self._prepare,
+            conclude=self._conclude,
+            ask=self._answers.ask,
+            refused=self._refused,
+            at_once=lambda: self._config.api.max_concurrent_tasks,
+        )
+        self._investigate: dict[str, WatchConfig] = {}
+        self._waiting_for: dict[str, list[WatchConfig]] = {}
+        keeper.starts = self._started_by
+        keeper.queued = self.runs.wake
+
+    def reload(self, config: Config) -> None:
+        """From now on these watches ask agents, and these limits hold."""
+        self._config = self._answers.config = config
+        self._investigate = {watch.name: watch for watch in config.watches if watch.investigate is not None}
+        self._waiting_for = {}
+        for goal in config.goals:
+            for event in goal.on:
+                if event.startswith(("alert:", "log:")):
+                    self._waiting_for.setdefault(event, []).append(goal)
+
+    # What starts a run.
+
+    def _started_by(self, transition: Transition, now: datetime) -> Sequence[Run]:
+        """The runs that belong into the transaction of a transition."""
+        alert = transition.alert
+        if alert.watch == SELF or alert.muted_by is not None or not begins(transition):
+            return ()
+        chain = tuple(dict.fromkeys((*_led.get(), alert.watch)))
+        payload = {"alert": alert_data(transition)}
+        found = []
+        watch = self._investigate.get(alert.watch)
+        if watch is not None and self._may_run(watch.name):
+            assert watch.investigate is not None
+            run = self._run(watch, "investigate", watch.investigate.goal, f"alert:{alert.watch}", now)
+            incident = {"incident": optional_us(alert.started_at)}
+            found.append(_about(run, alert.fingerprint, alert.severity, incident, chain))
+        names = [f"alert:{alert.watch}"]
+        if alert.rule is not None:
+            names.append(f"log:{alert.watch}/{alert.rule}")
+        for name in names:
+            for goal in self._waiting_for.get(name, ()):
+                if goal.name in chain or len(chain) >= DEEPEST or not self._may_run(goal.name):
+                    log.info("event_refused", extra={"watch": goal.name, "event": name, "chain": " → ".join(chain)})
+                    continue
+                run = self._run(goal, "goal", goal.goal or "", name, now)
+                asked = {"event": name, "payload": payload}
+                found.append(_about(run, alert.fingerprint, alert.severity, asked, chain))
+        return found
+
+    def _may_run(self, watch: str) -> bool:
+        return watch not in self._paused
+
+    def _run(self, watch: WatchConfig, kind: ledger.RunKind, goal: str, trigger: str, now: datetime) -> Run:
+        return Run(new_run_id(), watch.name, trigger, now, kind=kind, goal=goal)
+
+    async def start_goal(self, name: str, trigger: str, due_at: datetime, event: Event | None = None) -> str | None:
+        """Queue a run of this watch's goal; one that waits already is enough. Returns its id. Raises StoreError."""
+        watch = next((each for each in self._config.goals if each.name == name), None)
+        if watch is None:
+            return None
+        run = self._run(watch, "goal", watch.goal or "", trigger, due_at)
+        if event is not None:
+            asked = {"event": event.name, "payload": event.data, "count": event.count}
+            run = _about(run, None, Severity.WARNING, asked, event.chain)
+
+        def change(connection: apsw.Connection) -> bool:
+            waits = ledger.waiting(connection, name) > 0
+            return not waits and queue_unless_crowded(connection, run)
+
+        if not await self._store.state.write(change):
+            return None
+        self.runs.wake()
+        return run.id
+
+    async def make_up(self) -> None:
+        """At start: queue the runs of cron goals that were due while nobody was there. Raises StoreError."""
+        now = self._clock.now()
+        for watch in self._config.goals:
+            if watch.cron is None or watch.name in self._paused:
+                continue
+            schedule = parse_cron(watch.cron, watch.timezone or "UTC")
+            name = watch.name
+            last = await self._store.state.read(partial(ledger.last_due, watch=name))
+            for due_at in missed_runs(schedule, last, now, watch.missed or "once"):
+                run = self._run(watch, "goal", watch.goal or "", "missed", due_at)
+                await self.runs.submit(run)
+                log.info("run_made_up", extra={"watch": name, "due_at": iso(due_at)})
+
+    # What it is given.
+
+    async def _prepare(self, run: Run) -> Prepared:
+        job = make_job(
+            run,
+            self._config,
+            now=self._clock.now(),
+            instance=self._instance,
+            exhibits=await self._answers.exhibits(run),
+            strategies=await self._answers.strategies(run.kind),
+        )
+        return Prepared(job, spend_limits(job, self._config))
+
+    # Where its finding goes.
+
+    async def _conclude(self, run: Run, prepared: Prepared | None, ended: Ended) -> bool:
+        now, outcome = self._clock.now(), ended.outcome
+
+        def end(connection: apsw.Connection) -> None:
+            ledger.end(
+                connection,
+                run.id,
+                now,
+                ended.state,
+                error=ended.error,
+                outcome=None if outcome is None else _row_of(outcome),
+            )
+
+        self._remember(run, ended, now)
+        token = _led.set(run.chain)
+        try:
+            if run.kind == "investigate":
+                return await self._investigated(run, outcome, end)
+            if run.kind == "goal":
+                return await self._reached(run, ended, end)
+            return await self._findings.nothing(None, end)
+        finally:
+            _led.reset(token)
+
+    async def _investigated(self, run: Run, outcome: Outcome | None, end: Any) -> bool:
+        assert run.fingerprint is not None
+        if outcome is None or outcome.finding is None:
+            return await self._findings.nothing(run.fingerprint, end)
+        incident = from_optional_us(run.asked.get("incident"))
+        finding = outcome.finding.model_dump(mode="json")
+        return await self._findings.attach(run.fingerprint, incident, finding, cost_of(run, outcome), end)
+
+    async def _reached(self, run: Run, ended: Ended, end: Any) -> bool:
+        watch, outcome = self._keeper.watches.get(run.watch), ended.outcome
+        if not isinstance(watch, GoalWatch) or ended.state is RunState.CANCELLED:
+            return await self._findings.nothing(None, end)
+        took_s = outcome.duration_s if outcome is not None else 0.0
+        finding = outcome.finding if outcome is not None else None
+        if outcome is None or finding is None:
+            why = f"the run {ended.state.value}: {ended.error or 'it came to no finding'}"
+            return await self._findings.judge(watch, Judgement(Verdict.BLIND, why), took_s=took_s, also=end)
+        said = finding.model_dump(mode="json")
+        if watch.report == "state":
+            verdict = Verdict.OK if finding.status == "ok" else Verdict.FAILING
+            if finding.analysis is not None:
+                verdict = Verdict.BLIND
+            judgement = Judgement(verdict, "" if verdict is Verdict.OK else finding.summary)
+            return await self._findings.judge(watch, judgement, took_s=took_s, also=end, finding=said)
+        fine = Judgement(Verdict.OK)
+        if finding.status == "ok":
+            return await self._findings.judge(watch, fine, took_s=took_s, also=end)
+        data = finding_data(
+            watch=run.watch,
+            instance=self._instance,
+            run=run.id,
+            goal=run.goal,
+            labels=watch.policy.labels,
+            finding=said,
+            cost=cost_of(run, outcome),
+            trace_id=run.trace_id,
+        )
+        told = await self._findings.tell(watch, data, severity=finding.severity, traceparent=None, also=end)
+        if told:
+            await self._findings.judge(watch, fine, took_s=took_s, also=lambda connection: None)
+        return told
+
+    def _remember(self, run: Run, ended: Ended, now: datetime) -> None:
+        finding = ended.outcome.finding if ended.outcome is not None else None
+        data = {
+            "run": run.id,
+            "goal": run.goal[:500],
+            "error": ended.error,
+            "finding": finding.summary if finding is not None else None,
+        }
+        kind, watch, about = f"run.{ended.state.value}", run.watch, run.fingerprint
+        self._store.history.post(lambda c: events.append(c, kind, now, watch=watch, fingerprint=about, data=data))
+
+    # Money.
+
+    def _refused(self, job: Job, refusal: Refusal) -> None:
+        if refusal.scope == "run":
+            return  # that is what a run's own limit is for; its finding says so
+        rule = BUDGET_RULE if refusal.scope == "daemon_per_day" else f"{BUDGET_RULE}:{job.watch}"
+        task = asyncio.create_task(self._keeper.report_self(rule, show_refusal(refusal)), name="budget")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def look_at_budgets(self) -> None:
+        """A new day (UTC): what held calls back holds them back no longer. Called now and then."""
+        today = day_of(self._clock.now())
+        for alert in list(self._keeper.alerts.values()):
+            rule, since = alert.rule or "", alert.started_at
+            about = alert.watch == SELF and rule.split(":")[0] == BUDGET_RULE and alert.status is AlertStatus.FIRING
+            if about and since is not None and day_of(since) < today:
+                await self._keeper.report_self(rule, None)
+
+
+def cost_of(run: Run, outcome: Outcome) -> dict[str, Any]:
+    """What a run took, as payloads show it. usd: null when a price is not known."""
+    return {
+        "usd": None if outcome.usd is None else round(outcome.usd, 6),
+        "tokens": outcome.input_tokens + outcome.output_tokens,
+        "model_calls": outcome.model_calls,
+        "models": list(outcome.models),
+        "run": run.id,
+    }
+
+
+def _about(
+    run: Run, fingerprint: str | None, severity: Severity, asked: Mapping[str, Any], chain: tuple[str, ...]
+) -> Run:
+    return replace(run, fingerprint=fingerprint, priority=_PRIORITY[severity], asked=asked, chain=chain)
+
+
+def _row_of(outcome: Outcome) -> RunOutcome:
+    return RunOutcome(
+        answer=outcome.answer,
+        finding=None if outcome.finding is None else outcome.finding.model_dump(mode="json"),
+        plan=None if outcome.plan is None else outcome.plan.model_dump(mode="json"),
+        steps=outcome.steps,
+        tool_calls=outcome.tool_calls,
+        model_calls=outcome.model_calls,
+        input_tokens=outcome.input_tokens,
+        output_tokens=outcome.output_tokens,
+        cached_tokens=outcome.cached_tokens,
+        usd_nano=to_nano(outcome.usd),
+        models=outcome.models,
+    )

@@ -1,0 +1,334 @@
+"""
+Runs of agents, from the row that asks for one to the transaction that ends it.
+
+In: rows of the ledger, queued by transitions, schedules, events and requests. Out: findings handed on, rows ended.
+Promise: what is queued is run, in the order of priority and age, one run of a watch at a time and no more at once than
+allowed. What a crash finds running is interrupted, never run again by itself. The end of a run and what it tells are
+one transaction, tried until the store takes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentd.agent.caller import Call, HostDied
+from agentd.agent.job import Job, Outcome
+from agentd.clock import Clock
+from agentd.daemon.runs.account import Account
+from agentd.daemon.runs.desk import Ask, Desk
+from agentd.daemon.runs.host import AgentHost
+from agentd.errors import AgentdError, StoreError
+from agentd.fleet.messages import Control
+from agentd.memory import ledger, meta
+from agentd.memory.ledger import Run, RunState
+from agentd.memory.spend import Limits, Refusal
+from agentd.memory.store import Store
+
+log = logging.getLogger("agentd.daemon")
+
+_PATIENCE_S = 30.0
+_CANCEL_S = 3.0
+_AGAIN_S = 5.0
+_MOST_EVENTS = 2000
+_MOST_LISTENERS = 100
+_MOST_UNREAD = 5000
+_LOOKED_AT = 200
+MOST_QUEUED = 500
+
+Json = dict[str, Any]
+
+
+class TooManyRuns(AgentdError):
+    """The queue is full; ask again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job, and the budgets that hold for it."""
+
+    job: Job
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended. outcome: None when it never came to one; error: why."""
+
+    state: RunState
+    outcome: Outcome | None = None
+    error: str | None = None
+
+
+Prepare = Callable[[Run], Awaitable[Prepared]]
+Conclude = Callable[[Run, Prepared | None, Ended], Awaitable[bool]]
+"""Ends the run's row together with what it tells. False: the store refused, and nothing happened."""
+
+
+@dataclass(slots=True)
+class _Active:
+    run: Run
+    task: asyncio.Task[None] | None = None
+    call: Call | None = None
+    cancelled: str | None = None
+    unsent: list[Control] = field(default_factory=list)
+    events: deque[Json] = field(default_factory=lambda: deque(maxlen=_MOST_EVENTS))
+    listeners: set[asyncio.Queue[Json | None]] = field(default_factory=set)
+    count: int = 0
+
+
+class Runs:
+    """
+    prepare: makes the job of a run; raises AgentdError for what cannot be asked. conclude: ends it. ask: answers what
+    tools ask. refused: told when a budget holds a call back. at_once: gives how many may run beside each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        host: AgentHost,
+        prepare: Prepare,
+        conclude: Conclude,
+        ask: Ask,
+        refused: Callable[[Job, Refusal], None],
+        at_once: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._host = host
+        self._prepare = prepare
+        self._conclude = conclude
+        self._ask = ask
+        self._refused = refused
+        self._at_once = at_once
+        self._active: dict[str, _Active] = {}
+        self._woken = asyncio.Event()
+        self._closing = False
+        self.done = 0
+
+    # Asking for runs.
+
+    async def submit(self, run: Run) -> None:
+        """Queue a run. Raises TooManyRuns, StoreError; apsw.ConstraintError when its id is known."""
+
+        def change(connection: Any) -> bool:
+            if ledger.waiting(connection) >= MOST_QUEUED:
+                return False
+            ledger.queue(connection, run)
+            return True
+
+        if not await self._store.state.write(change):
+            raise TooManyRuns(f"{MOST_QUEUED} runs wait already; try again later")
+        self.wake()
+
+    def wake(self) -> None:
+        """There may be a row to run."""
+        self._woken.set()
+
+    @property
+    def active(self) -> list[Run]:
+        return [each.run for each in self._active.values()]
+
+    def control(self, id: str, control: Control) -> bool:
+        """Say something to a run under way; False when it is not."""
+        active = self._active.get(id)
+        if active is None:
+            return False
+        if control.kind == "cancel":
+            active.cancelled = control.text or "cancelled"
+        if active.call is not None:
+            active.call.control(control)
+            if control.kind == "cancel":
+                # A host that does not even hear this is hung up on.
+                asyncio.get_running_loop().call_later(_CANCEL_S, self._hang_up, active)
+        elif control.kind == "cancel":
+            self._hang_up(active)
+        else:
+            active.unsent.append(control)
+        return True
+
+    async def cancel(self, id: str, why: str) -> bool:
+        """End a run that waits or is under way; False when there is none such. Raises StoreError."""
+        if self.control(id, Control("cancel", id, why)):
+            return True
+        row = await self._store.state.read(lambda c: ledger.get(c, id))
+        if row is None or row.state is not RunState.QUEUED:
+            return False
+        return await self._conclude(row, None, Ended(RunState.CANCELLED, error=why))
+
+    async def follow(self, id: str, after: int = 0) -> AsyncIterator[Json]:
+        """
+        The events of a run under way, those of its begin too as far as they are kept, until it ends.
+
+        Each has its `seq`, counted from 1; after: those up to it are left out. Nothing when it is not under way.
+        """
+        active = self._active.get(id)
+        if active is None or len(active.listeners) >= _MOST_LISTENERS:
+            return
+        unread: asyncio.Queue[Json | None] = asyncio.Queue(_MOST_UNREAD)
+        active.listeners.add(unread)
+        try:
+            for event in list(active.events):
+                if event["seq"] > after:
+                    yield event
+            while (found := await unread.get()) is not None:
+                yield found
+        finally:
+            active.listeners.discard(unread)
+
+    # Running.
+
+    async def restore(self) -> None:
+        """At start: nobody runs what the last process was running."""
+        now = self._clock.now()
+        with contextlib.suppress(StoreError):
+            found = await self._store.state.write(lambda c: ledger.interrupt_all_running(c, now))
+            if found:
+                log.warning("runs_interrupted", extra={"count": found})
+        self.wake()
+
+    async def run(self) -> None:
+        """Start what is queued, as room allows, until cancelled."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                await self._start_due()
+            except StoreError as error:
+                log.error("runs_not_started", extra={"error": str(error)})
+                asyncio.get_running_loop().call_later(_AGAIN_S, self.wake)
+
+    async def close(self) -> None:
+        """Start nothing more; what is under way is interrupted. Twice is once."""
+        self._closing = True
+        tasks = [each.task for each in self._active.values() if each.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_AGAIN_S)
+        await self._host.close()
+
+    async def _start_due(self) -> None:
+        room = self._at_once() - len(self._active)
+        if room <= 0 or self._closing:
+            return
+        now = self._clock.now()
+        if await self._store.state.read(meta.held):
+            return  # after a restore nothing acts before a person says so
+        rows = await self._store.state.read(lambda c: ledger.queued(c, now, _LOOKED_AT))
+        busy = {each.run.watch for each in self._active.values() if each.run.kind in ("goal", "investigate")}
+        for run in rows:
+            if room <= 0:
+                break
+            alone = run.kind in ("goal", "investigate")
+            if run.id in self._active or (alone and run.watch in busy):
+                continue
+            busy |= {run.watch} if alone else set()
+            room -= 1
+            active = self._active[run.id] = _Active(run)
+            active.task = asyncio.create_task(self._live(active), name=f"run:{run.id}")
+
+    async def _live(self, active: _Active) -> None:
+        run, prepared, ended = active.run, None, Ended(RunState.FAILED, error="a defect in agentd")
+        account: Account | None = None
+        try:
+            now = self._clock.now()
+            if not await self._store.state.write(lambda c: ledger.start(c, run.id, now)):
+                return
+            log.info("run_started", extra={"run": run.id, "watch": run.watch, "trigger": run.trigger})
+            try:
+                prepared = await self._prepare(run)
+                account = Account(prepared.job, self._store.history, self._clock)
+                ended = await self._called(active, prepared, account)
+            except StoreError:
+                raise
+            except AgentdError as error:
+                ended = Ended(RunState.FAILED, error=str(error))
+            await self._finish(active, prepared, ended)
+        except asyncio.CancelledError:
+            why = active.cancelled or "the daemon stopped while it ran"
+            state = RunState.CANCELLED if active.cancelled else RunState.INTERRUPTED
+            ended = Ended(state, error=why)
+            await self._finish(active, prepared, ended, insist=bool(active.cancelled))
+        except StoreError as error:
+            log.error("run_not_started", extra={"run": run.id, "error": str(error)})
+            asyncio.get_running_loop().call_later(_AGAIN_S, self.wake)
+        except Exception as error:
+            log.exception("run_crashed", extra={"run": run.id})
+            await self._finish(active, prepared, Ended(RunState.FAILED, error=f"a defect in agentd: {error!r}"[:500]))
+        finally:
+            if account is not None:
+                account.close(ended.outcome, ok=ended.state is RunState.COMPLETED and _has_analysis(ended.outcome))
+            self._over(active)
+
+    async def _called(self, active: _Active, prepared: Prepared, account: Account) -> Ended:
+        run, job = active.run, prepared.job
+
+        def refused(refusal: Refusal) -> None:
+            self._refused(job, refusal)
+
+        desk = Desk(job, prepared.limits, state=self._store.state, clock=self._clock, refused=refused, ask=self._ask)
+        try:
+            wire = await self._host.connect()
+        except HostDied as error:
+            return Ended(RunState.INTERRUPTED, error=str(error))
+        try:
+            active.call = Call(wire, job, desk, record=account.take, event=lambda event: self._tell(active, event))
+            for control in active.unsent:
+                active.call.control(control)
+            async with asyncio.timeout(job.limits.time_s + _PATIENCE_S):
+                outcome = await active.call.run()
+        except TimeoutError:
+            # It knows its time itself, and so does its reaper: whatever this is, it is not to be reasoned with.
+            await self._host.kill()
+            return Ended(RunState.FAILED, error="it did not end with its time, and was killed")
+        except HostDied as error:
+            return Ended(RunState.INTERRUPTED, error=str(error))
+        finally:
+            self._host.done()
+        why = outcome.error or (active.cancelled if outcome.state == "cancelled" else None)
+        log.info("run_ended", extra={"run": run.id, "watch": run.watch, "state": outcome.state, "error": why})
+        return Ended(RunState(outcome.state), outcome, why)
+
+    async def _finish(self, active: _Active, prepared: Prepared | None, ended: Ended, *, insist: bool = True) -> None:
+        while not await self._conclude(active.run, prepared, ended):
+            if not insist or self._closing:
+                return  # the next start finds it running, and interrupts it
+            await asyncio.sleep(_AGAIN_S)
+        self.done += 1
+
+    def _tell(self, active: _Active, event: Mapping[str, Any]) -> None:
+        active.count += 1
+        told = {"seq": active.count, **event}
+        active.events.append(told)
+        for listener in active.listeners:
+            with contextlib.suppress(asyncio.QueueFull):  # who does not read misses some, and holds up nobody
+                listener.put_nowait(told)
+
+    def _over(self, active: _Active) -> None:
+        self._active.pop(active.run.id, None)
+        for listener in active.listeners:
+            if listener.full():
+                listener.get_nowait()
+            listener.put_nowait(None)
+        self.wake()
+
+    def _hang_up(self, active: _Active) -> None:
+        if active.task is not None and active.run.id in self._active:
+            active.task.cancel()
+
+
+def _has_analysis(outcome: Outcome | None) -> bool:
+    return outcome is not None and (outcome.finding is None or outcome.finding.analysis is None)
+
+
+def new_run_id() -> str:
+    return f"run_{uuid.uuid4().hex[:20]}"

@@ -1,0 +1,188 @@
+"""
+From a queued run and the configuration to a `Job`: what is asked, what may be done, what may be spent.
+
+In: a row of the ledger, the configuration as it is now, what is known of the alert. Out: a job for the agent host.
+Promise: pure. Permissions come from the configuration; what a watch or a request asks for can only narrow them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from agentd.agent.job import Exhibit, Job, Limits, McpServer, Permissions, RunbookStep
+from agentd.agent.permissions import Asked, narrow
+from agentd.clock import iso
+from agentd.config.agents import Budget, Investigation, Step
+from agentd.config.models import Config
+from agentd.config.watches import Watch
+from agentd.errors import ConfigError
+from agentd.memory.ledger import Run
+from agentd.memory.spend import Limit, to_nano
+from agentd.memory.spend import Limits as SpendLimits
+
+_NO_TIME_LIMIT_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a watch wants of an agent, whether it is its goal or its `investigate`."""
+
+    model: str | None = None
+    tools: tuple[str, ...] | None = None
+    budget: Budget | None = None
+    scenario: str | None = None
+    runbook: tuple[Step, ...] = ()
+
+
+def wanted_of(watch: Watch | None, run: Run) -> Wanted:
+    """Of a watch that is gone meanwhile: nothing but what the configuration says for all."""
+    if watch is None:
+        return Wanted()
+    source: Watch | Investigation | None = watch.investigate if run.kind == "investigate" else watch
+    if source is None:
+        return Wanted()
+    return Wanted(source.model, source.tools, source.budget, source.scenario, source.runbook)
+
+
+def permissions_of(config: Config) -> Permissions:
+    """All that the configuration lets agents do."""
+    agent = config.agent
+    return Permissions(
+        tools=agent.tools,
+        read=agent.files.allow,
+        write=agent.files.write,
+        commands=agent.commands.allow,
+        forbid=agent.commands.forbid,
+        http=agent.http.allow,
+        private_networks=agent.http.private_networks,
+        working_directory=str(agent.working_directory),
+        log_files={watch.name: tuple(watch.log.files) for watch in config.logs if watch.log and watch.log.files},
+    )
+
+
+def default_model(config: Config) -> str | None:
+    """The model that is asked where nothing else is said: `agent.model`, the one called default, or the only one."""
+    if config.agent.model is not None:
+        return config.agent.model
+    if "default" in config.models:
+        return "default"
+    return next(iter(config.models)) if len(config.models) == 1 else None
+
+
+def make_job(
+    run: Run,
+    config: Config,
+    *,
+    now: datetime,
+    instance: str,
+    exhibits: Sequence[Exhibit] = (),
+    strategies: Iterable[str] = (),
+    traceparent: str | None = None,
+) -> Job:
+    """Raises NotPermitted when the run asks for more than is allowed, ConfigError when its model is gone."""
+    watch = next((each for each in config.watches if each.name == run.watch), None)
+    wanted, asked = wanted_of(watch, run), run.asked
+    model = asked.get("model") or wanted.model or default_model(config)
+    if model is not None and model not in config.models:
+        raise ConfigError(f"there is no model {str(model)[:60]!r}; the configuration names {_listed(config.models)}")
+    budget = budget_of(wanted, config)
+    limits = Limits(
+        max_steps=_least(config.agent.max_steps, asked.get("max_steps")),
+        retries=config.agent.retries,
+        retry_delay_s=config.agent.retry_delay.total_seconds(),
+        max_parallel=config.agent.max_parallel,
+        tool_timeout_s=config.agent.tool_timeout.total_seconds(),
+        time_s=_time_s(run, budget, config),
+        usd=budget.usd,
+        tokens=budget.tokens,
+    )
+    return Job(
+        run=run.id,
+        goal=run.goal,
+        watch=run.watch,
+        kind=run.kind,
+        fingerprint=run.fingerprint,
+        severity=watch.severity if watch is not None else Job.model_fields["severity"].default,
+        labels=dict(watch.labels) if watch is not None else {},
+        instance=instance,
+        now=iso(now),
+        timezone=(watch.timezone if watch is not None else None) or "UTC",
+        scenario=asked.get("scenario") or wanted.scenario,
+        prompts=None if config.agent.prompts is None else str(config.agent.prompts),
+        exhibits=tuple(exhibits),
+        runbook=tuple(RunbookStep(tool=step.tool, input=step.input) for step in wanted.runbook),
+        strategies=tuple(strategies),
+        permissions=_permissions(config, wanted, asked),
+        limits=limits,
+        models=dict(config.models),
+        model=model,
+        why_no_model="no model is configured" if not config.models else "`agent.model` names none",
+        mcp={
+            name: McpServer(
+                command=server.command,
+                url=server.url,
+                tools=server.tools,
+                env={key: str(value) for key, value in server.env.items()},
+            )
+            for name, server in config.agent.mcp.items()
+        },
+        priority=run.priority.word,
+        metadata=dict(asked.get("metadata") or {}),
+        traceparent=traceparent,
+        content=config.telemetry.content,
+    )
+
+
+def budget_of(wanted: Wanted, config: Config) -> Budget:
+    """Of one run: what the watch says, and where it is silent what holds for all runs."""
+    own, all_runs = wanted.budget, config.budgets.run
+    if own is None:
+        return all_runs
+    return Budget(
+        usd=all_runs.usd if own.usd is None else own.usd,
+        tokens=all_runs.tokens if own.tokens is None else own.tokens,
+        time=all_runs.time if own.time is None else own.time,
+    )
+
+
+def spend_limits(job: Job, config: Config) -> SpendLimits:
+    """The budgets that hold for a run's calls, as the store checks them."""
+    watch, daemon = config.budgets.watch_per_day, config.budgets.daemon_per_day
+    return SpendLimits(
+        run=Limit(to_nano(job.limits.usd), job.limits.tokens),
+        watch=Limit() if job.watch == "task" else Limit(to_nano(watch.usd), watch.tokens),
+        daemon=Limit(to_nano(daemon.usd), daemon.tokens),
+    )
+
+
+def _permissions(config: Config, wanted: Wanted, asked: Mapping[str, Any]) -> Permissions:
+    allowed = permissions_of(config)
+    if wanted.tools is not None:
+        allowed = narrow(allowed, Asked(tools=wanted.tools))
+    request = Asked(
+        tools=asked.get("tools"),
+        read=asked.get("allowed_paths"),
+        working_directory=asked.get("working_directory"),
+        environment=asked.get("environment"),
+    )
+    return narrow(allowed, request, settable=config.agent.environment)
+
+
+def _time_s(run: Run, budget: Budget, config: Config) -> float:
+    time_s = budget.time.total_seconds() if budget.time is not None else _NO_TIME_LIMIT_S
+    if run.kind == "task":
+        time_s = min(time_s, config.api.task_timeout.total_seconds())
+    if (most := run.asked.get("max_execution_time")) is not None:
+        time_s = min(time_s, float(most))
+    return time_s
+
+
+def _least(allowed: int, asked: Any) -> int:
+    return allowed if asked is None else max(1, min(allowed, int(asked)))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
