@@ -56,7 +56,7 @@ CREATE TRIGGER notes_out AFTER DELETE ON notes BEGIN
     DELETE FROM note_vectors WHERE note = old.number;
 END;
 
--- What notes mean, as little-endian 32-bit floats. model: who measured; vectors of two models do not compare.
+-- What notes mean, as 32-bit floats. model: who measured; vectors of two models do not compare.
 CREATE TABLE note_vectors (
     note   INTEGER PRIMARY KEY,
     model  TEXT NOT NULL,
