@@ -64,6 +64,16 @@ def test_native_models_are_not_told_to_write_json_actions() -> None:
     assert "`finish`" in text
 
 
+def test_the_answer_is_shown_as_it_must_be_written() -> None:
+    """Models follow an example sooner than words; a person who set a task may be answered in words."""
+    prompts = load_prompts(None)
+
+    assert '{"type":"Final","answer":{"status"' in prompts.system(job(kind="goal"), tools=TOOLS, guide=GUIDE)
+    assert '{"type":"Final"' not in prompts.system(job(kind="goal"), tools=TOOLS)
+    assert "text for the person" in prompts.system(job(kind="task"), tools=TOOLS)
+    assert "text for the person" not in prompts.system(job(kind="goal"), tools=TOOLS)
+
+
 def test_without_tools_none_are_asked_for() -> None:
     """A model that is told to use tools invents them."""
     assert "There are no tools" in load_prompts(None).system(job(), tools=(), guide=GUIDE)

@@ -88,7 +88,8 @@ class Prompts:
         values = _values(job)
         templates = (self.common, self.project, self.scenarios[self.scenario(job)])
         parts = [template.filled(values) for template in templates]
-        parts += [rules(json_protocol=bool(guide), has_tools=bool(tools)), guide.strip(), shape()]
+        parts += [rules(json_protocol=bool(guide), has_tools=bool(tools)), guide.strip()]
+        parts.append(shape(json_protocol=bool(guide), for_person=job.kind in ("task", "session")))
         return "\n\n".join(part for part in parts if part)
 
     def goal(self, job: Job) -> str:

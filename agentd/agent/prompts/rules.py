@@ -38,7 +38,11 @@ def rules(*, json_protocol: bool, has_tools: bool) -> str:
     return "Rules:\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def shape() -> str:
-    """The finding by example."""
-    example = json.dumps(EXAMPLE, ensure_ascii=False, separators=(",", ":"))
-    return f"The answer you finish with is a finding, such as (words and ids from your own evidence):\n{example}"
+def shape(*, json_protocol: bool, for_person: bool) -> str:
+    """The answer by example. for_person: somebody set a task, to whom plain words may say more than a finding."""
+    example = {"type": "Final", "answer": EXAMPLE} if json_protocol else EXAMPLE
+    said = json.dumps(example, ensure_ascii=False, separators=(",", ":"))
+    what = "a finding, such as this one (with words and ids from your own evidence)"
+    if for_person:
+        return f"Your last answer is text for the person who asked or, where you looked into something, {what}:\n{said}"
+    return f"Your last answer is {what}:\n{said}"
