@@ -8,6 +8,7 @@ Promise: never longer than asked for; no result is left out unsaid; what a tool 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,11 @@ from agentd.agent.excerpt import head_and_tail, shares, shortened, size_of
 from agentd.fleet.messages import ErrorKind, Result
 from agentd.telemetry.redact import is_sensitive
 
-LEAST_BYTES = 1024
+LEAST_BYTES = 512
 _LEAST_CONTENT = 120
 _LONGEST_ID = 40
 _UNKEPT_BYTES = 4096
+_NO_NAME = re.compile(r"[^A-Za-z0-9_.:/-]")
 
 MENDING: dict[ErrorKind, str] = {
     ErrorKind.TOOL_NOT_FOUND: "call one of the tools that are listed",
@@ -35,7 +37,7 @@ MENDING: dict[ErrorKind, str] = {
 
 def observe(results: Sequence[Result], *, limit_bytes: int, exhibits: Exhibits) -> str:
     """
-    The results as one text of at most `limit_bytes` (1 KiB at least) of UTF-8; each becomes an exhibit.
+    The results as one text of at most `limit_bytes` (512 at least) of UTF-8; each becomes an exhibit.
 
     Costs about 60 ms for 256 KiB of output, secrets being looked for in all of it.
     """
@@ -52,7 +54,7 @@ def observe(results: Sequence[Result], *, limit_bytes: int, exhibits: Exhibits) 
     room -= size_of(note) + sum(each.frame for each in told)
     given = shares([size_of(each.text) for each in told], room)
     parts = [
-        f"\n\n{each.header}\n{exhibits.block(each.id, shortened(each.text, share))}"
+        f"\n\n{each.header}\n{exhibits.fence.block(each.id, '', shortened(each.text, share))}"
         for each, share in zip(told, given, strict=True)
     ]
     return first + "".join(parts) + note
@@ -73,7 +75,7 @@ def _keep(result: Result, exhibits: Exhibits) -> _Shown:
     id = exhibits.keep(f"{result.tool} {result.error or 'ok'} (step {result.task})", said, step=result.task)
     text = exhibits.text(id) if id else exhibits.fence.clean(head_and_tail(said, _UNKEPT_BYTES))
     header = _header(result, id)
-    return _Shown(id, header, text, size_of(f"\n\n{header}\n{exhibits.block(id, '')}"))
+    return _Shown(id, header, text, size_of(f"\n\n{header}\n{exhibits.fence.block(id, '', '')}"))
 
 
 def rendered(output: Any) -> str:
@@ -118,7 +120,7 @@ def _header(result: Result, id: str) -> str:
 
 def _name(text: str) -> str:
     """A name as such: a model may call a tool by a name that is a sentence."""
-    return "".join(char if char.isalnum() or char in "_.-:/" else "_" for char in text[:_LONGEST_ID])
+    return _NO_NAME.sub("_", text[:_LONGEST_ID])
 
 
 def _how_many(shown: Sequence[_Shown], room: int) -> int:
