@@ -81,8 +81,8 @@ def log_digest(
     """
     A log as kinds of lines, what looks like trouble and what is new first, then by number.
 
-    templates: `pattern`, `count`, `first_at` or `first_seen`, `last_at` or `last_seen` (datetime, text, or microseconds
-    since the epoch), `samples` (lines, or pairs of time and line), `per_minute`; all but the pattern optional.
+    templates: `pattern` or `template`, `count`, `first_at` or `first_seen`, `last_at` or `last_seen` (datetime, text,
+    or microseconds since the epoch), `samples` (lines, or pairs of time and line), `per_minute`; all else optional.
     counts: lines that rules matched. since: what was first seen from then on is new.
     """
     read = templates[:_MOST_READ]
@@ -188,7 +188,7 @@ def _plain(value: Any) -> str:
 
 
 def _rank(template: Mapping[str, Any], since: datetime | None) -> tuple[bool, bool, int, str]:
-    pattern = str(template.get("pattern", ""))[:_PATTERN_CHARS]
+    pattern = _pattern(template)[:_PATTERN_CHARS]
     trouble = bool(_TROUBLE.search(pattern))
     return not _is_new(template, since), not trouble, -_number(template.get("count")), pattern
 
@@ -205,13 +205,17 @@ def _template_text(template: Mapping[str, Any], since: datetime | None) -> str:
     rate = template.get("per_minute")
     pace = f", {rate:.3g} a minute" if isinstance(rate, int | float) and not isinstance(rate, bool) else ""
     new = ", new" if _is_new(template, since) else ""
-    pattern = one_line(str(template.get("pattern", "")), _PATTERN_CHARS)
+    pattern = one_line(_pattern(template), _PATTERN_CHARS)
     text = f"{_number(template.get('count'))} times{when}{pace}{new}: {pattern}"
     for sample in _samples(template.get("samples")):
         line = one_line(sample, _SAMPLE_CHARS)
         if line and line != pattern:
             text += f"\n  e.g. {line}"
     return text
+
+
+def _pattern(template: Mapping[str, Any]) -> str:
+    return str(template.get("pattern") or template.get("template") or "")
 
 
 def _samples(samples: Any) -> list[str]:

@@ -35,7 +35,6 @@ _CHAT_TOKENS = re.compile(
     re.IGNORECASE,
 )
 _DEFUSED = str.maketrans({"<": "‹", ">": "›", "|": "¦", "\uff5c": "¦", "[": "(", "]": ")"})  # noqa: RUF001  look alike on purpose
-_SPACES = re.compile(r"\s+")
 _ESCAPE = re.compile(r"\\(?:[nrt]|([\"'\\/]))")
 
 
@@ -101,6 +100,7 @@ class Exhibits:
         self._kept: dict[str, Exhibit] = {}
         self._steps: dict[str, str] = {}
         self._plain: dict[str, tuple[str, str]] = {}
+        self._last_quote: tuple[str, list[tuple[str, str]]] | None = None
         self._next = 1
         for each in exhibits:
             self.add(each.id, each.title, each.text)
@@ -173,14 +173,19 @@ class Exhibits:
         if plain is None:
             text = self._kept[id].text
             plain = self._plain[id] = (_squeezed(text), _squeezed(_unescaped(text)))
-        shown = self.fence.clean(quote)
-        # A piece may look like a secret that the whole did not.
-        for form in dict.fromkeys((shown, COUNT_MARK.sub("", shown), visible(quote))):
-            if (squeezed := _squeezed(form)) and squeezed in plain[0]:
-                return True
-            if (squeezed := _squeezed(_unescaped(form))) and squeezed in plain[1]:
-                return True
-        return False
+        return any(
+            (squeezed and squeezed in plain[0]) or (unescaped and unescaped in plain[1])
+            for squeezed, unescaped in self._forms_of(quote)
+        )
+
+    def _forms_of(self, quote: str) -> list[tuple[str, str]]:
+        """How the quote may stand in an exhibit; the same one is mostly looked up in several."""
+        if self._last_quote is None or self._last_quote[0] != quote:
+            shown = self.fence.clean(quote)
+            # A piece may look like a secret that the whole did not.
+            forms = dict.fromkeys((shown, COUNT_MARK.sub("", shown), visible(quote)))
+            self._last_quote = quote, [(_squeezed(form), _squeezed(_unescaped(form))) for form in forms]
+        return self._last_quote[1]
 
     def _free(self) -> str:
         while f"e{self._next}" in self._kept:
@@ -194,7 +199,7 @@ def _written_out(match: re.Match[str]) -> str:
 
 
 def _squeezed(text: str) -> str:
-    return _SPACES.sub(" ", text).strip()
+    return " ".join(text.split())
 
 
 def _unescaped(text: str) -> str:

@@ -130,7 +130,11 @@ def read_finding(answer: Any, exhibits: Exhibits, *, severity: Severity) -> Find
 
 
 def without_model(exhibits: Exhibits, reason: str, *, severity: Severity) -> Finding:
-    """The evidence that was gathered, when there was no model to make sense of it. reason: why not, short."""
+    """
+    The evidence that was gathered, when there is no analysis of it: no model, no budget, no end in time.
+
+    reason: why not, short.
+    """
     ids = exhibits.ids
     titles = "; ".join(f"{id} {exhibits.title(id)}" for id in ids[:MOST_CLAIMS])
     more = f"; and {len(ids) - MOST_CLAIMS} more" if len(ids) > MOST_CLAIMS else ""
@@ -138,7 +142,7 @@ def without_model(exhibits: Exhibits, reason: str, *, severity: Severity) -> Fin
     return Finding(
         status="unclear",
         severity=severity,
-        summary=one_line(f"No model looked at this. {gathered}.", SUMMARY_CHARS),
+        summary=one_line(f"No analysis. {gathered}.", SUMMARY_CHARS),
         claims=tuple(_as_claim(exhibits, id) for id in ids[:MOST_CLAIMS]),
         analysis=f"unavailable ({one_line(reason, 200) or 'no reason given'})",
     )

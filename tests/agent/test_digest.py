@@ -105,6 +105,11 @@ def test_times_are_read_as_stores_and_messages_have_them(first: Any) -> None:
     assert "1 times, 2026-01-05T12:00:00Z: a" in said
 
 
+def test_rows_of_the_api_are_read_too() -> None:
+    """They call the pattern `template`."""
+    assert "3 times: cannot open <*>" in log_digest([{"template": "cannot open <*>", "count": 3}])
+
+
 @pytest.mark.parametrize("sample", ["the line", [to_us(NOON), "the line"], {"at": "x", "line": "the line"}])
 def test_samples_are_read_as_stores_and_messages_have_them(sample: Any) -> None:
     """Rows of the miner, of the store, and of JSON differ."""
