@@ -45,12 +45,17 @@ class Permissions(_Value):
 
 
 class McpServer(_Value):
-    """An MCP server: a command on stdio or an address of streamable HTTP; tools: those of it that may be used."""
+    """
+    An MCP server: a command on stdio or an address of streamable HTTP; tools: those of it that may be used.
+
+    env, headers: of the one and the other; values may name secrets.
+    """
 
     command: tuple[str, ...] | None = None
     url: str | None = None
     tools: tuple[str, ...] = ()
     env: dict[str, str] = {}
+    headers: dict[str, str] = {}
 
 
 class Limits(_Value):
