@@ -19,6 +19,8 @@ from pydantic import BaseModel, ValidationError
 
 from agentd.condition import Condition
 from agentd.config import checks, environment, unserved
+from agentd.config.agent_checks import check_agent, check_prices, check_watch_agent
+from agentd.config.agents import AgentSettings
 from agentd.config.checks import Compiler, Entry, Names
 from agentd.config.complaints import Locate, did_you_mean, known_keys, problems_of
 from agentd.config.document import Document, KeyPath, Place, dotted, read_document
@@ -119,6 +121,9 @@ class _Load:
         defaults, typed_defaults = self._defaults(root)
         valid_watches = self._watches(watches, defaults, secrets)
         self._cross_check(root, webhooks, watches)
+        if config is not None:
+            config = config.model_copy(update={"watches": tuple(valid_watches)})
+            self._check_agents(root, watches, config)
         warnings = unserved.thinned(self.warnings)
         if self.problems:
             raise InvalidConfig(sorted({*self.problems, *warnings}))
@@ -128,7 +133,7 @@ class _Load:
         config = config.model_copy(
             update={
                 "webhooks": valid_webhooks,
-                "watches": tuple(valid_watches),
+                "agent": self._with_whole_paths(config.agent),
                 "defaults": typed_defaults,
                 "alerting": config.alerting.model_copy(update={"notify": told}),
             }
@@ -141,6 +146,20 @@ class _Load:
             conditions=self.conditions,
             origins=dict(_origins(root.raw, root.locate)),
         )
+
+    def _check_agents(self, root: Entry, watches: list[Entry], config: Config) -> None:
+        entries = {entry.name: entry for entry in watches}
+        self._add(check_agent(root, config, config.daemon.plugins))
+        for watch in config.watches:
+            self._add(check_watch_agent(entries[watch.name], watch, config.agent, config.models))
+        if not self.problems:  # asking for prices takes its time
+            self._add(check_prices(root, entries, config))
+
+    def _with_whole_paths(self, agent: AgentSettings) -> AgentSettings:
+        """A folder of prompts is meant from the file's own."""
+        if agent.prompts is None:
+            return agent
+        return agent.model_copy(update={"prompts": (self.path.parent / agent.prompts.expanduser()).absolute()})
 
     def _add(self, problems: list[Problem] | Iterator[Problem]) -> None:
         for problem in problems:

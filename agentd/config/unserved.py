@@ -14,27 +14,15 @@ from agentd.config.document import KeyPath, dotted
 from agentd.errors import Problem
 
 ROOT: dict[KeyPath, str] = {
-    ("models",): "language models",
     ("embeddings",): "recall by meaning",
-    ("agent",): "agents",
-    ("budgets",): "budgets",
     ("daemon", "plugins"): "plugins of third parties",
     ("api", "keys"): "API keys",
     ("api", "socket_access"): "access by user on the unix socket",
     ("api", "rate_limiting"): "rates of API keys",
-    ("api", "max_concurrent_tasks"): "agent tasks",
-    ("api", "task_timeout"): "agent tasks",
     ("api", "cors"): "pages of other origins",
-    ("telemetry", "content"): "prompts in traces",
 }
 
 WATCH: dict[str, str] = {
-    "goal": "goals; the watch does not run",
-    "investigate": "investigations; the alert itself is sent",
-    "model": "language models",
-    "tools": "agents",
-    "budget": "budgets",
-    "report": "goals",
     "public": "a public status page",
 }
 

@@ -172,6 +172,10 @@ def complete(raw: dict[str, Any], defaults: Mapping[str, Any], kinds: Mapping[st
         # Its grace is the patience; a silence that outlasts it is certain, and so is a beat that ends it.
         for key in ("fail_after", "recover_after"):
             whole[key] = raw.get(key, 1)
+    if raw.get("goal") is not None:
+        # A review a day: three in a row would be three days late.
+        for key in ("fail_after", "recover_after"):
+            whole[key] = raw.get(key, 1)
     if kind is not None:
         if raw.get("expect") is None:
             whole["expect"] = kind.expect
