@@ -199,12 +199,20 @@ class Model(Protocol):
 
     name: as the config calls it. native_tools: it takes `Request.tools`; otherwise tools are called by JSON actions.
     grammar: the server takes `Request.answer_schema`. context_tokens: of its window, input and answer together.
+    The first answer may show that it takes no tools or no schema after all: read them anew before each request.
     """
 
-    name: str
-    native_tools: bool
-    grammar: bool
-    context_tokens: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def native_tools(self) -> bool: ...
+
+    @property
+    def grammar(self) -> bool: ...
+
+    @property
+    def context_tokens(self) -> int: ...
 
     def stream(self, request: Request) -> AsyncIterator[ModelEvent]:
         """
