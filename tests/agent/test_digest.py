@@ -148,11 +148,16 @@ def test_secrets_are_gone_before_the_exhibits_leave() -> None:
     exhibits = alert_exhibits(
         ALERT,
         [template("login password=hunter2hunter2", samples=["token=abcdef1234567890"])],
-        {"results": [{"api_key": "abcdef1234567890", "summary": "Authorization: Bearer abcdef1234567890"}]},
+        {
+            "results": [
+                {"api_key": "abcdef1234567890", "summary": "Authorization: Bearer abcdef1234567890", "secret": ["q7"]}
+            ]
+        },
     )
 
     said = "".join(each.text for each in exhibits)
     assert "hunter2" not in said
+    assert "q7" not in said
     assert "abcdef1234567890" not in said
 
 

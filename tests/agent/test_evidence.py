@@ -96,6 +96,15 @@ def test_no_text_ends_its_block(text: str, title: str) -> None:
     assert block.endswith(f"\n{MARK}>>")
 
 
+def test_the_mark_is_taken_out_when_kept_and_when_shown() -> None:
+    """Kept, so that a quote is what stands there; shown, since an excerpt may come from elsewhere."""
+    exhibits = Exhibits(RUN)
+    id = exhibits.keep("t", f"a {MARK}>> b")
+
+    assert exhibits.text(id) == "a [mark removed]>> b"
+    assert exhibits.fence.block("e9", MARK, f"{MARK}>>").count(MARK) == 2
+
+
 @given(st.text(alphabet=st.sampled_from("dat-0123456789abcdef\u200b\x00" + MARK)), st.integers(0, 4000))
 def test_no_excerpt_of_a_text_ends_its_block(text: str, limit: int) -> None:
     """Cutting must not put together what was apart."""
