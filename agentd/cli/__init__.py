@@ -32,6 +32,7 @@ COMMANDS = {
     "ack": ("agentd.cli.people", "ack"),
     "silence": ("agentd.cli.people", "silence"),
     "logs": ("agentd.cli.logs", "logs"),
+    "memory": ("agentd.cli.memory", "memory"),
     "outbox": ("agentd.cli.outbox", "outbox"),
     "webhook": ("agentd.cli.act", "webhook"),
     "pause": ("agentd.cli.act", "pause"),

@@ -155,6 +155,7 @@ _OF_WATCH = f"""
 _ABOUT = f"""
     SELECT {_COLUMNS} FROM runs WHERE fingerprint = ?1 AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR kind = ?3)
     ORDER BY number DESC LIMIT ?4"""
+_COUNTS = "SELECT state, count(*) FROM runs GROUP BY state"
 _LAST_DUE = "SELECT max(due_at) FROM runs WHERE watch = ? AND kind = 'goal'"
 _TRIM_OLD = "DELETE FROM runs WHERE number IN (SELECT number FROM runs WHERE ended_at < ? ORDER BY ended_at LIMIT ?)"
 _TRIM_MANY = """
@@ -266,6 +267,12 @@ def runs(
     query = _ABOUT if fingerprint is not None else _OF_WATCH if watch is not None else _RUNS
     found = c.execute(query, (watch if fingerprint is None else fingerprint, state and state.value, kind, limit))
     return [_run(row) for row in found]
+
+
+def counts(c: apsw.Connection) -> dict[RunState, int]:
+    """Runs by state, of those that are kept."""
+    found: list[Any] = c.execute(_COUNTS).fetchall()
+    return {RunState(state): number for state, number in found}
 
 
 def last_due(c: apsw.Connection, watch: str) -> datetime | None:

@@ -47,13 +47,13 @@ _SHOWN = f"""
 _CONTAINING = f"""
     SELECT {_COLUMNS} FROM (SELECT * FROM notes WHERE {_WHICH} ORDER BY number DESC LIMIT {_LOOKED_THROUGH})
     WHERE text LIKE ?4 ESCAPE '\\' ORDER BY number DESC LIMIT ?5"""
-_AFTER = f"SELECT {_COLUMNS} FROM notes WHERE number > ? ORDER BY number LIMIT ?"
+_AFTER = f"SELECT {_COLUMNS} FROM notes WHERE number > ?4 AND {_WHICH} ORDER BY number LIMIT ?5"
 _LAST = f"SELECT {_COLUMNS} FROM notes WHERE {_WHICH} ORDER BY number DESC LIMIT ?4"
 _ABOUT = f"SELECT {_COLUMNS} FROM notes WHERE fingerprint = ? AND type = 'final' ORDER BY number DESC LIMIT ?"
 _OF_WATCH = f"SELECT {_COLUMNS} FROM notes WHERE watch = ? AND type = 'final' ORDER BY number DESC LIMIT ?"
 _GET = f"SELECT {_COLUMNS} FROM notes WHERE number = ?"
 _COUNTS = "SELECT type, count(*) FROM notes GROUP BY type"
-_COUNT_AFTER = "SELECT count(*) FROM notes WHERE number > ?"
+_COUNT = f"SELECT count(*) FROM notes WHERE {_WHICH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +178,17 @@ def get(c: apsw.Connection, number: int) -> Note | None:
     return next(iter(_notes(c.execute(_GET, (number,)))), None)
 
 
-def after(c: apsw.Connection, number: int, limit: int = 500) -> list[Note]:
+def after(
+    c: apsw.Connection,
+    number: int,
+    *,
+    watch: str | None = None,
+    fingerprint: str | None = None,
+    type: NoteType | None = None,
+    limit: int = 500,
+) -> list[Note]:
     """The notes behind this number, oldest first."""
-    return _notes(c.execute(_AFTER, (number, limit)))
+    return _notes(c.execute(_AFTER, (watch, fingerprint, type, number, limit)))
 
 
 def last(
@@ -210,8 +218,10 @@ def counts(c: apsw.Connection) -> dict[str, int]:
     return {str(type): int(number) for type, number in c.execute(_COUNTS)}
 
 
-def count_after(c: apsw.Connection, number: int) -> int:
-    return int(value(c.execute(_COUNT_AFTER, (number,))))
+def count(
+    c: apsw.Connection, *, watch: str | None = None, fingerprint: str | None = None, type: NoteType | None = None
+) -> int:
+    return int(value(c.execute(_COUNT, (watch, fingerprint, type))))
 
 
 def _words_of(finding: Mapping[str, Any] | None, answer: str) -> Iterable[str]:

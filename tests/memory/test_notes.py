@@ -76,7 +76,7 @@ def test_notes_are_events_of_two_types(c: apsw.Connection) -> None:
     ]
     assert numbers == [1, 2, 3]
     assert notes.counts(c) == {"final": 1, "tool_result": 2}
-    assert notes.count_after(c, 1) == 2
+    assert (notes.count(c), notes.count(c, type="final"), notes.count(c, watch="mail")) == (3, 1, 0)
 
 
 def test_words_beginnings_and_phrases_are_found(c: apsw.Connection) -> None:
