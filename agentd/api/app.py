@@ -28,6 +28,8 @@ from agentd.api.hook import MAX_BODY_BYTES as MAX_HOOK_BYTES
 from agentd.api.page import STYLE, render_overview
 from agentd.api.service import Conflict, Forbidden, NoSecret, NotFound, Service, TooMany
 from agentd.api.silence import MAX_REASON_CHARS, one_line, read_ack, read_silence
+from agentd.api.task_routes import TaskRoutes
+from agentd.api.tasks import TaskService
 from agentd.errors import AgentdError, ConfigError, StoreError
 from agentd.memory.outbox import STATES as OUTBOX_STATES
 
@@ -39,13 +41,15 @@ _POLICY = (
 )
 
 
-def make_app(service: Service, *, hosts: Collection[str] | None) -> Starlette:
+def make_app(service: Service, *, hosts: Collection[str] | None, tasks: TaskService | None = None) -> Starlette:
     """
+    tasks: runs of agents; None: there are no routes for them.
     hosts: for TCP, the names (without port) that a Host header may carry; None for the unix socket, whose
     permissions have let the caller in. Which of the two a request came by is known by the app that it reached,
     never by asking the connection: one that is reset at once has no peer any more.
     """
     routes = _Routes(service, trusted=hosts is None)
+    more = [] if tasks is None else TaskRoutes(tasks, body=_body, who=_who, limit=_limit, answer=_Json).routes()
     app = Starlette(
         routes=[
             Route("/", routes.page),
@@ -73,6 +77,7 @@ def make_app(service: Service, *, hosts: Collection[str] | None) -> Starlette:
             Route("/api/v1/hooks/{name}", routes.hook, methods=["POST"]),
             Route("/api/v1/reload", routes.reload, methods=["POST"]),
             Route("/api/v1/doctor/resume", routes.release, methods=["POST"]),
+            *more,
         ],
         exception_handlers={HTTPException: _http_problem, AgentdError: _agentd_problem, Exception: _defect},
     )

@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 
 from agentd.api.app import make_app
 from agentd.api.service import Service
+from agentd.api.tasks import TaskService
 from agentd.errors import AgentdError
 
 log = logging.getLogger("agentd.api")
@@ -93,15 +94,17 @@ class ApiServer:
             log.critical("api_ended", exc_info=task.exception())
 
 
-def make_servers(service: Service, sockets: Sequence[socket.socket], hosts: Collection[str]) -> list[ApiServer]:
-    """One server for the unix sockets, whose callers are trusted, and one for TCP; hosts: see `make_app`."""
+def make_servers(
+    service: Service, sockets: Sequence[socket.socket], hosts: Collection[str], tasks: TaskService | None = None
+) -> list[ApiServer]:
+    """One server for the unix sockets, whose callers are trusted, and one for TCP; hosts, tasks: see `make_app`."""
     local = [each for each in sockets if each.family == socket.AF_UNIX]
     tcp = [each for each in sockets if each.family != socket.AF_UNIX]
     servers = []
     if local:
-        servers.append(ApiServer(make_app(service, hosts=None), local))
+        servers.append(ApiServer(make_app(service, hosts=None, tasks=tasks), local))
     if tcp:
-        servers.append(ApiServer(make_app(service, hosts=hosts), tcp))
+        servers.append(ApiServer(make_app(service, hosts=hosts, tasks=tasks), tcp))
     return servers
 
 

@@ -41,6 +41,7 @@ from agentd.daemon.pulse import ANSWER_S, Pulse
 from agentd.daemon.runs.agents import Agents
 from agentd.daemon.runs.dispatch import TooManyRuns
 from agentd.daemon.runs.host import open_host
+from agentd.daemon.runs.tasks import Tasks
 from agentd.daemon.selfcheck import SelfCheck
 from agentd.daemon.selfwatch import SWEEP_S, SelfWatch
 from agentd.daemon.watchdog import Watchdog
@@ -249,7 +250,8 @@ class Daemon:
             sockets.append(open_socket(str(address)))
             stack.callback(sockets[-1].close)
         hosts = {"localhost", "127.0.0.1", "::1", self.instance, socket.gethostname()}
-        return make_servers(self.control, sockets, hosts | {address.host for address in addresses if address.host})
+        hosts |= {address.host for address in addresses if address.host}
+        return make_servers(self.control, sockets, hosts, Tasks(self.agents, self.store, self.clock))
 
     def _links(self, fingerprint: str) -> dict[str, str]:
         base = self.config.api.page_url

@@ -66,7 +66,7 @@ class Agents:
         instance: str,
         paused: Mapping[str, Any],
     ) -> None:
-        self._config = config
+        self.config = config
         self._store = store
         self._clock = clock
         self._keeper = keeper
@@ -83,7 +83,7 @@ class Agents:
             conclude=self._conclude,
             ask=self._answers.ask,
             refused=self._refused,
-            at_once=lambda: self._config.api.max_concurrent_tasks,
+            at_once=lambda: self.config.api.max_concurrent_tasks,
         )
         self._investigate: dict[str, WatchConfig] = {}
         self._waiting_for: dict[str, list[WatchConfig]] = {}
@@ -92,7 +92,7 @@ class Agents:
 
     def reload(self, config: Config) -> None:
         """From now on these watches ask agents, and these limits hold."""
-        self._config = self._answers.config = config
+        self.config = self._answers.config = config
         self._investigate = {watch.name: watch for watch in config.watches if watch.investigate is not None}
         self._waiting_for = {}
         for goal in config.goals:
@@ -137,7 +137,7 @@ class Agents:
 
     async def start_goal(self, name: str, trigger: str, due_at: datetime, event: Event | None = None) -> str | None:
         """Queue a run of this watch's goal; one that waits already is enough. Returns its id. Raises StoreError."""
-        watch = next((each for each in self._config.goals if each.name == name), None)
+        watch = next((each for each in self.config.goals if each.name == name), None)
         if watch is None:
             return None
         run = self._run(watch, "goal", watch.goal or "", trigger, due_at)
@@ -157,7 +157,7 @@ class Agents:
     async def make_up(self) -> None:
         """At start: queue the runs of cron goals that were due while nobody was there. Raises StoreError."""
         now = self._clock.now()
-        for watch in self._config.goals:
+        for watch in self.config.goals:
             if watch.cron is None or watch.name in self._paused:
                 continue
             schedule = parse_cron(watch.cron, watch.timezone or "UTC")
@@ -173,13 +173,13 @@ class Agents:
     async def _prepare(self, run: Run) -> Prepared:
         job = make_job(
             run,
-            self._config,
+            self.config,
             now=self._clock.now(),
             instance=self._instance,
             exhibits=await self._answers.exhibits(run),
             strategies=await self._answers.strategies(run.kind),
         )
-        return Prepared(job, spend_limits(job, self._config))
+        return Prepared(job, spend_limits(job, self.config))
 
     # Where its finding goes.
 

@@ -1,0 +1,222 @@
+"""
+Tasks of agents over HTTP: what is asked, what comes back, and the port behind it.
+
+In: requests as JSON. Out: `TaskAsked`, checked; views with the states that callers know.
+Promise: what a request asks for can only narrow what the configuration allows; more is an error that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from agentd.clock import iso
+from agentd.errors import ConfigError
+from agentd.memory.ledger import Run, RunState
+
+Json = dict[str, Any]
+
+MAX_GOAL_CHARS = 32 * 1024
+STATES: Mapping[RunState, str] = {
+    RunState.QUEUED: "pending",
+    RunState.RUNNING: "in_progress",
+    RunState.COMPLETED: "completed",
+    RunState.FAILED: "failed",
+    RunState.STOPPED: "stopped",
+    RunState.CANCELLED: "cancelled",
+    RunState.INTERRUPTED: "failed",
+}
+TASK_ID = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"
+
+
+Asked = TypeVar("Asked", bound=BaseModel)
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("write a number of seconds")
+    return value
+
+
+class Constraints(_Asked):
+    """Each can only narrow what the configuration allows. max_execution_time: seconds."""
+
+    max_execution_time: Annotated[float | None, BeforeValidator(_seconds)] = Field(
+        default=None, gt=0, le=86_400, allow_inf_nan=False
+    )
+    max_steps: Annotated[int | None, BeforeValidator(_seconds)] = Field(default=None, ge=1, le=1000)
+    allowed_paths: list[Annotated[str, Field(max_length=4096)]] | None = Field(default=None, max_length=100)
+
+
+class Context(_Asked):
+    """Where and with what the task is done. environment: names that the configuration lets be set."""
+
+    working_directory: str | None = Field(default=None, max_length=4096)
+    environment: dict[str, Annotated[str, Field(max_length=8192)]] | None = Field(default=None, max_length=50)
+    tools: list[Annotated[str, Field(max_length=200)]] | None = Field(default=None, max_length=200)
+    constraints: Constraints = Constraints()
+
+
+class TaskAsked(_Asked):
+    """
+    One task. task_id: chosen by the caller, so that asking again is not asking twice; else one is made.
+
+    session: it stays open for further messages. model: by its name in the configuration. scenario: of the prompts.
+    """
+
+    task: str = Field(min_length=1, max_length=MAX_GOAL_CHARS)
+    task_id: str | None = Field(default=None, pattern=TASK_ID)
+    context: Context = Context()
+    priority: Literal["low", "normal", "high", "critical"] = "normal"
+    metadata: dict[str, Any] = Field(default={}, max_length=100)
+    model: str | None = Field(default=None, max_length=63)
+    scenario: str | None = Field(default=None, max_length=63)
+    session: bool = False
+
+    def as_asked(self) -> Json:
+        """What the ledger keeps beyond the goal."""
+        wanted: Json = {
+            "model": self.model,
+            "scenario": self.scenario,
+            "metadata": self.metadata,
+            "working_directory": self.context.working_directory,
+            "environment": self.context.environment,
+            "tools": self.context.tools,
+            **self.context.constraints.model_dump(),
+        }
+        return {key: value for key, value in wanted.items() if value not in (None, {})}
+
+
+class Message(_Asked):
+    """What is said to a task under way: `steer` interrupts what it does now, `follow_up` comes after it."""
+
+    kind: Literal["steer", "follow_up", "end"]
+    text: str = Field(default="", max_length=MAX_GOAL_CHARS)
+
+
+def read_task(body: Mapping[str, Any]) -> TaskAsked:
+    """Raises ConfigError for what cannot be meant."""
+    return _read(TaskAsked, body)
+
+
+def read_message(body: Mapping[str, Any]) -> Message:
+    """Raises ConfigError for what cannot be meant."""
+    return _read(Message, body)
+
+
+def _read(model: type[Asked], body: Mapping[str, Any]) -> Asked:
+    try:
+        return model.model_validate({key: value for key, value in body.items() if key != "by"})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(step) for step in first["loc"]) or "the task"
+        raise ConfigError(f"{where}: {first['msg'].lower()}") from error
+
+
+class TaskService(Protocol):
+    """The daemon's side. Every method gives plain JSON values."""
+
+    async def submit(self, asked: TaskAsked, *, by: str) -> Json:
+        """
+        The task's view; of a task_id that is known already, as it stands. Raises ConfigError for what is not allowed,
+        TooMany when the queue is full.
+        """
+        ...
+
+    async def task(self, id: str) -> Json:
+        """Raises NotFound."""
+        ...
+
+    async def cancel(self, id: str, *, by: str) -> Json:
+        """Raises NotFound, Conflict when it has ended."""
+        ...
+
+    async def say(self, id: str, message: Message, *, by: str) -> Json:
+        """Raises NotFound, Conflict when it is not under way."""
+        ...
+
+    def events(self, id: str, after: int) -> AsyncIterator[Json]:
+        """What the agent does, as it does it, each with its `seq`; ends with the task. Raises NotFound."""
+        ...
+
+    async def runs(self, *, watch: str | None, state: str | None, limit: int) -> list[Json]: ...
+
+    async def run(self, id: str) -> Json:
+        """One run with its record, line by line. Raises NotFound."""
+        ...
+
+    async def tools(self) -> list[Json]: ...
+
+    async def models(self) -> list[Json]: ...
+
+
+def task_view(run: Run, steps: list[Json] | None = None) -> Json:
+    """A task as callers see it. steps: what was done, oldest first."""
+    outcome, ended = run.outcome, run.ended_at is not None
+    finding = outcome.finding or {}
+    took_s = (run.ended_at - run.started_at).total_seconds() if run.ended_at and run.started_at else None
+    return {
+        "task_id": run.id,
+        "status": STATES[run.state],
+        "task": run.goal,
+        "kind": run.kind,
+        "priority": run.priority.word,
+        "created_at": iso(run.due_at),
+        "started_at": None if run.started_at is None else iso(run.started_at),
+        "ended_at": None if run.ended_at is None else iso(run.ended_at),
+        "result": {
+            "success": run.state is RunState.COMPLETED,
+            "summary": finding.get("summary") or outcome.answer or run.error or "",
+            "details": {"answer": outcome.answer, "finding": outcome.finding, "error": run.error},
+            "artifacts": list(finding.get("artifacts", ())),
+            "execution_time": took_s,
+        }
+        if ended
+        else None,
+        "plan": outcome.plan,
+        "steps": steps or [],
+        "metrics": {
+            "steps": outcome.steps,
+            "tool_calls": outcome.tool_calls,
+            "model_calls": outcome.model_calls,
+            "input_tokens": outcome.input_tokens,
+            "output_tokens": outcome.output_tokens,
+            "cached_tokens": outcome.cached_tokens,
+            "usd": None if outcome.usd_nano is None else outcome.usd_nano / 1e9,
+            "models": list(outcome.models),
+        },
+        "metadata": run.asked.get("metadata", {}),
+        "trace_id": run.trace_id,
+    }
+
+
+def run_view(run: Run) -> Json:
+    """A run in a list."""
+    outcome = run.outcome
+    finding = outcome.finding or {}
+    return {
+        "id": run.id,
+        "watch": run.watch,
+        "kind": run.kind,
+        "trigger": run.trigger,
+        "state": run.state.value,
+        "goal": run.goal,
+        "fingerprint": run.fingerprint,
+        "due_at": iso(run.due_at),
+        "started_at": None if run.started_at is None else iso(run.started_at),
+        "ended_at": None if run.ended_at is None else iso(run.ended_at),
+        "status": finding.get("status"),
+        "summary": finding.get("summary") or outcome.answer[:500],
+        "error": run.error,
+        "steps": outcome.steps,
+        "model_calls": outcome.model_calls,
+        "tokens": outcome.input_tokens + outcome.output_tokens,
+        "usd": None if outcome.usd_nano is None else outcome.usd_nano / 1e9,
+        "models": list(outcome.models),
+    }
