@@ -326,7 +326,7 @@ class _Connection(asyncio.Protocol):
         if whole is None and reply.stream is None and not _wants_stream(asked):
             whole = _whole(reply, asked, number)
         if whole is not None or (reply.status != 200 and reply.stream is None):
-            body = _bytes(whole or b"")
+            body = _bytes(b"" if whole is None else whole)
             headers = {"Content-Type": JSON, **reply.headers, "Content-Length": str(len(body))}
             await self._write(_head(reply.status, headers) + body)
             return

@@ -89,11 +89,13 @@ class ChatAnswer:
     One answer.
 
     taken_ids: of the calls before in this conversation. ours: the tool's own name for one the model wrote.
-    finish: why the server said that it ended, None until then. begun: some of the answer has come.
+    finish: why the server said that it ended, None until then. begun: some of the answer has come. heard: something
+    of this protocol has.
     """
 
     def __init__(self, taken_ids: Iterable[str] = (), ours: Callable[[str], str] = str) -> None:
         self.finish: str | None = None
+        self.heard = False
         self.served_by = ""
         self.told = Told()
         self._taken = set(taken_ids)
@@ -117,6 +119,7 @@ class ChatAnswer:
         if not self.served_by and isinstance(model := chunk.get("model"), str):
             self.served_by = model[:200]
         choices = chunk.get("choices")
+        self.heard = self.heard or choices is not None
         if not isinstance(choices, list) or not choices or not isinstance(choice := choices[0], dict):
             return []
         if choice.get("index"):

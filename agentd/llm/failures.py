@@ -11,7 +11,9 @@ or a question that will never fit.
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -200,7 +202,11 @@ def _cause(error: BaseException) -> str:
             return "its certificate is refused"
         if isinstance(seen, ssl.SSLError):
             return "TLS failed"
-        if isinstance(seen, OSError) and seen.strerror:
-            return seen.strerror
-        seen = seen.__cause__ or seen.__context__
+        if isinstance(seen, socket.gaierror):
+            return "its name cannot be resolved"
+        # asyncio's own text quotes the address; the number says what it was.
+        if isinstance(seen, OSError) and (seen.errno or 0) > 0:
+            return os.strerror(seen.errno or 0).lower()
+        # One attempt for each address of the name.
+        seen = seen.exceptions[0] if isinstance(seen, BaseExceptionGroup) else seen.__cause__ or seen.__context__
     return {"ConnectTimeout": "no connection in time"}.get(type(error).__name__, "no answer")

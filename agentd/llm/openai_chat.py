@@ -167,7 +167,7 @@ class OpenAIChat:
         reader = EventReader()
         # Unpacked only if need be: the raw bytes are had with half the work.
         body = response.aiter_bytes() if "content-encoding" in response.headers else response.aiter_raw()
-        ended = done = False
+        ended = done = strange = False
         try:
             while not ended:
                 until = deadline if answer.finish is None else min(deadline, loop.time() + _AFTER_FINISH_S)
@@ -180,10 +180,14 @@ class OpenAIChat:
                     if value is DONE:
                         ended = done = True
                         break
-                    if isinstance(value, dict):
+                    if not isinstance(value, dict):
+                        strange = True
+                    else:
+                        strange = strange or "choices" not in value
                         if (told := _error_of(value)) is not None:
                             raise classify(200, {}, encode(told), who=self._who, received=answer.begun)
                         yield value
+            strange = strange or reader.strange
         except Garbled as error:
             raise ModelFailure(
                 f"{self._who} answers with {error}; check `base_url`", FailureKind.GARBAGE, received=answer.begun
@@ -196,9 +200,8 @@ class OpenAIChat:
             # What is left is the end of the body; with that read, the connection serves again.
             with contextlib.suppress(httpx.HTTPError, TimeoutError, StopAsyncIteration):
                 await _within(loop.time() + _AFTER_DONE_S, anext(body))
-        elif answer.finish is None:
-            what = "broke off in mid-answer" if answer.begun else "ended without an answer"
-            raise ModelFailure(f"{self._who} {what}", FailureKind.CUT, received=answer.begun)
+        if answer.finish is None and not (done and answer.begun):
+            raise self._unfinished(answer, strange)
 
     async def _beginning(self, response: httpx.Response, deadline: float) -> bytes:
         """As much of an error's body as comes soon; the status decides also without it."""
@@ -214,6 +217,13 @@ class OpenAIChat:
         finally:
             await response.aclose()
         return bytes(said)
+
+    def _unfinished(self, answer: ChatAnswer, strange: bool) -> ModelFailure:
+        if strange and not answer.heard:
+            what = f"{self._who} answers with something else; check `base_url`"
+            return ModelFailure(what, FailureKind.GARBAGE)
+        what = "broke off in mid-answer" if answer.begun else "ended without an answer"
+        return ModelFailure(f"{self._who} {what}", FailureKind.CUT, received=answer.begun)
 
     def _broken(self, answer: ChatAnswer) -> ModelFailure:
         overloaded = answer.finish == "insufficient_system_resource"

@@ -29,9 +29,10 @@ class Garbled(ValueError):
 
 
 class EventReader:
-    """One answer's body."""
+    """One answer's body. strange: lines came that belong to no stream of events."""
 
     def __init__(self) -> None:
+        self.strange = False
         self._rest = bytearray()
         self._held = b""
         self._error = False
@@ -99,7 +100,8 @@ class EventReader:
                 self._take(line, found)
             elif line.startswith(b"<"):
                 raise Garbled("a web page")
-            # All else is a comment, `id:`, `retry:` or a field that nobody knows.
+            elif not line.startswith((b":", b"id:", b"retry:")):
+                self.strange = True
         return found
 
     def _take(self, data: bytes, found: list[Any]) -> None:
