@@ -140,9 +140,8 @@ _QUEUED = f"""
 _WAITING = "SELECT count(*) FROM runs WHERE state = 'queued' AND watch = ?"
 _ALL_WAITING = "SELECT count(*) FROM runs WHERE state = 'queued'"
 _RUNNING = f"SELECT {_COLUMNS} FROM runs WHERE state = 'running' ORDER BY number"
-# No test of the state by itself: the few runs about one alert are looked through from the newest on.
 _OPEN_OF = f"""
-    SELECT {_COLUMNS} FROM runs WHERE fingerprint = ? AND +state IN ('queued', 'running')
+    SELECT {_COLUMNS} FROM runs INDEXED BY runs_open_of WHERE fingerprint = ? AND state IN ('queued', 'running')
     ORDER BY number DESC LIMIT 1"""
 _GET = f"SELECT {_COLUMNS} FROM runs WHERE id = ?"
 _RUNS = f"""
@@ -161,6 +160,10 @@ _TRIM_OLD = "DELETE FROM runs WHERE number IN (SELECT number FROM runs WHERE end
 _TRIM_MANY = """
     DELETE FROM runs WHERE number IN (SELECT number FROM runs WHERE ended_at IS NOT NULL ORDER BY ended_at LIMIT ?)"""
 _ENDED = "SELECT count(*) FROM runs WHERE ended_at IS NOT NULL"
+_SIZE = """
+    SELECT avg(400 + octet_length(goal) + octet_length(asked) + octet_length(answer) +
+               coalesce(octet_length(finding), 0) + coalesce(octet_length(plan), 0) + coalesce(octet_length(error), 0))
+    FROM (SELECT * FROM runs WHERE ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 200)"""
 _SAVE_PROBE = "INSERT OR REPLACE INTO probes (watch, last_due, last_done, verdict) VALUES (?, ?, ?, ?)"
 _PROBES = "SELECT watch, last_due, last_done, verdict FROM probes"
 _FORGET_PROBE = "DELETE FROM probes WHERE watch = ?"
@@ -280,12 +283,27 @@ def last_due(c: apsw.Connection, watch: str) -> datetime | None:
     return from_optional_us(value(c.execute(_LAST_DUE, (watch,))))
 
 
-def trim(c: apsw.Connection, before: datetime, *, max_rows: int = 100_000, limit: int = 500) -> int:
-    """Delete up to `limit` ended runs that ended before `before` or are too many; returns how many went."""
+def trim(
+    c: apsw.Connection,
+    before: datetime,
+    *,
+    max_rows: int = 100_000,
+    max_bytes: int | None = None,
+    limit: int = 500,
+) -> int:
+    """
+    Delete up to `limit` ended runs that ended before `before` or are too many; returns how many went.
+
+    max_bytes: what all of them may take, about; judged by the newest.
+    """
     c.execute(_TRIM_OLD, (to_us(before), limit))
     gone = c.changes()
+    if gone >= limit:
+        return gone
+    if max_bytes is not None and (size := value(c.execute(_SIZE))) is not None:
+        max_rows = min(max_rows, int(max_bytes / size))
     surplus = value(c.execute(_ENDED)) - max_rows
-    if surplus > 0 and gone < limit:
+    if surplus > 0:
         c.execute(_TRIM_MANY, (min(surplus, limit - gone),))
         gone += c.changes()
     return gone

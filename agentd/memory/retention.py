@@ -21,10 +21,13 @@ from agentd.memory import audit, ledger, outbox, rollups, silences, spans, spend
 from agentd.memory.columns import first, value
 
 STEP_ROWS = 500
+# Rows of many pages each.
+LARGE_AT_ONCE = 50
 # Taking the words of a note out of their index costs a hundred times what taking a row does.
 NOTES_AT_ONCE = 40
 PAGE = 4096
 _DAY = timedelta(days=1)
+_RUNS_SHARE = 0.04  # of everything: the state file is copied at every backup
 _LEAST_SPEND = timedelta(days=2)  # west of Greenwich, and for clocks that are set back, yesterday's day still counts
 
 Step = Callable[[apsw.Connection], int]
@@ -86,8 +89,8 @@ QUOTAS = (
     _numbered("results", 0.25, "40 + length(watch) + 2 * length(summary) + coalesce(length(trace_id), 0)"),
     _numbered("spans", 0.15, "150 + length(data) + 2 * length(watch)"),
     _numbered("events", 0.12, "100 + length(data) + 2 * coalesce(length(watch), 0)"),
-    _numbered("run_records", 0.12, "100 + 2 * length(run) + octet_length(data)", at_once=200),
-    _numbered("outputs", 0.08, "100 + 2 * length(run) + octet_length(data)", at_once=50),
+    _numbered("run_records", 0.12, "100 + 2 * length(run) + octet_length(data)", LARGE_AT_ONCE),
+    _numbered("outputs", 0.08, "100 + 2 * length(run) + octet_length(data)", LARGE_AT_ONCE),
     _notes("tool_result", 0.04),
     _notes("final", 0.06),
     Quota(
@@ -107,7 +110,7 @@ def state_steps(keep: Retention, now: datetime) -> Iterator[Step]:
     Never an alert, a waiting message, or what is spent of today's budgets.
     """
     yield lambda c: outbox.trim_dead(c, now, limit=STEP_ROWS)
-    yield lambda c: ledger.trim(c, now - keep.runs, limit=STEP_ROWS)
+    yield lambda c: _trim_runs(c, now - keep.runs, int(keep.max_size * _RUNS_SHARE))
     today, oldest = spend.day_of(now), spend.day_of(now - max(keep.runs, _LEAST_SPEND))
     yield lambda c: spend.trim(c, oldest, today, limit=STEP_ROWS)
     yield lambda c: audit.trim(c, now - keep.events, limit=STEP_ROWS)
@@ -124,8 +127,8 @@ def history_steps(keep: Retention, now: datetime, room: int) -> Iterator[Step]:
     yield lambda c: rollups.trim(c, rollups.LEVELS[2], now - keep.rollups, STEP_ROWS)
     yield lambda c: spans.trim(c, now - keep.runs, STEP_ROWS)
     yield lambda c: _trim_events(c, now - keep.events, now)
-    yield lambda c: _trim_numbered(c, "run_records", now - keep.runs, now)
-    yield lambda c: _trim_numbered(c, "outputs", now - keep.runs, now, at_once=50)
+    yield lambda c: _trim_numbered(c, "run_records", now - keep.runs, now, at_once=LARGE_AT_ONCE)
+    yield lambda c: _trim_numbered(c, "outputs", now - keep.runs, now, at_once=LARGE_AT_ONCE)
     # What was found stays as long as the incident that it is about, what tools said as long as its run.
     yield lambda c: _trim_notes(c, "tool_result", now - keep.runs, now)
     yield lambda c: _trim_notes(c, "final", now - max(keep.runs, keep.events), now)
@@ -149,6 +152,11 @@ def shrink(c: apsw.Connection, room: int, pages: int = 64) -> int:
         return 0
     c.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
     return STEP_ROWS
+
+
+def _trim_runs(c: apsw.Connection, before: datetime, max_bytes: int) -> int:
+    gone = ledger.trim(c, before, max_bytes=max_bytes, limit=LARGE_AT_ONCE)
+    return _taken(gone, LARGE_AT_ONCE)
 
 
 def _trim_results(c: apsw.Connection, before: datetime, now: datetime) -> int:

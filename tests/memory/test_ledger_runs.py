@@ -86,9 +86,11 @@ def test_the_highest_priority_starts_first_and_the_oldest_within_one(c: apsw.Con
 def test_looking_for_the_next_run_sorts_nothing(c: apsw.Connection) -> None:
     """The queue may be long; each look at it must cost what the looked at runs cost."""
     plan = " ".join(str(row) for row in c.execute(f"EXPLAIN QUERY PLAN {ledger._QUEUED}", (0, 1)))
+    other = " ".join(str(row) for row in c.execute(f"EXPLAIN QUERY PLAN {ledger._OPEN_OF}", ("f",)))
 
     assert "runs_queued" in plan
-    assert "TEMP B-TREE" not in plan
+    assert "runs_open_of" in other
+    assert "TEMP B-TREE" not in plan + other
 
 
 def test_what_is_open_is_found_by_watch_and_by_alert(c: apsw.Connection) -> None:
@@ -173,6 +175,23 @@ def test_a_crash_ends_every_reservation(c: apsw.Connection) -> None:
 
     assert not spend.settle(c, "k", 0, 0)
     assert spend.today(c, "2026-01-05").tokens == 10
+
+
+def test_ended_runs_are_bounded_by_bytes(c: apsw.Connection) -> None:
+    """The state file is copied at every backup; long answers must not make it a gigabyte. What is open stays."""
+    for number in range(40):
+        ledger.queue(c, replace(ASKED, id=str(number)))
+        if number < 30:
+            came = replace(CAME, answer="x" * 9000)
+            ledger.end(c, str(number), NOW + timedelta(minutes=number), RunState.COMPLETED, outcome=came)
+
+    assert ledger.trim(c, NOW - timedelta(days=30), max_bytes=100_000, limit=15) == 15
+    assert ledger.trim(c, NOW - timedelta(days=30), max_bytes=100_000, limit=15) in range(4, 7)
+
+    kept = ledger.counts(c)
+    assert kept[RunState.QUEUED] == 10
+    assert kept[RunState.COMPLETED] in range(9, 12)
+    assert ledger.get(c, "29") is not None
 
 
 def test_priorities_are_named_as_requests_name_them() -> None:

@@ -24,6 +24,7 @@ DROP INDEX runs_open;
 CREATE INDEX runs_queued    ON runs (priority DESC, due_at, number) WHERE state = 'queued';
 CREATE INDEX runs_queued_of ON runs (watch) WHERE state = 'queued';
 CREATE INDEX runs_running   ON runs (number) WHERE state = 'running';
+CREATE INDEX runs_open_of   ON runs (fingerprint, number) WHERE state IN ('queued', 'running');
 CREATE INDEX runs_about     ON runs (fingerprint, number) WHERE fingerprint IS NOT NULL;
 
 -- What models took. A day is UTC, as 2026-11-20. What is reserved counts from the moment it is reserved.
