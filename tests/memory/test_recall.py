@@ -100,7 +100,7 @@ def test_then_the_watch_then_the_words(c: apsw.Connection) -> None:
     found(c, NOW, "disk full", run="alert")
     found(c, NOW, "nothing alike", run="none", watch="other", fingerprint=None)
 
-    past = recall(c, "f", "shop", 'the certificate of "shop" is (not) valid')
+    past = recall(c, "f", "shop", 'the certificate of "shop" behind the proxy is (not) valid')
 
     assert [(each.likeness, each.run) for each in past] == [
         ("same alert", "alert"),
@@ -179,7 +179,7 @@ async def test_vectors_of_another_model_do_not_count(tmp_path: Path) -> None:
     """Numbers of two models look alike and mean nothing to each other."""
     pytest.importorskip("sqlite_vec")
     database = await history(tmp_path, "the volume has no room", "disk gone")
-    await Meaning(database, embed, "small").catch_up(limit=1)
+    await Meaning(database, embed, "small").catch_up()
     other = Meaning(database, embed, "large")
 
     assert [note.text for note in await other.search("disk")] == ["disk gone"], "by words"
