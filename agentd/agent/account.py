@@ -1,0 +1,104 @@
+"""
+The account of a run: what it recorded, asked, spent.
+
+In: everything that happens in a run, in its order. Out: numbered records to whoever keeps them, sums for the outcome.
+Promise: the records hold enough to run it again without network, files or clock; nothing here waits or raises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from agentd.agent.port import Record
+from agentd.clock import Clock
+from agentd.llm.port import ChatMessage, Done, Request, ToolCall, Usage
+
+log = logging.getLogger("agentd.agent")
+
+
+class Keeping(Protocol):
+    """Whoever keeps the records of a run."""
+
+    def record(self, record: Record) -> None: ...
+
+
+class Account:
+    """One for each run. Seconds count from its making."""
+
+    def __init__(self, keeping: Keeping, clock: Clock) -> None:
+        self._keeping = keeping
+        self._clock = clock
+        self._begun = clock.monotonic()
+        self._digests: dict[int, tuple[ChatMessage, str]] = {}
+        self.seq = 0
+        self.steps = 0
+        self.tool_calls = 0
+        self.model_calls = 0
+        self.usage = Usage()
+        self.usd: float | None = 0.0
+        self.models: list[str] = []
+        self.artifacts: list[str] = []
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._clock.monotonic() - self._begun
+
+    def record(self, kind: str, /, **data: Any) -> None:
+        self.seq += 1
+        try:
+            self._keeping.record(Record(self.seq, round(self.elapsed_s, 6), kind, data))
+        except Exception:
+            # A run is worth more than its record.
+            log.exception("record_lost", extra={"kind": kind})
+
+    def spent(self, done: Done) -> None:
+        """Count an answer. A price that is not known makes the sum unknown, never smaller."""
+        self.usage = self.usage + done.usage
+        self.usd = None if done.usd is None or self.usd is None else self.usd + done.usd
+        if done.model and done.model not in self.models:
+            self.models.append(done.model)
+
+    def question(self, request: Request, prompt_hash: str) -> tuple[str, list[dict[str, Any]]]:
+        """The request's hash, and those of its messages that were not asked with before."""
+        digests, new = {}, []
+        whole = hashlib.sha256(prompt_hash.encode())
+        for message in request.messages:
+            known = self._digests.get(id(message))
+            if known is None:
+                shown = message_json(message)
+                new.append(shown)
+                known = (message, sha256(shown))
+            digests[id(message)] = known
+            whole.update(known[1].encode())
+        # The messages stay referenced here, so that no other comes to stand at the address of one.
+        self._digests = digests
+        return whole.hexdigest(), new
+
+
+def sha256(value: Any) -> str:
+    """Of a text, or of anything that is JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def message_json(message: ChatMessage) -> dict[str, Any]:
+    """The message as plain JSON, without what it does not have."""
+    shown: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        shown["tool_calls"] = [
+            {"id": call.id, "name": call.name, "arguments": call.arguments} for call in message.tool_calls
+        ]
+    for name in ("name", "tool_call_id", "thinking", "provider_data"):
+        if (value := getattr(message, name)) is not None:
+            shown[name] = value
+    return shown
+
+
+def message_from(data: Mapping[str, Any]) -> ChatMessage:
+    """What `message_json` gave."""
+    calls: Sequence[Mapping[str, str]] = data.get("tool_calls", ())
+    return ChatMessage(**{**data, "tool_calls": tuple(ToolCall(**call) for call in calls)})
