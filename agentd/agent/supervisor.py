@@ -1,0 +1,538 @@
+"""
+The supervisor: it understands the goal, plans, has things done, reads what came of them, and decides.
+
+In: a goal or a further prompt, what people say meanwhile. Out: an `Outcome`, with events and records on the way.
+Promise: only it talks to a model, only it remembers. Whatever a model, a tool or a person does ends in an outcome:
+what was found is kept when steps, time, money or the model run out; nothing is asked without end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentd.agent.account import Account, sha256
+from agentd.agent.acting import Acted, Executes, Hands, tasks_of
+from agentd.agent.asking import Cure, Questions, cure_for, room_for
+from agentd.agent.events import AgentEnd, AgentStart, Listeners, MessageEnd, MessageStart, TurnEnd, TurnStart
+from agentd.agent.evidence import Exhibits
+from agentd.agent.finding import read_finding, without_model
+from agentd.agent.graph import GraphError
+from agentd.agent.inbox import Inbox, Interrupted
+from agentd.agent.job import AgentPlan, Finding, Job, Outcome, OutcomeState
+from agentd.agent.observe import observe
+from agentd.agent.plan import derived_plan, plan_from
+from agentd.agent.prompts import Prompts
+from agentd.agent.repetition import Repetition
+from agentd.agent.spans import Spans
+from agentd.agent.window import Window
+from agentd.errors import AgentdError
+from agentd.fleet.messages import Result, Task, WorkerClass
+from agentd.llm.actions import SPECIAL_TOOLS, Actions, BadAction, Note, action_guide, action_schema, actions_of
+from agentd.llm.port import ChatMessage, Done, Model, ModelFailure, ToolSpec
+from agentd.llm.spend import BudgetSpent
+from agentd.llm.tokens import count_tools
+
+log = logging.getLogger("agentd.agent")
+
+MAX_STEPS_ANSWER = "Stopped: max steps reached"
+TIME_ANSWER = "Stopped: time limit reached"
+REPETITION_ANSWER = "Stopped: repeated calls without progress"
+_BAD_ANSWERS = 2
+_BROKEN_ANSWERS = 2
+_LONGEST_ERROR = 1000
+_REPEATED = "You made such a call before and it showed the same: do something else, or give your final answer."
+_LAST_STEP = "One step is left: give your final answer now, from what is known."
+_HINTS = {
+    "replan": "Some of this failed: find another way.",
+    "degrade": "Tools have failed again and again: give your final answer from what is known.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a prompt ended."""
+
+    state: OutcomeState
+    answer: str = ""
+    finding: Finding | None = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class _Patience:
+    """What was borne in one step."""
+
+    bad: int = 0
+    broken: int = 0
+    overflowed: bool = False
+    squeezed: bool = False
+
+
+class Supervisor:
+    """
+    One for each run; `work` once for each prompt, never two at once.
+
+    model: None: there is none, and why_no_model says why. specs: of the tools that the run may use. kind_of: class of
+    workers that suits a tool, by its name.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        model: Model | None,
+        why_no_model: str,
+        executor: Executes,
+        specs: Sequence[ToolSpec],
+        kind_of: Callable[[str], WorkerClass],
+        prompts: Prompts,
+        account: Account,
+        listeners: Listeners,
+        spans: Spans,
+        inbox: Inbox,
+    ) -> None:
+        self._job = job
+        self._model = model
+        self._native = model is not None and model.native_tools
+        self._why_no_model = why_no_model
+        self._specs = tuple(specs)
+        self._kind_of = kind_of
+        self._prompts = prompts
+        self._account = account
+        self._listeners = listeners
+        self._spans = spans
+        self._inbox = inbox
+        self._hands = Hands(
+            executor,
+            account=account,
+            listeners=listeners,
+            spans=spans,
+            inbox=inbox,
+            output_bytes=job.limits.output_bytes,
+        )
+        self._exhibits = Exhibits(job.run, job.exhibits)
+        self._repetition = Repetition()
+        self._window: Window | None = None
+        self._questions: Questions | None = None
+        self._plan: AgentPlan | None = None
+        self._begun = False
+        self._turn_open = False
+        self._done_before = 0
+        self.turn = 0
+
+    @property
+    def calls_under_way(self) -> tuple[str, ...]:
+        """Ids of tasks."""
+        return tuple(self._hands.under_way)
+
+    @property
+    def window_size(self) -> tuple[int, int]:
+        """Messages and tokens of the window."""
+        return (len(self._window.messages()), self._window.tokens) if self._window else (0, 0)
+
+    async def work(self, text: str) -> Outcome:
+        """Answer this prompt; the first one is the goal. Raises nothing but CancelledError, everything ended then."""
+        self._listeners.tell(AgentStart(self._job.run, text))
+        self._spans.begin(text)
+        self._done_before = self._account.steps
+        try:
+            end = await self._to_the_end(text)
+        except Interrupted:
+            end = self._interrupted()
+        except asyncio.CancelledError:
+            self._finish(End("cancelled", error="the run was cancelled"))
+            raise
+        except AgentdError as error:
+            end = self._failed(str(error))
+        except Exception as error:
+            log.exception("run_failed", extra={"run": self._job.run})
+            end = self._failed(f"a defect in agentd: {type(error).__name__}: {error}")
+        return self._finish(end)
+
+    async def _to_the_end(self, text: str) -> End:
+        if self._inbox.stopped is not None:
+            raise Interrupted
+        if not self._begun:
+            self._begun = True
+            await self._prepare(text)
+        else:
+            self._account.record("event", type="prompt", text=text)
+            if self._window is not None:
+                self._window.add(ChatMessage("user", text), keep=True)
+        if self._questions is None:
+            return self._without_model(self._why_no_model)
+        while self._steps_left > 0:
+            if (end := await self._step(self._questions)) is not None:
+                return end
+        return self._stopped(MAX_STEPS_ANSWER)
+
+    @property
+    def _steps_left(self) -> int:
+        return self._job.limits.max_steps - (self._account.steps - self._done_before)
+
+    # Before the first question
+
+    async def _prepare(self, text: str) -> None:
+        job = self._job if text == self._job.goal else self._job.model_copy(update={"goal": text})
+        self._account.record("job", **job.model_dump(mode="json"))
+        seen = await self._runbook()
+        if (model := self._model) is None:
+            self._account.record("event", type="no_model", reason=self._why_no_model)
+            return
+        guide = "" if self._native else action_guide(self._specs)
+        tools = (*self._specs, *SPECIAL_TOOLS) if self._native else ()
+        system = self._prompts.system(job, tools=self._specs, guide=guide)
+        self._account.record(
+            "prompt",
+            sha256=sha256(system),
+            text=system,
+            native=self._native,
+            grammar=model.grammar,
+            context_tokens=model.context_tokens,
+            model=model.name,
+            tools=[
+                {"name": spec.name, "description": spec.description, "input_schema": dict(spec.input_schema),
+                 "kind": self._kind_of(spec.name)}
+                for spec in self._specs
+            ],
+        )  # fmt: skip
+        goal = self._prompts.goal(job)
+        room = room_for(model, job.models.get(job.model or ""), system, count_tools(tools))
+        self._window = Window(
+            f"{goal}\n\n{seen}" if seen else goal, max_messages=job.limits.window_messages, max_tokens=room
+        )
+        self._questions = Questions(
+            job,
+            model,
+            self._window,
+            system_prompt=system,
+            tools=tools,
+            answer_schema=action_schema(self._specs) if model.grammar and not self._native else None,
+            account=self._account,
+            listeners=self._listeners,
+            spans=self._spans,
+            inbox=self._inbox,
+        )
+
+    async def _runbook(self) -> str:
+        """Gather the evidence that needs no model; returns it as text."""
+        job = self._job
+        if not job.runbook:
+            return ""
+        tasks = [
+            Task(
+                f"r.{place}",
+                step.tool,
+                step.input,
+                job.limits.tool_timeout_s,
+                kind=self._kind_of(step.tool),
+                run=job.run,
+                traceparent=self._spans.traceparent,
+            )
+            for place, step in enumerate(job.runbook, 1)
+        ]
+        try:
+            acted = await self._hands.carry_out(tasks, purpose="runbook")
+        except GraphError as error:
+            return f"The runbook could not be run: {error}"
+        seen = observe(acted.results, limit_bytes=job.limits.observation_bytes, exhibits=self._exhibits)
+        self._account.record("observation", purpose="runbook", text=seen)
+        if self._inbox.stopped is not None:
+            raise Interrupted
+        return seen
+
+    # One step: a good answer, and what it asks for
+
+    async def _step(self, questions: Questions) -> End | None:
+        patience = _Patience()
+        assert self._window is not None
+        while True:
+            self._begin_turn()
+            try:
+                if self._window.needs_compaction or patience.squeezed:
+                    patience.squeezed = False
+                    self._decided("compact", await questions.make_room())
+                self._take_steering(self._window)
+                done = await questions.ask()
+            except Interrupted:
+                self._end_turn("interrupted", "somebody spoke while the model answered")
+                if self._inbox.stopped is not None:
+                    raise
+                continue
+            except (ModelFailure, BudgetSpent) as failure:
+                if (end := self._mended(failure, patience)) is not None:
+                    return end
+                continue
+            self._window.add(done.message)
+            try:
+                actions = self._actions(done)
+                if actions.calls:
+                    tasks = self._tasks(actions)
+                    acted = await self._hands.carry_out(tasks)
+            except (BadAction, GraphError) as error:
+                if (end := self._put_right(done, error, patience)) is not None:
+                    return end
+                continue
+            self._account.steps += 1
+            self._planned(actions)
+            if actions.calls:
+                return self._observed(done.message, tasks, acted, actions.notes)
+            if actions.final is not None:
+                return self._final(done.message, actions.final)
+            self._reply(done.message, {}, "Noted. Take the first step of it now.", actions.notes)
+            self._end_turn("continue", "a plan was made")
+            return None
+
+    def _mended(self, failure: ModelFailure | BudgetSpent, patience: _Patience) -> End | None:
+        """Make good what can be, or give up."""
+        assert self._window is not None
+        cure = cure_for(failure)
+        if cure is Cure.ASK_AGAIN and patience.broken < _BROKEN_ANSWERS:
+            patience.broken += 1
+            self._decided("ask_again", str(failure))
+            self._end_turn("ask_again", str(failure))
+            return None
+        if cure is Cure.COMPACT and not patience.overflowed:
+            patience.overflowed = True
+            # Our own count of tokens was wrong; the window is to believe it no more.
+            self._window.shrink()
+            patience.squeezed = True
+            self._decided("compact", str(failure))
+            self._end_turn("compact", str(failure))
+            return None
+        self._decided("terminate", str(failure))
+        self._end_turn("terminate", str(failure))
+        return self._without_model(str(failure)) if cure is Cure.WITHOUT else self._failed(str(failure))
+
+    def _actions(self, done: Done) -> Actions:
+        if done.stop_reason == "content_filter" and not done.message.tool_calls and not done.message.content.strip():
+            raise BadAction("the provider's filter held the answer back; say it in other words")
+        try:
+            return actions_of(done.message, self._native, self._specs)
+        except BadAction as error:
+            if done.stop_reason == "length":
+                raise BadAction(
+                    f"the answer was cut at its {done.usage.output_tokens} tokens, make it shorter: {error}"
+                ) from error
+            raise
+
+    def _tasks(self, actions: Actions) -> list[Task]:
+        limits = self._job.limits
+        return tasks_of(
+            actions.calls,
+            self._account.steps + 1,
+            timeout_s=limits.tool_timeout_s,
+            longest_s=limits.time_s,
+            kind_of=self._kind_of,
+            run=self._job.run,
+            traceparent=self._spans.traceparent,
+        )
+
+    def _put_right(self, done: Done, error: BadAction | GraphError, patience: _Patience) -> End | None:
+        """Tell the model what was wrong with its answer, or give up."""
+        patience.bad += 1
+        message = str(error)[:_LONGEST_ERROR]
+        if patience.bad > _BAD_ANSWERS:
+            self._account.steps += 1
+            self._reply(done.message, {}, "not done")
+            self._decided("terminate", message)
+            self._end_turn("terminate", message)
+            return self._failed(
+                f"the model gave {patience.bad} answers in a row that cannot be read; the last: {message}"
+            )
+        self._reply(done.message, {}, f"Your answer cannot be used: {message}")
+        self._decided("correct", message)
+        self._end_turn("correct", message)
+        return None
+
+    def _planned(self, actions: Actions) -> None:
+        if (plan := plan_from(actions.plan)) is None and self._plan is None:
+            plan = derived_plan(self._job.goal, [call.tool for call in actions.calls])
+        if plan is not None:
+            self._plan = plan
+            self._account.record("plan", **plan.model_dump(mode="json"), own=actions.plan is not None)
+
+    # What came of it
+
+    def _observed(self, message: ChatMessage, tasks: Sequence[Task], acted: Acted, notes: Sequence[Note]) -> End | None:
+        seen = [
+            self._repetition.saw(task.tool, task.input, result)
+            for task, result in zip(tasks, acted.results, strict=True)
+        ]
+        self._artifacts(acted.results)
+        hints = [_REPEATED] if "warn" in seen else []
+        if acted.decision in _HINTS:
+            hints.append(_HINTS[acted.decision])
+        if self._steps_left == 1:
+            hints.append(_LAST_STEP)
+        texts = self._texts(tasks, acted.results)
+        if hints:
+            last = list(texts)[-1]
+            texts[last] = "\n\n".join((texts[last], *hints))
+        self._account.record("observation", purpose="step", text="\n\n".join(texts.values()))
+        self._reply(message, texts, "Noted.", notes)
+        if self._inbox.stopped is not None:
+            self._end_turn("interrupted", acted.reason)
+            raise Interrupted
+        if acted.decision == "terminate":
+            self._end_turn("terminate", acted.reason)
+            return self._failed(acted.reason)
+        if seen and all(each == "stop" for each in seen):
+            self._decided("terminate", REPETITION_ANSWER)
+            self._end_turn("terminate", REPETITION_ANSWER)
+            return self._stopped(REPETITION_ANSWER)
+        self._end_turn(acted.decision, acted.reason)
+        return None
+
+    def _texts(self, tasks: Sequence[Task], results: Sequence[Result]) -> dict[str | None, str]:
+        """What the model is told, by the call that asked; of JSON actions there is one, under None."""
+        groups: dict[str | None, list[Result]] = {}
+        for task, result in zip(tasks, results, strict=True):
+            groups.setdefault(task.call_id if self._native else None, []).append(result)
+        limit = self._job.limits.observation_bytes
+        return {
+            call: observe(group, limit_bytes=limit * len(group) // len(results), exhibits=self._exhibits)
+            for call, group in groups.items()
+        }
+
+    def _reply(
+        self, message: ChatMessage, texts: Mapping[str | None, str], rest: str, notes: Sequence[Note] = ()
+    ) -> None:
+        """Answer a message of the model: each native call by its id; calls that nothing is known of with `rest`."""
+        assert self._window is not None
+        told = dict(texts)
+        for note in notes:
+            key = note.call_id if message.tool_calls else None
+            told[key] = f"{told[key]}\n\n{note.text}" if key in told else note.text
+        general = told.pop(None, "")
+        if not message.tool_calls:
+            self._window.add(ChatMessage("user", general or rest))
+            return
+        for call in message.tool_calls:
+            self._window.add(ChatMessage("tool", told.get(call.id) or rest, name=call.name, tool_call_id=call.id))
+        if general:
+            self._window.add(ChatMessage("user", general))
+
+    def _final(self, message: ChatMessage, final: Any) -> End | None:
+        assert self._window is not None
+        if message.tool_calls:
+            self._reply(message, {}, "Noted.")
+        if self._inbox.stopped is not None:
+            raise Interrupted
+        if self._inbox.steering:
+            self._end_turn("interrupted", "somebody spoke while the model answered")
+            return None
+        self._end_turn("final")
+        finding: Finding | None = read_finding(final, self._exhibits, severity=self._job.severity)
+        assert finding is not None
+        structured = isinstance(final, Mapping) or (isinstance(final, str) and final.lstrip()[:1] == "{")
+        answer = finding.summary if structured else str(final)
+        if self._job.kind in ("task", "session") and not (structured and _is_finding(final)):
+            answer, finding = _answer_text(final), None
+        return End("completed", answer, finding)
+
+    def _artifacts(self, results: Sequence[Result]) -> None:
+        for result in results:
+            if result.ok and result.tool == "write_file" and isinstance(result.output, Mapping):
+                path = result.output.get("path")
+                if isinstance(path, str) and path not in self._account.artifacts:
+                    self._account.artifacts.append(path)
+
+    # What people say
+
+    def _take_steering(self, window: Window) -> None:
+        while self._inbox.steering:
+            text = self._inbox.steering.popleft()
+            self._listeners.tell(MessageStart("user"))
+            self._listeners.tell(MessageEnd("user", text))
+            window.add(ChatMessage("user", text), keep=True)
+
+    # Ends
+
+    def _interrupted(self) -> End:
+        if self._inbox.stopped == "time":
+            return self._stopped(TIME_ANSWER)
+        return End("cancelled", error=self._inbox.reason or "the run was cancelled")
+
+    def _without_model(self, reason: str) -> End:
+        """A goal has its evidence; a task that a person set has no answer."""
+        finding = without_model(self._exhibits, reason, severity=self._job.severity)
+        if self._job.kind in ("goal", "investigate"):
+            return End("completed", finding.summary, finding)
+        return End("failed", finding=finding, error=f"no model could be asked: {reason}")
+
+    def _failed(self, reason: str) -> End:
+        reason = reason[:_LONGEST_ERROR]
+        return End("failed", finding=without_model(self._exhibits, reason, severity=self._job.severity), error=reason)
+
+    def _stopped(self, answer: str) -> End:
+        why = answer.removeprefix("Stopped: ")
+        finding = without_model(self._exhibits, why, severity=self._job.severity)
+        summary = finding.summary.removeprefix("No model looked at this. ")
+        return End("stopped", answer, finding.model_copy(update={"summary": f"{answer}. {summary}"}), why)
+
+    def _finish(self, end: End) -> Outcome:
+        self._end_turn(end.state, end.error or "")
+        account = self._account
+        if end.finding is not None:
+            account.record("finding", **end.finding.model_dump(mode="json"))
+        outcome = Outcome(
+            state=end.state,
+            answer=end.answer,
+            finding=end.finding,
+            plan=self._plan,
+            error=end.error,
+            steps=account.steps,
+            tool_calls=account.tool_calls,
+            model_calls=account.model_calls,
+            input_tokens=account.usage.input_tokens,
+            output_tokens=account.usage.output_tokens,
+            cached_tokens=account.usage.cached_tokens,
+            usd=account.usd,
+            models=tuple(account.models),
+            artifacts=tuple(account.artifacts),
+            duration_s=round(account.elapsed_s, 6),
+        )
+        shown = outcome.model_dump(mode="json")
+        account.record("outcome", **shown)
+        self._spans.end(outcome)
+        self._listeners.tell(AgentEnd(self._job.run, outcome.state, shown))
+        return outcome
+
+    # Turns
+
+    def _begin_turn(self) -> None:
+        self.turn += 1
+        self._turn_open = True
+        self._listeners.tell(TurnStart(self.turn))
+
+    def _end_turn(self, decision: str, reason: str = "") -> None:
+        if self._turn_open:
+            self._turn_open = False
+            self._listeners.tell(TurnEnd(self.turn, decision, reason))
+
+    def _decided(self, decision: str, reason: str) -> None:
+        self._account.record("decision", decision=decision, reason=reason[:_LONGEST_ERROR])
+
+
+def _is_finding(final: Any) -> bool:
+    if isinstance(final, str):
+        try:
+            final = json.loads(final)
+        except ValueError:
+            return False
+    return isinstance(final, Mapping) and bool({"status", "claims"} & final.keys())
+
+
+def _answer_text(final: Any) -> str:
+    """The last words of a model that was set a task."""
+    if isinstance(final, Mapping):
+        for key in ("answer", "summary", "result"):
+            if isinstance(final.get(key), str):
+                return str(final[key])
+    return final if isinstance(final, str) else json.dumps(final, ensure_ascii=False, default=str)
