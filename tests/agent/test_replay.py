@@ -1,0 +1,239 @@
+"""
+Running a run again from its records: the same again, and where today's code goes another way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from agent_run import Desk, FunctionTool, call, final, hanging, says
+
+from agentd.agent import supervisor
+from agentd.agent.job import Outcome, RunbookStep
+from agentd.agent.port import Record, ToolContext, ToolFailure
+from agentd.agent.replay import CannotReplay, replay
+from agentd.fleet.messages import Control, ErrorKind
+from agentd.llm.port import FailureKind, ModelFailure, ToolCall
+from agentd.testing import FakeClock, ScriptedModel
+
+
+def stored(desk: Desk) -> list[Record]:
+    """The records as they come back from the store: through JSON."""
+    return [replace(record, data=json.loads(json.dumps(record.data))) for record in desk.keeper.records]
+
+
+async def replayed(desk: Desk, outcome: Outcome) -> list[str]:
+    """What diverges, once the outcome was found to be the same."""
+    again = await asyncio.wait_for(replay(stored(desk)), 10)
+    assert again.outcome.model_copy(update={"duration_s": outcome.duration_s}) == outcome
+    assert again.recorded == outcome
+    return [divergence.text for divergence in again.divergences]
+
+
+def refusing(input: Mapping[str, Any], context: ToolContext) -> str:
+    raise ToolFailure("no such file")
+
+
+async def test_a_run_replays_to_the_same_outcome_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was decided can be looked at again, without its world."""
+    model = ScriptedModel(
+        {"type": "Parallel", "actions": [call("look"), call("refuse"), call("nobody")]},
+        "no JSON",
+        ["cut", ModelFailure("cut off", FailureKind.CUT)],
+        final({"status": "problem", "summary": "s", "claims": []}),
+    )
+    desk = Desk(model, says("seen"), FunctionTool("refuse", refusing), runbook=(RunbookStep(tool="look"),))
+    outcome = await desk.run()
+
+    def no_sockets(*_: Any, **__: Any) -> None:
+        raise AssertionError("a replay touches no network")
+
+    monkeypatch.setattr(socket, "socket", no_sockets)
+
+    assert await replayed(desk, outcome) == []
+
+
+async def test_native_calls_replay() -> None:
+    """Ids of calls, and who is answered by which message, are part of what was asked."""
+    model = ScriptedModel(
+        [ToolCall("a", "look", "{}"), ToolCall("b", "look", '{"at": "x"}')], "well", native_tools=True
+    )
+    desk = Desk(model, says("seen"))
+
+    assert await replayed(desk, await desk.run()) == []
+
+
+async def test_retries_replay_in_the_order_in_which_results_came() -> None:
+    """The order is what the decisions were taken by."""
+    tries: list[int] = []
+
+    async def slow_once(input: Mapping[str, Any], context: ToolContext) -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            await asyncio.get_running_loop().create_future()
+        if len(tries) == 2:
+            raise ToolFailure("too often", ErrorKind.RATE_LIMITED)
+        return "there"
+
+    both = {"type": "Parallel", "actions": [call("slow"), call("look")]}
+    desk = Desk(
+        ScriptedModel(both, final("ok")),
+        FunctionTool("slow", slow_once),
+        says("seen"),
+        limits={"tool_timeout_s": 0.02, "retries": 0},
+    )
+
+    assert await replayed(desk, await desk.run()) == []
+    assert [data["decision"] for data in desk.keeper.of("decision")] == ["retry", "reduce_concurrency", "continue"]
+
+
+async def test_steering_replays_where_it_was_said() -> None:
+    """In the middle of an answer, and in the middle of tools."""
+    gate = asyncio.Event()
+    model = ScriptedModel("never", call("hang"), final("ok"), gate=gate)
+    desk = Desk(model, hanging())
+    working = asyncio.create_task(desk.run())
+    await model.asked()
+    agent = desk.running.agent
+    assert agent is not None
+    agent.steer("use the tool")
+    gate.set()
+    async with asyncio.timeout(5):
+        while not agent.state.calls:
+            await asyncio.sleep(0)
+    agent.steer("that is enough")
+
+    assert await replayed(desk, await working) == []
+
+
+async def test_cancelling_replays() -> None:
+    """A run that people ended ends so again."""
+    model = ScriptedModel("never", gate=asyncio.Event())
+    desk = Desk(model)
+    working = asyncio.create_task(desk.run())
+    await model.asked()
+    assert desk.running.agent is not None
+    desk.running.agent.cancel("no longer needed")
+
+    assert await replayed(desk, await working) == []
+
+
+def test_the_end_of_its_time_replays_without_waiting() -> None:
+    """A run of minutes replays in no time."""
+    clock = FakeClock()
+
+    async def story() -> tuple[Desk, Outcome]:
+        desk = Desk(ScriptedModel(call("hang")), hanging(), clock=clock, limits={"time_s": 60, "tool_timeout_s": 600})
+        working = asyncio.create_task(desk.run())
+        await clock.advance(61)
+        return desk, await working
+
+    desk, outcome = clock.run(story())
+
+    assert outcome.state == "stopped"
+    assert asyncio.run(replayed(desk, outcome)) == []
+
+
+async def test_an_overflow_and_its_summary_replay() -> None:
+    """The summary was the model's, and comes from the record too."""
+    full = ModelFailure("too long", FailureKind.CONTEXT_OVERFLOW)
+    desk = Desk(ScriptedModel(call("look"), call("look", at="x"), full, "summary", final("ok")), says("seen"))
+
+    assert await replayed(desk, await desk.run()) == []
+
+
+async def test_a_run_without_a_model_replays() -> None:
+    """Its evidence is recorded like any other."""
+    desk = Desk(None, says("seen"), runbook=(RunbookStep(tool="look"),), why_no_model="budget spent")
+
+    assert await replayed(desk, await desk.run()) == []
+
+
+async def test_follow_ups_and_further_prompts_replay() -> None:
+    """A session is one conversation."""
+    model = ScriptedModel(final("one"), final("two"), final("three"))
+    desk = Desk(model, kind="session")
+    desk.running._inbox.follow_up("and then?")
+    ran = asyncio.create_task(desk.run())
+    await model.asked(2)
+    while desk.running.agent is None or desk.running.agent.state.status != "idle":
+        await asyncio.sleep(0)
+    desk.running.control(Control("follow_up", "run-1", "and at last?"))
+    await model.asked(3)
+    desk.running.control(Control("end", "run-1"))
+    outcome = await ran
+
+    assert outcome.answer == "three"
+    assert await replayed(desk, outcome) == []
+
+
+async def test_another_prompt_is_named_with_the_place_where_it_differs() -> None:
+    """Who changes a template sees which runs it changes."""
+    desk = Desk(ScriptedModel(final("ok")))
+    await desk.run()
+    records = stored(desk)
+    place = next(i for i, record in enumerate(records) if record.kind == "prompt")
+    before = dict(records[place].data)
+    records[place] = replace(records[place], data=before | {"sha256": "0", "text": "You were " + before["text"]})
+
+    again = await replay(records)
+
+    assert [divergence.what for divergence in again.divergences] == ["prompt"]
+    assert again.divergences[0].then.startswith("You were")
+
+
+async def test_other_observations_are_named_as_another_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code that shows results in other words asks the model something else."""
+    desk = Desk(ScriptedModel(call("look"), final("ok")), says("seen"))
+    outcome = await desk.run()
+    monkeypatch.setattr(supervisor, "observe", lambda results, **_: "in other words")
+
+    again = await replay(stored(desk))
+
+    assert again.outcome.state == outcome.state
+    assert [(each.what, each.place) for each in again.divergences] == [("request", 2)]
+    assert "seen" in again.divergences[0].then
+    assert "in other words" in again.divergences[0].now
+
+
+async def test_calls_that_were_not_made_then_have_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is made up, and nothing is run."""
+    desk = Desk(ScriptedModel(call("look"), final("ok")), says("seen"))
+    await desk.run()
+    records = [
+        replace(r, data=json.loads(json.dumps(r.data).replace('\\"look\\"', '\\"stare\\"'))) if r.kind == "model" else r
+        for r in stored(desk)
+    ]
+
+    again = await replay(records)
+
+    assert "call" in {divergence.what for divergence in again.divergences}
+    result = next(record for record in again.records if record.kind == "result")
+    assert result.data["error"] == "cancelled"
+    assert "not made then" in result.data["message"]
+
+
+async def test_questions_beyond_the_record_end_the_replay_clearly() -> None:
+    """A run whose host was killed has no end; its replay has one."""
+    desk = Desk(ScriptedModel(call("look"), final("ok")), says("seen"))
+    await desk.run()
+    records = stored(desk)
+    cut = records[: 1 + next(i for i, record in enumerate(records) if record.kind == "observation")]
+
+    again = await replay(cut)
+
+    assert again.recorded is None
+    assert again.outcome.state == "failed"
+    assert "the record ends here" in (again.outcome.error or "")
+
+
+async def test_records_without_a_job_cannot_be_replayed() -> None:
+    """Said, not guessed."""
+    with pytest.raises(CannotReplay, match="no job"):
+        await replay([])
