@@ -14,7 +14,6 @@ from agentd.config.document import KeyPath, dotted
 from agentd.errors import Problem
 
 ROOT: dict[KeyPath, str] = {
-    ("embeddings",): "recall by meaning",
     ("daemon", "plugins"): "plugins of third parties",
     ("api", "keys"): "API keys",
     ("api", "socket_access"): "access by user on the unix socket",

@@ -268,7 +268,7 @@ class Daemon:
             chores.repeat("tick", TICK_S, self._tick)
             chores.repeat("housekeeping", HOUSEKEEPING_S, self._keep_house)
             chores.repeat("status", STATUS_S, self._tell_status)
-            chores.repeat("budgets", HOUSEKEEPING_S, self.agents.look_at_budgets)
+            chores.repeat("agents", HOUSEKEEPING_S, self.agents.keep_house)
             chores.keep("runs", self.agents.runs.run())
             chores.keep("ledger", self.ledger.keep())
             chores.keep("recorder", self.recorder.run())

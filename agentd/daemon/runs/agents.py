@@ -270,8 +270,14 @@ class Agents:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def look_at_budgets(self) -> None:
-        """A new day (UTC): what held calls back holds them back no longer. Called now and then."""
+    async def keep_house(self) -> None:
+        """Called now and then: a day's budgets end with it, and new notes are measured for recall by meaning."""
+        await self._look_at_budgets()
+        if (meaning := self._answers.meaning()) is not None:
+            await meaning.catch_up()
+
+    async def _look_at_budgets(self) -> None:
+        """A new day (UTC): what held calls back holds them back no longer."""
         today = day_of(self._clock.now())
         for alert in list(self._keeper.alerts.values()):
             rule, since = alert.rule or "", alert.started_at

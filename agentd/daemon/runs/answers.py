@@ -18,11 +18,16 @@ from agentd.agent.job import Exhibit, Job
 from agentd.agent.port import ToolFailure
 from agentd.api.views import alert_view, is_current, template_view
 from agentd.clock import Clock, iso
+from agentd.config.agents import EmbeddingsSettings
 from agentd.config.models import Config
+from agentd.daemon.runs.embedding import embed
 from agentd.errors import StoreError
 from agentd.fleet.messages import ErrorKind
 from agentd.memory import events, ledger, notes, results, rollups, templates, worked
 from agentd.memory.ledger import Run
+from agentd.memory.meaning import Meaning
+from agentd.memory.notes import Note
+from agentd.memory.recall import recall
 from agentd.memory.store import Store
 from agentd.pipeline.keeper import Keeper
 from agentd.records import Alert, CheckResult
@@ -44,6 +49,7 @@ class Answers:
         self._store = store
         self._clock = clock
         self.config = config
+        self._meaning: tuple[EmbeddingsSettings, Meaning] | None = None
 
     async def ask(self, job: Job, what: str, args: Mapping[str, Any]) -> Any:
         """Raises ToolFailure."""
@@ -101,22 +107,24 @@ class Answers:
         return [template_view(row) for row in rows]
 
     async def _memory(self, query: str, watch: str | None, limit: int) -> Any:
+        if (meaning := self.meaning()) is not None:
+            return [_noted(note, note.text[:1000]) for note in await meaning.search(query, watch=watch, limit=limit)]
+
         def look(c: Any) -> Sequence[notes.Found]:
             found = notes.search(c, query, watch=watch, limit=limit)
             return found or notes.search(c, query, watch=watch, any_word=True, limit=limit)
 
         found = await self._store.history.read(look)
-        return [
-            {
-                "at": iso(each.note.at),
-                "type": each.note.type,
-                "watch": each.note.watch,
-                "run": each.note.run,
-                "tool": each.note.tool,
-                "text": each.snippet,
-            }
-            for each in found
-        ]
+        return [_noted(each.note, each.snippet) for each in found]
+
+    def meaning(self) -> Meaning | None:
+        """Recall by meaning, where the configuration names an endpoint."""
+        settings = self.config.embeddings
+        if settings is None:
+            return None
+        if self._meaning is None or self._meaning[0] != settings:
+            self._meaning = settings, Meaning(self._store.history, partial(embed, settings), settings.model)
+        return self._meaning[1]
 
     async def strategies(self, kind: str) -> list[str]:
         """What worked before for tasks of this kind."""
@@ -138,11 +146,11 @@ class Answers:
     async def _of_alert(self, alert: Alert) -> Sequence[Exhibit]:
         rows = await self._store.history.read(lambda c: templates.of(c, alert.watch, _TEMPLATES_SHOWN))
         recent = await self._store.history.read(lambda c: results.last(c, alert.watch, _RECENT))
-        past = await self._store.history.read(lambda c: notes.finals_about(c, alert.fingerprint, 3))
+        past = await self._store.history.read(lambda c: recall(c, alert.fingerprint, alert.watch, alert.summary, 5))
         others = [each for each in self._keeper.alerts.values() if is_current(each) and each is not alert]
         history = {
             "results": [_result(each) for each in recent],
-            "incidents": [{"at": iso(note.at), "found": note.text[:2000]} for note in past],
+            "incidents": [{"past": each.line()} for each in past],
             "other alerts now": [
                 {"watch": each.watch, "state": each.status.value, "since": iso(each.started_at or self._clock.now())}
                 | {"summary": each.summary}
@@ -175,6 +183,11 @@ def run_line(run: Run) -> Json:
         "goal": run.goal[:200],
         "finding": finding.get("summary") or run.outcome.answer[:500],
     }
+
+
+def _noted(note: Note, text: str) -> Json:
+    said = {"at": iso(note.at), "type": note.type, "watch": note.watch, "run": note.run, "tool": note.tool}
+    return said | {"text": text}
 
 
 def _result(result: CheckResult) -> Json:
