@@ -290,7 +290,7 @@ def complete(
     """
     changed = 0
     for seq, data in c.execute(_HELD, (fingerprint, webhook)).fetchall():
-        if (new := change(data)) is not None:
+        if (new := change(str(data))) is not None:
             c.execute(_LET_GO, (seq, text(new), to_us(now)))
             changed += 1
     return changed
