@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agentd.agent.port import ToolContext, ToolFailure
-from agentd.agent.tools.saying import MOMENT_SCHEMA, invalid, line, read_moment
+from agentd.agent.tools.saying import MOMENT_SCHEMA, invalid, line, passage, read_moment
 from agentd.agent.tools.working import Stop, on_thread
 from agentd.clock import EPOCH, iso
 from agentd.errors import ConfigError
@@ -162,7 +162,7 @@ def _entry(raw: bytes) -> tuple[str, dict[str, Any]] | None:
     if not isinstance(fields, dict):
         return None
     message = _text(fields.get("MESSAGE", ""))
-    shown: dict[str, Any] = {"message": line(message)}
+    shown: dict[str, Any] = {"message": passage(message)}
     with contextlib.suppress(ValueError, OverflowError, TypeError):
         shown["at"] = iso(EPOCH + timedelta(microseconds=int(fields.get("__REALTIME_TIMESTAMP", ""))))
     unit = fields.get("_SYSTEMD_UNIT") or fields.get("UNIT")

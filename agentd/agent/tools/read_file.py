@@ -120,9 +120,11 @@ def unpacked(fd: int) -> Iterator[bytes]:
     while True:
         if member.eof:
             waiting = member.unused_data
-            if not waiting:
+            while not waiting.strip(b"\0"):  # padding
                 waiting = os.pread(fd, _CHUNK, place)
                 place += len(waiting)
+                if not waiting:
+                    return
             waiting = waiting.lstrip(b"\0")
             if not waiting.startswith(b"\x1f"):
                 return

@@ -54,7 +54,12 @@ def clipped(text: str, most: int) -> tuple[str, bool]:
 
 
 def line(text: str, most: int = 2000) -> str:
-    """One line of hostile text, cut with a mark."""
+    """Hostile text as one line, cut with a mark."""
+    return passage(" ".join(text.splitlines()), most)
+
+
+def passage(text: str, most: int = 2000) -> str:
+    """Hostile text, its lines kept, cut with a mark."""
     text = readable(text)
     return text if len(text) <= most else f"{text[:most]} […{len(text) - most} characters more]"
 
