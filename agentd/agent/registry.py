@@ -134,7 +134,7 @@ def _compiled(name: str, schema: dict[str, Any]) -> Any:
             schema,
             offline=True,
             validate_formats=False,
-            # Look-around is common in what zod writes; the limit is what keeps it from hanging.
+            # Look-around is common in what zod writes; the limit keeps it short.
             pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=1024 * 1024),
         )
     except (ValueError, jsonschema_rs.ReferencingError) as error:

@@ -86,15 +86,19 @@ Story = Callable[[FakeClock, asyncio.Task[list[Result]]], Awaitable[None]]
 def told(executor: Executor, graph: TaskGraph, story: Story, watcher: Noted | None = None) -> list[Result]:
     """Run the graph while `story` moves the clock; the results."""
     clock = FakeClock()
+    trouble: list[dict[str, Any]] = []
 
     async def tell() -> list[Result]:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: trouble.append(context))
         running = asyncio.ensure_future(executor.run(graph, watcher))
         await clock.settle()
         await story(clock, running)
         assert running.done(), "the graph still runs"
         return running.result()
 
-    return clock.run(tell())
+    results = clock.run(tell())
+    assert trouble == []
+    return results
 
 
 def after(seconds: float) -> Story:
@@ -369,6 +373,29 @@ async def test_references_become_outputs() -> None:
 
     assert errors(results) == ["ok", "ok"]
     assert then.inputs == [{"n": 2, "text": "saw one"}]
+
+
+def test_output_is_not_read_for_references_at_the_next_try() -> None:
+    """What was put in the first time stays what it is."""
+
+    async def does(input: Mapping[str, Any], context: ToolContext) -> Any:
+        return input["gives"]
+
+    then = failing(ToolFailure("slow down", ErrorKind.RATE_LIMITED, retry_after_s=1.0), name="then")
+    graph = TaskGraph(
+        [
+            task("t0", input={"gives": "hidden"}),
+            task("t1", tool="echo"),
+            task("t2", "t0", tool="then", input={"x": "${t1}"}),
+        ]
+    )
+
+    async def says(input: Mapping[str, Any], context: ToolContext) -> Any:
+        return "${t0}"
+
+    told(executor_of(FakeTool("look", does), FakeTool("echo", says), then), graph, after(1.0))
+
+    assert then.inputs == [{"x": "${t0}"}] * 2
 
 
 async def test_resolved_input_is_checked_as_any_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +125,14 @@ def test_schema_that_cannot_be_used_is_refused_by_name(schema: Any) -> None:
         registry(schema)
 
 
+def test_schema_is_not_read_from_files(tmp_path: Path) -> None:
+    """Nor from anywhere else: it is there, and it is not looked at."""
+    (tmp_path / "schema.json").write_text('{"type": "object"}')
+
+    with pytest.raises(BadTool, match="Retrieval is disabled"):
+        registry({"$ref": f"file://{tmp_path}/schema.json"})
+
+
 def nested(levels: int, leaf: Any) -> Any:
     for _ in range(levels):
         leaf = {"a": leaf}
@@ -152,11 +161,18 @@ def itself() -> dict[str, Any]:
     return {"type": "object", "allOf": [{"properties": {"a": {"$ref": "#"}}}, {"properties": {"a": {"$ref": "#"}}}]}
 
 
+def everyone_refers_to_everyone(count: int) -> dict[str, Any]:
+    names = [f"d{n}" for n in range(count)]
+    defs = {name: {"anyOf": [{"$ref": f"#/$defs/{other}"} for other in names if other != name]} for name in names}
+    return {"type": "object", "$ref": "#/$defs/d0", "$defs": defs}
+
+
 def hostile_inputs() -> list[tuple[Any, Any]]:
     pattern = {"type": "object", "properties": {"a": {"pattern": "^(?=(a+)+$)(a|aa)+$(?!x)"}}}
     return [
         (doubling(60), {"q": 1}),
         (itself(), nested(DEEPEST, {})),
+        (everyone_refers_to_everyone(25), {}),
         (pattern, {"a": "a" * 50_000 + "b"}),
         ({"type": "object", "properties": {"a": {"pattern": "^(a+)+$"}}}, {"a": "a" * 50_000 + "b"}),
         ({"$ref": "#"}, {}),

@@ -292,6 +292,18 @@ async def test_cancelled_before_its_first_step_still_has_its_result() -> None:
     assert [result.error for result in results] == [ErrorKind.CANCELLED]
 
 
+async def test_cancelled_when_it_had_just_ended_has_ended_well() -> None:
+    """Work that is done is not thrown away."""
+    results: list[Result] = []
+    call = worker(FakeTool("look")).start(task(), results.append)
+    await asyncio.sleep(0)
+    assert results == []
+    call.cancel()
+    await asyncio.sleep(0)
+
+    assert [result.ok for result in results] == [True]
+
+
 async def test_refused_and_cancelled_is_refused() -> None:
     """The first reason is the reason."""
     results: list[Result] = []
