@@ -22,7 +22,7 @@ from agentd.agent.job import Permissions
 from agentd.agent.permissions import NotPermitted, check_host
 from agentd.agent.port import ToolContext, ToolFailure
 from agentd.agent.tools.reaching import addresses_of
-from agentd.agent.tools.read_file import is_binary
+from agentd.agent.tools.read_file import is_strange
 from agentd.agent.tools.saying import clipped, invalid, line, readable, refusing
 from agentd.fleet.messages import ErrorKind, WorkerClass
 from agentd.llm.port import ToolSpec
@@ -191,10 +191,11 @@ class _Visit:
             answer["redirects"] = self._redirects
         if truncated:
             answer["truncated"] = True
-        if is_binary(body):
+        text = text_of(body, response.headers.get("content-type", ""))
+        if "\0" in text[:8192] or is_strange(text):
             answer["binary"] = True
         elif body:
-            text, cut = clipped(readable(text_of(body, response.headers.get("content-type", ""))), self._most * 2)
+            text, cut = clipped(readable(text), self._most * 2)
             answer |= {"text": text, **({"truncated": True} if cut else {})}
         return answer
 

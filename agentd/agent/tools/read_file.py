@@ -23,6 +23,7 @@ _MOST = 128 * 1024
 _MAX_UNPACKED = 256 * 1024 * 1024
 _CHUNK = 256 * 1024
 _SHOWN_BINARY = 64
+_LOOKED_AT = 8192
 
 
 class ReadFile:
@@ -167,9 +168,12 @@ def _answer(data: bytes, offset: int, size: int | None, *, more: bool) -> dict[s
 
 def is_binary(data: bytes) -> bool:
     """Whether it is no text: NUL bytes, or many that are neither UTF-8 nor printable."""
-    sample = data[:8192]
-    if b"\0" in sample:
-        return True
-    text = sample.decode("utf-8", "replace")
+    sample = data[:_LOOKED_AT]
+    return b"\0" in sample or is_strange(sample.decode("utf-8", "replace"))
+
+
+def is_strange(text: str) -> bool:
+    """Whether too much of it cannot be read."""
+    text = text[:_LOOKED_AT]
     strange = sum(char == "\ufffd" or (char < " " and char not in "\t\n\r\f\x1b\b") for char in text)
     return strange * 10 > len(text) * 3
