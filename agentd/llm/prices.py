@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from agentd.llm.port import Usage
 from agentd.llm.settings import ModelSettings
@@ -92,10 +93,27 @@ def unpriced(models: Mapping[str, ModelSettings], *, usd: float | None, tokens: 
 
 def load(models: Iterable[ModelSettings]) -> None:
     """Ask the table for those of these that it was not asked for yet, at once. Blocks for half a second, if it does."""
-    wanted = list(dict.fromkeys(_key(each) for each in models if each.price is None))
-    missing = [key for key in wanted if key not in _rates]
+    missing = _not_asked(models)
     if missing and (found := _ask_child(missing)) is not None:
         _rates.update(zip(missing, found, strict=True))
+
+
+def loaded(models: Iterable[ModelSettings]) -> bool:
+    """Whether `cost` answers for all of these without blocking."""
+    return not _not_asked(models)
+
+
+def _not_asked(models: Iterable[ModelSettings]) -> list[_Key]:
+    keys = dict.fromkeys(_key(each) for each in models if each.price is None and _may_be_listed(each))
+    return [key for key in keys if key not in _rates]
+
+
+def _may_be_listed(settings: ModelSettings) -> bool:
+    """Nobody publishes the prices of a server at an address of one's own network."""
+    if settings.provider in _SELLERS:
+        return True
+    host = urlsplit(settings.base_url or "").hostname or ""
+    return "." in host and not host.replace(".", "").isdigit()
 
 
 def _rates_of(settings: ModelSettings) -> tuple[Rate, ...] | None:

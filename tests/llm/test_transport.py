@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from email.utils import format_datetime
@@ -322,6 +323,21 @@ def test_an_endless_error_is_cut(clock: FakeClock) -> None:
         response = await (await side.client()).post()
 
         assert len(response.content) == 64 * 1024
+        await side.server.until(lambda: side.server.answering == 0)
+
+    story(clock, tell)
+
+
+def test_a_packed_error_is_handed_on_unpacked(clock: FakeClock) -> None:
+    """Its headers spoke of the packed form; whoever believed them would fail to read it."""
+
+    async def tell(side: Side) -> None:
+        packed = gzip.compress(b'{"error": {"message": "no such model"}}' * 50)
+        side.server.answers(Reply(status=404, headers={"Content-Encoding": "gzip"}, body=packed))
+        response = await (await side.client()).post()
+
+        assert response.content.startswith(b'{"error": {"message": "no such model"}}')
+        assert int(response.headers["content-length"]) == len(response.content)
 
     story(clock, tell)
 
@@ -595,6 +611,28 @@ def test_an_outage_of_one_model_leaves_the_others(clock: FakeClock) -> None:
         side.server.otherwise = 200
 
         assert (await small.post()).status_code == 200
+
+    story(clock, tell)
+
+
+def test_a_model_that_is_down_does_not_use_up_its_provider_s_trial(clock: FakeClock) -> None:
+    """Otherwise nobody would find out for minutes that the key was put right."""
+
+    async def tell(side: Side) -> None:
+        down, well = await side.client(retries=0), await side.client(retries=0)
+        side.server.otherwise = 503
+        for _ in range(FAILURES):
+            await down.post()
+        await clock.advance(OPEN_S)
+        await down.post()  # its trial fails, and it is left alone for twice as long
+        side.server.otherwise = failing(401, "invalid api key", "invalid_api_key")
+        await well.post()
+        side.server.otherwise = 200
+        await clock.advance(OPEN_S)
+        with pytest.raises(ModelFailure):
+            await down.post()
+
+        assert (await well.post()).status_code == 200
 
     story(clock, tell)
 

@@ -1,0 +1,106 @@
+"""
+Where a provider stands: one pool of connections, one door and one set of rates for all models that share its key.
+
+In: a model's settings. Out: an HTTP client whose every request obeys the model's policy.
+Promise: nothing is opened before the first request; the environment's proxy is used for hosts beyond this machine.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import urllib.request
+from contextvars import ContextVar
+from typing import Any
+
+import httpx
+
+from agentd.clock import Clock
+from agentd.llm.policy import CALL, Call, Door, Policy, Rates
+from agentd.llm.settings import ModelSettings
+from agentd.llm.transport import PolicyTransport
+from agentd.net.tls import TlsSettings, context_for
+
+CONNECT_S = 10.0
+_KEPT = 16
+_KEEP_S = 60.0  # between two questions of a run a tool works; five seconds, the default, are too short for that
+
+CURRENT: ContextVar[Call | None] = ContextVar("agentd_model_call", default=None)
+"""The call that is under way here: libraries between us and the client do not pass it on by themselves."""
+
+
+class Destination:
+    """One provider and key. Models of equal rates share them; another rate is another limit of the provider's."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._door = Door()
+        self._rates: dict[str, Rates] = {}
+        self._inner = _Connections()
+        self._clients: list[httpx.AsyncClient] = []
+
+    def client(self, who: str, settings: ModelSettings) -> tuple[httpx.AsyncClient, Policy]:
+        rates = self._rates.setdefault(settings.rate.model_dump_json(), Rates(settings.rate, self._clock))
+        policy = Policy(who, clock=self._clock, retries=settings.retries, rates=rates, line=self._door)
+        client = httpx.AsyncClient(
+            transport=PolicyTransport(policy, self._inner),
+            # How long an answer may take is the call's deadline, kept by the policy and whoever reads the stream.
+            timeout=httpx.Timeout(None, connect=CONNECT_S),
+            event_hooks={"request": [_hand_over]},
+        )
+        self._clients.append(client)
+        return client, policy
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.aclose()
+        await self._inner.aclose()
+
+
+def identity(settings: ModelSettings) -> tuple[Any, ...]:
+    """What models must have in common to share a destination."""
+    key = None if settings.api_key is None else settings.api_key.text
+    return settings.provider, settings.base_url, key, settings.region
+
+
+async def _hand_over(request: Any) -> None:
+    call = CURRENT.get()
+    if call is not None:
+        request.extensions.setdefault(CALL, call)
+
+
+class _Connections(httpx.AsyncBaseTransport):
+    """The pool, made at the first request: reading the authorities takes time that is not to be taken from the loop."""
+
+    def __init__(self) -> None:
+        self._pool: httpx.AsyncHTTPTransport | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await (self._pool or await self._open(request.url)).handle_async_request(request)
+
+    async def _open(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
+        context = await context_for(TlsSettings()) if url.scheme == "https" else False
+        if self._pool is None:
+            # How many at once is bounded where models are asked: a queue in the pool takes O(n) a request.
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT, keepalive_expiry=_KEEP_S)
+            self._pool = httpx.AsyncHTTPTransport(
+                verify=context, limits=limits, proxy=proxy_for(url.scheme, url.host), trust_env=False
+            )
+        return self._pool
+
+    async def aclose(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
+
+
+def proxy_for(scheme: str, host: str) -> str | None:
+    """The proxy that the environment names for this host, if any; never for this machine itself."""
+    try:
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return None
+    except ValueError:
+        pass
+    proxies = urllib.request.getproxies()
+    if urllib.request.proxy_bypass(host):
+        return None
+    return proxies.get(scheme) or proxies.get("all")
