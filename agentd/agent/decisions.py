@@ -46,7 +46,7 @@ class Decision:
 def decide(
     graph: TaskGraph,
     results: Sequence[Result],
-    tries: int = 1,
+    tries: int = 0,
     *,
     max_parallel: int = 8,
     failed_before: int = 0,
@@ -54,19 +54,16 @@ def decide(
     """
     What to do about these results.
 
-    tries: how often this graph or a part of it has run, counted from 1. max_parallel: calls at once until now.
+    graph: what ran last, perhaps a part of what the results are of; only tasks of it are run again. tries: how often
+    parts were run again already. max_parallel: calls at once until now.
     failed_before: graphs in a row just before this one of which no task went well.
     """
-    broken = {result.task for result in results if not result.ok}
+    broken = [result for result in results if not result.ok]
     # A task that was not run since another failed says nothing by itself.
-    roots = [
-        result
-        for result in results
-        if not result.ok and not (result.task in graph and broken.intersection(graph[result.task].depends_on))
-    ]
+    roots = [result for result in broken if result.error is not ErrorKind.CANCELLED] or broken
     if not roots:
         return Decision("continue", f"{_tasks(len(results))} went well")
-    fleeting = _fleeting(roots, tries, max_parallel)
+    fleeting = _fleeting([result for result in roots if result.task in graph], tries, max_parallel)
     if fleeting is not None:
         return fleeting
     kinds = ", ".join(sorted({str(result.error) for result in roots}))
@@ -84,7 +81,7 @@ def decide(
 
 def _fleeting(roots: Sequence[Result], tries: int, max_parallel: int) -> Decision | None:
     """Timeouts and rate limits pass; they are run again first, even where other tasks failed for good."""
-    if tries > MOST_TRIES:
+    if tries >= MOST_TRIES:
         return None
     limited = tuple(result.task for result in roots if result.error is ErrorKind.RATE_LIMITED and result.again)
     # A second timeout, with twice the time, is no bad luck any more.

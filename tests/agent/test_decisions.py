@@ -33,7 +33,7 @@ def test_timeout_runs_the_failed_part_again() -> None:
 
 def test_second_timeout_goes_to_the_model() -> None:
     """With twice the time it was late again: trying once more is no plan."""
-    decision = decide(GRAPH, [WELL, failed(ErrorKind.TIMEOUT, attempt=2), NOT_RUN], 2)
+    decision = decide(GRAPH, [WELL, failed(ErrorKind.TIMEOUT, attempt=2), NOT_RUN], 1)
 
     assert (decision.kind, decision.tasks) == ("replan", ())
 
@@ -60,7 +60,7 @@ def test_what_passes_is_run_again_before_the_model_is_asked() -> None:
     results = [failed(ErrorKind.INVALID_INPUT, task="a"), failed(ErrorKind.TIMEOUT), NOT_RUN]
 
     assert decide(GRAPH, results).tasks == ("b",)
-    assert decide(GRAPH, [results[0], failed(ErrorKind.TIMEOUT, attempt=2), NOT_RUN], 2).kind == "replan"
+    assert decide(GRAPH, [results[0], failed(ErrorKind.TIMEOUT, attempt=2), NOT_RUN], 1).kind == "replan"
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,26 @@ def test_nothing_but_failures_over_and_over_ends() -> None:
 @pytest.mark.parametrize("error", list(ErrorKind))
 def test_retries_of_a_graph_end(error: ErrorKind) -> None:
     """Whatever comes back, the number of tries has a bound."""
-    decision = decide(GRAPH, [WELL, failed(error), NOT_RUN], MOST_TRIES + 1)
+    decision = decide(GRAPH, [WELL, failed(error), NOT_RUN], MOST_TRIES)
 
     assert decision.tasks == ()
+
+
+def test_what_is_no_part_of_the_last_graph_is_not_run_again() -> None:
+    """Results of the whole, graph of the part that ran again: an empty graph would come of it."""
+    part = GRAPH.after(["b"])
+
+    assert decide(part, [failed(ErrorKind.TIMEOUT, task="a"), Result("b", "look", 1)], 1).tasks == ()
+
+
+def test_tasks_not_run_are_not_counted_as_failures() -> None:
+    """People read how many failed by themselves."""
+    assert decide(GRAPH, [WELL, failed(ErrorKind.DENIED), NOT_RUN]).reason.startswith("1 task of 3 failed (denied)")
+
+
+def test_cancelled_tasks_alone_go_to_the_model() -> None:
+    """Somebody ended them; it sees so."""
+    assert decide(GRAPH, [WELL, failed(ErrorKind.CANCELLED, again=False), NOT_RUN]).kind == "replan"
 
 
 def test_every_reason_is_a_sentence_for_people() -> None:
