@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,6 +48,7 @@ class OpenAIChat:
     """
 
     def __init__(self, name: str, settings: ModelSettings, http: httpx.AsyncClient) -> None:
+        _stop_looking_for_sniffio()
         provider = PROVIDERS[settings.provider]
         self.name = name
         self.context_tokens = settings.window
@@ -238,6 +241,13 @@ def _error_of(value: dict[str, Any]) -> dict[str, Any] | None:
     if value.get("choices") is not None or not (value.get("message") or value.get("detail")):
         return None
     return value if value.get("object") == "error" or value.get("code") is not None or "detail" in value else None
+
+
+def _stop_looking_for_sniffio() -> None:
+    # httpcore tries to import it at every lock; where it is not installed, that is a walk through all folders of
+    # modules, and a quarter of what a call costs.
+    if "sniffio" not in sys.modules and importlib.util.find_spec("sniffio") is None:
+        sys.modules["sniffio"] = None  # type: ignore[assignment]  # the documented way to make an import fail at once
 
 
 async def _within(until: float, step: Awaitable[T]) -> T:

@@ -61,7 +61,7 @@ def _thinking(habits: Habits, said: str) -> Habits | None:
 
 def _tokens(habits: Habits, said: str) -> Habits | None:
     field = habits.tokens_field
-    if field not in said or "context length" in said:
+    if field not in said:
         return None
     other = "max_completion_tokens" if field == "max_tokens" else "max_tokens"
     if other in said and field == "max_tokens" and _REFUSAL.search(said):

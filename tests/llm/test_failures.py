@@ -154,6 +154,13 @@ def test_a_key_is_never_quoted() -> None:
         assert "zzzz" not in said
 
 
+def test_what_is_said_about_a_wrong_key_is_not_repeated() -> None:
+    """Providers show half of the key, each in a form of its own."""
+    said = str(error(401, openai("Incorrect API key provided: abcd****wxyz", "invalid_api_key")))
+
+    assert said == "model m answered 401: the key is refused; check `api_key`"
+
+
 def test_the_message_is_one_short_line() -> None:
     """A provider's page of HTML, or a megabyte of its stack, is not what an alert shows."""
     said = str(error(400, openai("first\n\n\x1b[31msecond " + "x" * 5000)))

@@ -285,6 +285,8 @@ async def test_calls_are_understood_however_they_are_streamed(world: Setting, ha
     assert done.stop_reason == "tool_calls"
     begun = [event for event in events if isinstance(event, ToolCallDelta) and event.id]
     assert [event.id for event in begun][: len(ids)] == ids
+    named = [event.name for event in events if isinstance(event, ToolCallDelta) and event.name]
+    assert named == [name for name, _ in wanted]
 
 
 @pytest.mark.parametrize(

@@ -391,7 +391,7 @@ async def test_the_key_is_nowhere_but_in_its_header(world: Setting, caplog: pyte
     """Messages of failures end in alerts, logs and traces."""
     caplog.set_level(logging.DEBUG)
     key = "wonderful-key-77"
-    world.server.otherwise = lambda asked: failing(400, f"you sent {asked.headers['authorization']}")
+    world.server.otherwise = lambda asked: failing(400, f"you sent {asked.headers['authorization'][7:]}")
 
     failed = await failure(world, api_key=key)
 

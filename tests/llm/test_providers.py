@@ -120,7 +120,7 @@ def test_a_configured_key_goes_before_the_environment(environment: dict[str, str
     """And its absence is said by the name that the configuration gives it."""
     environment.update(OPENAI_API_KEY="theirs", MINE="mine")
 
-    assert providers.key(settings("openai", api_key="${env:MINE}"), who="m") == "mine"
+    assert providers.key(settings("openai", api_key=" ${env:MINE}"), who="m") == "mine"
     with pytest.raises(ModelFailure, match="environment variable GONE is not set"):
         providers.key(settings("openai", api_key="${env:GONE}"), who="m")
 
