@@ -83,11 +83,12 @@ class OpenAIChat:
         An iterator that is left before its end must be closed (`aclose`, `contextlib.aclosing`): so is the connection.
         """
         deadline = asyncio.get_running_loop().time() + request.timeout_s
-        response, names = await self._ask(request, deadline)
+        secret = key(self._settings, who=self._who)
+        response, names = await self._ask(request, secret, deadline)
         taken_ids = [call.id for message in request.messages for call in message.tool_calls]
         answer = ChatAnswer(taken_ids, names.ours)
         try:
-            async with contextlib.aclosing(self._chunks(response, answer, deadline)) as chunks:
+            async with contextlib.aclosing(self._chunks(response, answer, secret, deadline)) as chunks:
                 async for chunk in chunks:
                     for event in answer.take(chunk):
                         yield event
@@ -105,9 +106,8 @@ class OpenAIChat:
 
         yield answer.done(self.name, count_tokens, lambda: count_request(request))
 
-    async def _ask(self, request: Request, deadline: float) -> tuple[httpx.Response, ToolNames]:
+    async def _ask(self, request: Request, secret: str | None, deadline: float) -> tuple[httpx.Response, ToolNames]:
         """An answer of status 200, its body not yet read."""
-        secret = key(self._settings, who=self._who)
         habits = self._habits
         temperature = self._settings.temperature if request.temperature is None else request.temperature
         for lesson in range(_MOST_LESSONS + 1):
@@ -161,7 +161,7 @@ class OpenAIChat:
             raise unreachable(error, who=self._who) from error
 
     async def _chunks(
-        self, response: httpx.Response, answer: ChatAnswer, deadline: float
+        self, response: httpx.Response, answer: ChatAnswer, secret: str | None, deadline: float
     ) -> AsyncGenerator[dict[str, Any], None]:
         """The JSON of the events until the answer's end. Raises ModelFailure when it ends otherwise."""
         import httpx
@@ -188,7 +188,7 @@ class OpenAIChat:
                     else:
                         strange = strange or "choices" not in value
                         if (told := _error_of(value)) is not None:
-                            raise classify(200, {}, encode(told), who=self._who, received=answer.begun)
+                            raise classify(200, {}, encode(told), who=self._who, received=answer.begun, keep_out=secret)
                         yield value
             strange = strange or reader.strange
         except Garbled as error:

@@ -391,11 +391,13 @@ async def test_the_key_is_nowhere_but_in_its_header(world: Setting, caplog: pyte
     """Messages of failures end in alerts, logs and traces."""
     caplog.set_level(logging.DEBUG)
     key = "wonderful-key-77"
-    world.server.otherwise = lambda asked: failing(400, f"you sent {asked.headers['authorization'][7:]}")
+    told = f"you sent {key}"
 
-    failed = await failure(world, api_key=key)
+    refused = await failure(world, failing(400, told), api_key=key)
+    broken = await failure(world, Reply(stream=[{"error": {"message": told}}]), api_key=key)
 
     assert world.server.requests[0].headers["authorization"] == f"Bearer {key}"
-    assert key not in str(failed)
+    assert "you sent ***" in str(refused)
+    assert "you sent ***" in str(broken)
     assert key not in caplog.text
     assert key not in json.dumps(world.server.requests[0].json)
