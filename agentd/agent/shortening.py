@@ -56,7 +56,7 @@ def fit(messages: Sequence[ChatMessage], tokens: int) -> list[ChatMessage]:
         if over <= 0 or most == _LEAST_TOKENS:
             break
         # Some are all frame and could not be cut: the others make up for them.
-        target -= over
+        target -= max(over, len(messages))
     return short
 
 
