@@ -57,7 +57,8 @@ install:
 	ln -sfn /opt/agentd/bin/agentd /usr/local/bin/agentd
 	install -D -m 644 units/agentd.sysusers /etc/sysusers.d/agentd.conf
 	install -D -m 644 units/agentd.tmpfiles /etc/tmpfiles.d/agentd.conf
-	install -D -m 644 -t /etc/systemd/system units/agentd.service units/agentd.socket
+	install -D -m 644 -t /etc/systemd/system units/agentd.service units/agentd.socket \
+	  units/agentd-agent.service units/agentd-agent.socket
 	systemd-sysusers /etc/sysusers.d/agentd.conf
 	systemd-tmpfiles --create /etc/tmpfiles.d/agentd.conf
 	test -e /etc/agentd/agentd.yaml || /opt/agentd/bin/agentd init /etc/agentd
@@ -68,12 +69,12 @@ install:
 # Configuration, state and user stay: they are the operator's.
 uninstall:
 	@test "$$(id -u)" = 0 || { echo "make uninstall: run it as root" >&2; exit 1; }
-	if [ -d /run/systemd/system ]; then systemctl disable --now agentd.socket agentd.service || true; fi
-	rm -f /etc/systemd/system/agentd.service /etc/systemd/system/agentd.socket
+	if [ -d /run/systemd/system ]; then systemctl disable --now agentd.socket agentd.service agentd-agent.socket || true; fi
+	rm -f $(addprefix /etc/systemd/system/,agentd.service agentd.socket agentd-agent.service agentd-agent.socket)
 	rm -f /etc/sysusers.d/agentd.conf /etc/tmpfiles.d/agentd.conf /usr/local/bin/agentd
 	rm -rf /opt/agentd
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
-	@echo "/etc/agentd, /var/lib/agentd and the user agentd are left; remove them by hand if you will"
+	@echo "/etc/agentd, /var/lib/agentd and the users agentd and agentd-agent are left; remove them by hand if you will"
 
 clean:
 	rm -rf .venv build dist

@@ -17,18 +17,22 @@ from pathlib import Path
 
 import pytest
 
+from agentd.daemon.runs.host import SOCKET_VARIABLE
+
 REPO = Path(__file__).resolve().parent.parent
 UNITS = REPO / "units"
 
+ALL_UNITS = ("agentd.service", "agentd.socket", "agentd-agent.service", "agentd-agent.socket")
+SERVICES = ("agentd.service", "agentd-agent.service")
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
     """The units with a program in ExecStart= that exists on any machine."""
-    for name in ("agentd.service", "agentd.socket"):
+    for name in ALL_UNITS:
         text = (UNITS / name).read_text()
-        (tmp_path / name).write_text(text.replace("/opt/agentd/bin/agentd", "/bin/true"))
+        (tmp_path / name).write_text(re.sub(r"/opt/agentd/bin/\w+", "/bin/true", text))
     return tmp_path
 
 
@@ -47,7 +51,7 @@ def directives(name: str) -> list[tuple[str, str]]:
 @needs_systemd
 def test_systemd_understands_every_line(units: Path) -> None:
     """An unknown key is ignored with a warning, and with it the protection that it was to give."""
-    done = analyze("verify", str(units / "agentd.service"), str(units / "agentd.socket"), folder=units)
+    done = analyze("verify", *(str(units / name) for name in ALL_UNITS), folder=units)
 
     assert done.stderr == ""
     assert done.returncode == 0
@@ -63,17 +67,19 @@ def test_a_misspelt_line_would_be_noticed(units: Path) -> None:
 
 
 @needs_systemd
-def test_the_sandbox_scores_one_and_a_half_or_better(units: Path) -> None:
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_sandbox_scores_one_and_a_half_or_better(name: str, units: Path) -> None:
     """The promise of the README; the exceptions stand in the file, with their reasons."""
-    service = str(units / "agentd.service")
+    service = str(units / name)
     done = analyze("security", "--offline=yes", "--threshold=15", "--no-pager", service, folder=units)
 
     assert done.returncode == 0, done.stdout[-300:]
 
 
-def test_every_choice_of_the_service_has_a_reason_near_it() -> None:
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_choice_of_the_service_has_a_reason_near_it(name: str) -> None:
     """Whoever loosens a line must be able to see what it was for: no block without a comment."""
-    blocks = re.split(r"\n\s*\n", (UNITS / "agentd.service").read_text())
+    blocks = re.split(r"\n\s*\n", (UNITS / name).read_text())
 
     for block in blocks:
         if "[Install]" not in block and re.search(r"^[A-Z]\w*=", block, re.MULTILINE):
@@ -116,7 +122,18 @@ def test_sysusers_and_tmpfiles_are_understood(tmp_path: Path) -> None:
     )
     assert folders.stderr == ""
     assert (tmp_path / "var/lib/agentd").stat().st_mode & 0o777 == 0o700
-    assert (tmp_path / "etc/agentd").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "etc/agentd").stat().st_mode & 0o777 == 0o751
+    assert (tmp_path / "etc/agentd/prompts.d").stat().st_mode & 0o777 == 0o755
+
+
+def test_the_daemon_and_its_agent_host_agree_on_their_socket() -> None:
+    """A host that nobody reaches is an agent that never answers."""
+    named = [value for key, value in directives("agentd.service") if key == "Environment"]
+    socket = dict(directives("agentd-agent.socket"))
+
+    assert named == [f"{SOCKET_VARIABLE}={socket['ListenStream']}"]
+    assert (socket["SocketUser"], socket["SocketMode"]) == ("agentd", "0600")
+    assert dict(directives("agentd-agent.service"))["User"] not in ("agentd", "root")
 
 
 class Machine:
