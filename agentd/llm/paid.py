@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -20,6 +20,7 @@ from typing import Any, cast
 from agentd.clock import Clock
 from agentd.errors import AgentdError
 from agentd.llm import prices
+from agentd.llm.deadline import Deadline
 from agentd.llm.destination import CURRENT
 from agentd.llm.policy import Call, Policy
 from agentd.llm.port import Done, FailureKind, Model, ModelEvent, ModelFailure, Request, TextDelta, ThinkingDelta, Usage
@@ -88,7 +89,7 @@ class PaidModel:
         """
         now = self._clock.monotonic()
         deadline = min(deadline, now + self.settings.timeout.total_seconds())
-        await self._in_time(self._slots.acquire(), deadline, "all its connections are busy", FailureKind.RATE_LIMITED)
+        await self._slot(deadline)
         try:
             tokens = count_request(request)
             quote = await self._reserve(request, tokens)
@@ -111,18 +112,19 @@ class PaidModel:
         try:
             # Adapters are async generators; the port asks for less.
             async with aclosing(cast(Any, self.raw.stream(request))) as events:
-                while done is None:
-                    token = None if came.any else CURRENT.set(call)
-                    try:
-                        event = await self._in_time(anext(events), deadline, "took too long", FailureKind.TIMEOUT)
-                    finally:
-                        if token is not None:
-                            CURRENT.reset(token)
-                    came.add(event)
-                    if isinstance(event, Done):
-                        done = event
-                    else:
-                        yield event
+                with Deadline(deadline - self._clock.monotonic()) as time:
+                    while done is None:
+                        token = None if came.any else CURRENT.set(call)
+                        try:
+                            event = await time.wait(anext(events))
+                        finally:
+                            if token is not None:
+                                CURRENT.reset(token)
+                        came.add(event)
+                        if isinstance(event, Done):
+                            done = event
+                        else:
+                            yield event
         except BaseException as error:
             failure = self._failure(error, call, came)
             broken_off = failure is None or failure.kind is FailureKind.TIMEOUT
@@ -180,15 +182,18 @@ class PaidModel:
         if isinstance(error, ModelFailure):
             error.received = error.received or came.any
             return error
+        if isinstance(error, TimeoutError):
+            return ModelFailure(f"model {self.name} took too long", FailureKind.TIMEOUT, received=came.any)
         if isinstance(error, StopAsyncIteration):
             return ModelFailure(f"model {self.name} ended without an answer", FailureKind.CUT, received=came.any)
         log.error("model_adapter_failed", extra={"model": self.name, "error": type(error).__name__}, exc_info=error)
         what = f"what model {self.name} said could not be read ({type(error).__name__})"
         return ModelFailure(what, FailureKind.GARBAGE, received=came.any)
 
-    async def _in_time(self, awaited: Awaitable[Any], deadline: float, what: str, kind: FailureKind) -> Any:
+    async def _slot(self, deadline: float) -> None:
         try:
-            async with asyncio.timeout(max(_SHORTEST_S, deadline - self._clock.monotonic())):
-                return await awaited
+            async with asyncio.timeout(deadline - self._clock.monotonic()):
+                await self._slots.acquire()
         except TimeoutError as error:
-            raise ModelFailure(f"model {self.name}: {what}", kind) from error
+            what = f"model {self.name}: {AT_ONCE} calls were under way all the time"
+            raise ModelFailure(what, FailureKind.RATE_LIMITED) from error
