@@ -176,7 +176,7 @@ class _Look:
         matches: list[dict[str, Any]] = []
         for path, hit in found[: self._limit]:
             match = _match(path, hit)
-            most_bytes -= sum(map(len, (hit.line, *hit.before, *hit.after))) + 100
+            most_bytes -= sum(map(len, (match["line"], *match.get("before", ()), *match.get("after", ())))) + 150
             if most_bytes < 0 and matches:
                 self._more = True
                 break
@@ -213,9 +213,11 @@ class _Look:
                         continue
                     self._files.append(line(each, 300))
                     hits = newest(fd, self._asked, left, self._budget)
+                if self._budget.damage:
+                    self._unread[each], self._budget.damage = f"{self._budget.damage}; read up to there", ""
             except FileNotFoundError:
                 continue
-            except (OSError, NotPermitted, ToolFailure) as error:
+            except (OSError, NotPermitted) as error:
                 if len(self._unread) < 10:
                     self._unread[each] = (error.strerror if isinstance(error, OSError) else "") or str(error)
                 continue
@@ -271,4 +273,4 @@ def _match(path: str, hit: Hit) -> dict[str, Any]:
 
 
 def _shown(raw: bytes) -> str:
-    return line(raw[: _LINE_CHARS * 4].decode("utf-8", "replace").rstrip("\r\n"), _LINE_CHARS)
+    return line(raw.decode("utf-8", "replace").rstrip("\r\n"), _LINE_CHARS)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from agentd.agent.port import ToolFailure
 from agentd.agent.tools.read_file import unpacked
 from agentd.agent.tools.working import Stop
 from agentd.errors import ConfigError
@@ -25,17 +26,24 @@ from agentd.logs.scan import Search, found_lines
 _BLOCK = 1024 * 1024
 _AROUND = 32 * 1024
 _STAMP_LINES = 50
-_LINE_CHARS = 500
+_STAMP_BYTES = 500
+_KEPT = 8192
+"""Bytes of a line that are kept to be shown."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """What a search may still do. scanned: bytes so far. cut: it ended before everything was looked at."""
+    """
+    What a search may still do. scanned: bytes so far. cut: it ended before everything was looked at.
+
+    damage: why the last archive could not be read to its end.
+    """
 
     stop: Stop
     most_bytes: int
     scanned: int = 0
     cut: bool = False
+    damage: str = ""
 
     def take(self, size: int) -> bool:
         if self.scanned + size > self.most_bytes or self.stop.now:
@@ -72,7 +80,7 @@ class Wanted:
         return (0,) if all(pattern.finds(text) for pattern in self.patterns) else ()
 
     def time_of(self, line: bytes) -> datetime | None:
-        return self.stamps.of_line(line[:_LINE_CHARS].decode("utf-8", "replace"), self.now)
+        return self.stamps.of_line(line[:_STAMP_BYTES].decode("utf-8", "replace"), self.now)
 
 
 def wanted(
@@ -108,7 +116,11 @@ class _Block(NamedTuple):
 
 
 def newest(fd: int, asked: Wanted, most: int, budget: Budget) -> list[Hit]:
-    """The newest `most` hits of a file, the newest first. Raises OSError, ToolFailure for a damaged archive."""
+    """
+    The newest `most` hits of a file, the newest first; of a damaged archive those before the damage.
+
+    Raises OSError.
+    """
     if os.pread(fd, 2, 0) == b"\x1f\x8b":
         return _newest_packed(fd, asked, most, budget)
     found: list[Hit] = []
@@ -126,8 +138,7 @@ def newest(fd: int, asked: Wanted, most: int, budget: Budget) -> list[Hit]:
 def _newest_packed(fd: int, asked: Wanted, most: int, budget: Budget) -> list[Hit]:
     kept: deque[Hit] = deque(maxlen=most)
     for block in _forwards(fd, budget):
-        for hit in _hits(block, asked):
-            kept.append(hit)
+        kept.extend(_hits(block, asked))
     return list(reversed(kept))
 
 
@@ -151,7 +162,7 @@ def _backwards(fd: int, budget: Budget) -> Iterator[_Block]:
 
 def _forwards(fd: int, budget: Budget) -> Iterator[_Block]:
     before, block = b"", bytearray()
-    for piece in unpacked(fd):
+    for piece in _whole(fd, budget):
         if not budget.take(len(piece)):
             break
         block += piece
@@ -163,6 +174,13 @@ def _forwards(fd: int, budget: Budget) -> Iterator[_Block]:
             del block[:end]
     if block:
         yield _Block(before + bytes(block), len(before), len(before) + len(block))
+
+
+def _whole(fd: int, budget: Budget) -> Iterator[bytes]:
+    try:
+        yield from unpacked(fd)
+    except ToolFailure as error:
+        budget.damage = str(error)
 
 
 def _hits(block: _Block, asked: Wanted) -> Iterator[Hit]:
@@ -178,7 +196,7 @@ def _hits(block: _Block, asked: Wanted) -> Iterator[Hit]:
             (asked.since is not None and known < asked.since) or (asked.until is not None and known > asked.until)
         ):
             continue
-        yield Hit(line, at, _lines_above(text, begin, asked.around), _lines_below(text, end, asked.around))
+        yield Hit(line[:_KEPT], at, _lines_above(text, begin, asked.around), _lines_below(text, end, asked.around))
 
 
 def _above(text: bytes, end: int, asked: Wanted) -> datetime | None:
@@ -194,7 +212,8 @@ def _lines_above(text: bytes, end: int, count: int) -> list[bytes]:
     lines: list[bytes] = []
     while end > 0 and len(lines) < count:
         begin = text.rfind(b"\n", 0, end - 1) + 1
-        lines.append(text[begin : end - 1] if text[end - 1 : end] == b"\n" else text[begin:end])
+        whole = end - 1 if text[end - 1 : end] == b"\n" else end
+        lines.append(text[begin : min(whole, begin + _KEPT)])
         end = begin
     return lines[::-1]
 
@@ -205,6 +224,6 @@ def _lines_below(text: bytes, end: int, count: int) -> list[bytes]:
     while begin < len(text) and len(lines) < count:
         end = text.find(b"\n", begin)
         end = len(text) if end < 0 else end
-        lines.append(text[begin:end])
+        lines.append(text[begin : min(end, begin + _KEPT)])
         begin = end + 1
     return lines
