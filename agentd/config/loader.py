@@ -82,20 +82,22 @@ def find_config(explicit: Path | None, environment: Mapping[str, str] | None = N
     )
 
 
-def load(path: Path, *, environment: Mapping[str, str] | None = None) -> Loaded:
+def load(path: Path, *, environment: Mapping[str, str] | None = None, prices: bool = True) -> Loaded:
     """
     Read, merge and check a configuration.
 
-    environment: default `os.environ`. Takes up to some seconds for 10,000 watches: not for the event loop's thread.
+    environment: default `os.environ`. prices: look whether budgets of dollars can be kept, which may start a process
+    for half a second. Takes up to some seconds for 10,000 watches: not for the event loop's thread.
     Raises InvalidConfig, and nothing else, when there is an error among the problems.
     """
-    return _Load(path, dict(os.environ if environment is None else environment)).run()
+    return _Load(path, dict(os.environ if environment is None else environment), prices).run()
 
 
 @dataclass(slots=True)
 class _Load:
     path: Path
     environment: dict[str, str]
+    prices: bool = True
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
@@ -152,7 +154,7 @@ class _Load:
         self._add(check_agent(root, config, config.daemon.plugins))
         for watch in config.watches:
             self._add(check_watch_agent(entries[watch.name], watch, config.agent, config.models))
-        if not self.problems:  # asking for prices takes its time
+        if self.prices and not self.problems:
             self._add(check_prices(root, entries, config))
 
     def _with_whole_paths(self, agent: AgentSettings) -> AgentSettings:

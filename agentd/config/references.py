@@ -72,7 +72,12 @@ class SecretCheck:
             missing = self._missing(source, name)
             if missing is not None:
                 visible = source != "credential" or bool(self._environment.get("CREDENTIALS_DIRECTORY"))
-                yield Problem(*at, missing, _CURES[source] if visible else "", warning=not visible)
+                if _is_of_agents(path):
+                    # The daemon needs it not: the agent host may well have it, and alerts must not hang on it.
+                    cure = f"{_CURES[source]}; as a service: into /etc/agentd/agent.environment" if visible else ""
+                    yield Problem(*at, missing, cure, warning=True)
+                else:
+                    yield Problem(*at, missing, _CURES[source] if visible else "", warning=not visible)
 
     def _missing(self, source: str, name: str) -> str | None:
         text = f"${{{source}:{name}}}"
@@ -103,6 +108,10 @@ class SecretCheck:
                 "name it: ${credential:NAME}, ${file:/path} or ${env:NAME}",
                 warning=True,
             )
+
+
+def _is_of_agents(path: KeyPath) -> bool:
+    return path[:1] in (("models",), ("embeddings",)) or path[:2] == ("agent", "mcp")
 
 
 def _inside(typed: Any, key: Any) -> Any:
