@@ -155,7 +155,14 @@ class _Watch:
         self._open[task.id] = (task, hands.spans.tool(task))
         hands.under_way[task.id] = task.tool
         hands.account.tool_calls += 1
-        hands.account.record("task", task=task.id, tool=task.tool, input=redact_all(task.input), attempt=task.attempt)
+        hands.account.record(
+            "task",
+            task=task.id,
+            tool=task.tool,
+            input=redact_all(task.input),
+            attempt=task.attempt,
+            kind=task.kind,
+        )
         if hands.listeners:
             hands.listeners.tell(ToolExecutionStart(task.id, task.tool, task.input, task.depends_on))
 

@@ -84,7 +84,8 @@ class Questions:
         self._model = model
         self._window = window
         self._system_prompt = system_prompt
-        self._prompt_hash = sha256(system_prompt)
+        offered = [[tool.name, tool.description, tool.input_schema] for tool in tools]
+        self._prompt_hash = sha256([system_prompt, offered, answer_schema])
         self._tools = tuple(tools)
         self._answer_schema = answer_schema
         self._settings: ModelSettings | None = job.models.get(job.model or "")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Literal, TypeVar
 
 from agentd.errors import AgentdError
@@ -98,17 +98,27 @@ class Inbox:
             raise Interrupted
         return task.result()
 
+    @contextlib.contextmanager
+    def halting(self, halt: Callable[[], object]) -> Iterator[None]:
+        """For work that must stay in its caller's own task: whoever speaks within calls `halt`."""
+        self._halt = halt
+        try:
+            yield
+        finally:
+            self._halt = None
+
     async def close(self, within_s: float = 5.0) -> None:
         """Wait for what was given up and still cleans up behind itself."""
         if self._left:
             await asyncio.wait(self._left, timeout=within_s)
 
     def _interrupt(self) -> None:
-        if self._halt is not None and (waiter := self._waiter) is not None:
+        if self._halt is not None:
             # From the loop: who speaks may be called from within the very work that is stopped.
             loop = asyncio.get_running_loop()
             loop.call_soon(self._halt)
-            loop.call_later(GIVE_UP_S, _wake, waiter)
+            if self._waiter is not None:
+                loop.call_later(GIVE_UP_S, _wake, self._waiter)
 
     def _leave(self, task: asyncio.Task[Any]) -> None:
         if not task.done():

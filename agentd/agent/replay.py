@@ -63,6 +63,11 @@ class _Kept:
     def __init__(self) -> None:
         self.records: list[Record] = []
 
+    @property
+    def prompts(self) -> int:
+        """Worked on beside the goal."""
+        return sum(record.kind == "event" and record.data.get("type") == "prompt" for record in self.records)
+
     def record(self, record: Record) -> None:
         self.records.append(record)
 
@@ -97,7 +102,7 @@ async def replay(
     agent = Agent(job, supervisor, account=account, listeners=listeners, inbox=inbox, timed=False)
     tape.agent, tape.inbox = agent, inbox
     outcome = await agent.prompt()
-    while (text := tape.next_prompt()) is not None:
+    while (text := tape.prompt(kept.prompts)) is not None:
         outcome = await agent.prompt(text)
     await agent.end()
     last = tape.last("outcome")

@@ -75,7 +75,7 @@ async def open_agent(
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(paid_from(purse))
         if registry is None:
-            registry = await _registry(job, stack, account)
+            registry = await _registry(job, stack, account, inbox, clock)
         model, why = await _model(job, models, purse, clock, stack)
         executor = Executor(
             Pools(registry, _contexts(job, services, clock)),
@@ -130,7 +130,6 @@ class Running:
         self._listeners = listeners or Listeners()
         self._inbox = inbox or Inbox()
         self.agent: Agent | None = None
-        self._opening: asyncio.Timeout | None = None
         self._over = False
         self._spoken = asyncio.Event()
 
@@ -209,15 +208,19 @@ async def run_job(
     return await running.run()
 
 
-async def _registry(job: Job, stack: contextlib.AsyncExitStack, account: Account) -> Registry:
+async def _registry(
+    job: Job, stack: contextlib.AsyncExitStack, account: Account, inbox: Inbox, clock: Clock
+) -> Registry:
     if not job.mcp:
         return _built_in()
     from agentd.agent.mcp import open_mcp
 
     tools: Sequence[Tool] = ()
     try:
-        async with asyncio.timeout(min(LONGEST_OPENING_S, job.limits.time_s)):
-            tools = await stack.enter_async_context(open_mcp(job.mcp))
+        async with asyncio.timeout(min(LONGEST_OPENING_S, job.limits.time_s)) as limit:
+            with inbox.halting(lambda: limit.reschedule(asyncio.get_running_loop().time())):
+                if inbox.stopped is None:
+                    tools = await stack.enter_async_context(open_mcp(job.mcp, clock=clock))
     except (AgentdError, OSError, TimeoutError) as error:
         log.warning("mcp_unavailable", extra={"run": job.run, "error": str(error) or "it took too long"})
         account.record("event", type="mcp_unavailable", reason=str(error) or "it took too long")

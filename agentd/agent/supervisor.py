@@ -9,7 +9,6 @@ what was found is kept when steps, time, money or the model run out; nothing is 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,16 +17,28 @@ from typing import Any
 from agentd.agent.account import Account, sha256
 from agentd.agent.acting import Acted, Executes, Hands, tasks_of
 from agentd.agent.asking import Cure, Questions, cure_for, room_for
+from agentd.agent.ends import (
+    LONGEST_ERROR,
+    MAX_STEPS_ANSWER,
+    REPETITION_ANSWER,
+    TIME_ANSWER,
+    End,
+    completed,
+    failed,
+    nobody_asked,
+    outcome_of,
+    stopped,
+)
 from agentd.agent.events import AgentEnd, AgentStart, Listeners, MessageEnd, MessageStart, TurnEnd, TurnStart
 from agentd.agent.evidence import Exhibits
-from agentd.agent.finding import read_finding, without_model
 from agentd.agent.graph import GraphError
 from agentd.agent.inbox import Inbox, Interrupted
-from agentd.agent.job import AgentPlan, Finding, Job, Outcome, OutcomeState
+from agentd.agent.job import AgentPlan, Job, Outcome
 from agentd.agent.observe import observe
 from agentd.agent.plan import derived_plan, plan_from
 from agentd.agent.prompts import Prompts
 from agentd.agent.repetition import Repetition
+from agentd.agent.replies import replies
 from agentd.agent.spans import Spans
 from agentd.agent.window import Window
 from agentd.errors import AgentdError
@@ -39,28 +50,14 @@ from agentd.llm.tokens import count_tools
 
 log = logging.getLogger("agentd.agent")
 
-MAX_STEPS_ANSWER = "Stopped: max steps reached"
-TIME_ANSWER = "Stopped: time limit reached"
-REPETITION_ANSWER = "Stopped: repeated calls without progress"
 _BAD_ANSWERS = 2
 _BROKEN_ANSWERS = 2
-_LONGEST_ERROR = 1000
 _REPEATED = "You made such a call before and it showed the same: do something else, or give your final answer."
 _LAST_STEP = "One step is left: give your final answer now, from what is known."
 _HINTS = {
     "replan": "Some of this failed: find another way.",
     "degrade": "Tools have failed again and again: give your final answer from what is known.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a prompt ended."""
-
-    state: OutcomeState
-    answer: str = ""
-    finding: Finding | None = None
-    error: str | None = None
 
 
 @dataclass(slots=True)
@@ -165,7 +162,7 @@ class Supervisor:
             if self._window is not None:
                 self._window.add(ChatMessage("user", text), keep=True)
         if self._questions is None:
-            return self._without_model(self._why_no_model)
+            return nobody_asked(self._job, self._exhibits, self._why_no_model)
         while self._steps_left > 0:
             if (end := await self._step(self._questions)) is not None:
                 return end
@@ -307,7 +304,11 @@ class Supervisor:
             return None
         self._decided("terminate", str(failure))
         self._end_turn("terminate", str(failure))
-        return self._without_model(str(failure)) if cure is Cure.WITHOUT else self._failed(str(failure))
+        return (
+            nobody_asked(self._job, self._exhibits, str(failure))
+            if cure is Cure.WITHOUT
+            else self._failed(str(failure))
+        )
 
     def _actions(self, done: Done) -> Actions:
         if done.stop_reason == "content_filter" and not done.message.tool_calls and not done.message.content.strip():
@@ -336,7 +337,7 @@ class Supervisor:
     def _put_right(self, done: Done, error: BadAction | GraphError, patience: _Patience) -> End | None:
         """Tell the model what was wrong with its answer, or give up."""
         patience.bad += 1
-        message = str(error)[:_LONGEST_ERROR]
+        message = str(error)[:LONGEST_ERROR]
         if patience.bad > _BAD_ANSWERS:
             self._account.steps += 1
             self._reply(done.message, {}, "not done")
@@ -403,20 +404,9 @@ class Supervisor:
     def _reply(
         self, message: ChatMessage, texts: Mapping[str | None, str], rest: str, notes: Sequence[Note] = ()
     ) -> None:
-        """Answer a message of the model: each native call by its id; calls that nothing is known of with `rest`."""
         assert self._window is not None
-        told = dict(texts)
-        for note in notes:
-            key = note.call_id if message.tool_calls else None
-            told[key] = f"{told[key]}\n\n{note.text}" if key in told else note.text
-        general = told.pop(None, "")
-        if not message.tool_calls:
-            self._window.add(ChatMessage("user", general or rest))
-            return
-        for call in message.tool_calls:
-            self._window.add(ChatMessage("tool", told.get(call.id) or rest, name=call.name, tool_call_id=call.id))
-        if general:
-            self._window.add(ChatMessage("user", general))
+        for reply in replies(message, texts, rest, notes):
+            self._window.add(reply)
 
     def _final(self, message: ChatMessage, final: Any) -> End | None:
         assert self._window is not None
@@ -428,13 +418,7 @@ class Supervisor:
             self._end_turn("interrupted", "somebody spoke while the model answered")
             return None
         self._end_turn("final")
-        finding: Finding | None = read_finding(final, self._exhibits, severity=self._job.severity)
-        assert finding is not None
-        structured = isinstance(final, Mapping) or (isinstance(final, str) and final.lstrip()[:1] == "{")
-        answer = finding.summary if structured else str(final)
-        if self._job.kind in ("task", "session") and not (structured and _is_finding(final)):
-            answer, finding = _answer_text(final), None
-        return End("completed", answer, finding)
+        return completed(self._job, self._exhibits, final)
 
     def _artifacts(self, results: Sequence[Result]) -> None:
         for result in results:
@@ -459,45 +443,18 @@ class Supervisor:
             return self._stopped(TIME_ANSWER)
         return End("cancelled", error=self._inbox.reason or "the run was cancelled")
 
-    def _without_model(self, reason: str) -> End:
-        """A goal has its evidence; a task that a person set has no answer."""
-        finding = without_model(self._exhibits, reason, severity=self._job.severity)
-        if self._job.kind in ("goal", "investigate"):
-            return End("completed", finding.summary, finding)
-        return End("failed", finding=finding, error=f"no model could be asked: {reason}")
-
     def _failed(self, reason: str) -> End:
-        reason = reason[:_LONGEST_ERROR]
-        return End("failed", finding=without_model(self._exhibits, reason, severity=self._job.severity), error=reason)
+        return failed(self._job, self._exhibits, reason)
 
     def _stopped(self, answer: str) -> End:
-        why = answer.removeprefix("Stopped: ")
-        finding = without_model(self._exhibits, why, severity=self._job.severity)
-        summary = finding.summary.removeprefix("No model looked at this. ")
-        return End("stopped", answer, finding.model_copy(update={"summary": f"{answer}. {summary}"}), why)
+        return stopped(self._job, self._exhibits, answer)
 
     def _finish(self, end: End) -> Outcome:
         self._end_turn(end.state, end.error or "")
         account = self._account
         if end.finding is not None:
             account.record("finding", **end.finding.model_dump(mode="json"))
-        outcome = Outcome(
-            state=end.state,
-            answer=end.answer,
-            finding=end.finding,
-            plan=self._plan,
-            error=end.error,
-            steps=account.steps,
-            tool_calls=account.tool_calls,
-            model_calls=account.model_calls,
-            input_tokens=account.usage.input_tokens,
-            output_tokens=account.usage.output_tokens,
-            cached_tokens=account.usage.cached_tokens,
-            usd=account.usd,
-            models=tuple(account.models),
-            artifacts=tuple(account.artifacts),
-            duration_s=round(account.elapsed_s, 6),
-        )
+        outcome = outcome_of(end, account, self._plan)
         shown = outcome.model_dump(mode="json")
         account.record("outcome", **shown)
         self._spans.end(outcome)
@@ -517,22 +474,4 @@ class Supervisor:
             self._listeners.tell(TurnEnd(self.turn, decision, reason))
 
     def _decided(self, decision: str, reason: str) -> None:
-        self._account.record("decision", decision=decision, reason=reason[:_LONGEST_ERROR])
-
-
-def _is_finding(final: Any) -> bool:
-    if isinstance(final, str):
-        try:
-            final = json.loads(final)
-        except ValueError:
-            return False
-    return isinstance(final, Mapping) and bool({"status", "claims"} & final.keys())
-
-
-def _answer_text(final: Any) -> str:
-    """The last words of a model that was set a task."""
-    if isinstance(final, Mapping):
-        for key in ("answer", "summary", "result"):
-            if isinstance(final.get(key), str):
-                return str(final[key])
-    return final if isinstance(final, str) else json.dumps(final, ensure_ascii=False, default=str)
+        self._account.record("decision", decision=decision, reason=reason[:LONGEST_ERROR])

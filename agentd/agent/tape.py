@@ -80,14 +80,17 @@ class Tape:
                 return record
         return None
 
-    def next_prompt(self) -> str | None:
-        """What the agent was asked when it had nothing to do any more."""
-        for place in range(self._place, len(self.records)):
-            record = self.records[place]
-            if record.kind == "event" and record.data.get("type") == "prompt":
-                self._go_past(place)
-                return str(record.data.get("text"))
-        return None
+    def prompt(self, number: int) -> str | None:
+        """What it was asked beside the goal, for the nth time (from 0): the tape goes there. None: no more."""
+        places = [
+            place
+            for place, record in enumerate(self.records)
+            if record.kind == "event" and record.data.get("type") == "prompt"
+        ]
+        if number >= len(places):
+            return None
+        self._go_past(max(places[number], self._place - 1))
+        return str(self.records[places[number]].data.get("text"))
 
     def say(self, said: Mapping[str, Any]) -> None:
         """As it was said then."""
