@@ -250,6 +250,7 @@ def test_an_answer_beside_calls_waits_for_their_results() -> None:
         ('{"type": "Final", "answer": " "}', 'needs "answer"'),
         ('{"type": "Plan"}', 'needs "understanding"'),
         ('{"type": "ToolCall", "tool": "rm", "input": {"argv": ["-r", "/sr', "broken"),
+        ('{"type": "ToolCall", "tool": "rm", "input": {"path": "/srv"', "broken"),
         ('{"type": "Parallel", "actions": [{"type": "ToolCall", "tool": "x", "input": {}}, {"type": ', "broken"),
         ('{"type": "ToolCall", "tool": "x", "input": {"n": NaN}}', "broken"),
         ("<think>it never ends", "thoughts alone"),
@@ -279,6 +280,13 @@ def test_nothing_inside_of_a_broken_action_is_done(text: str) -> None:
     """Where quotes went wrong, what follows may be a hostile log line and no word of the model's own."""
     with pytest.raises(BadAction, match="broken"):
         written(text)
+
+
+def test_what_is_inside_of_a_broken_object_is_not_looked_at_again() -> None:
+    """Reading on from where it broke keeps the parts of a broken whole from passing for wholes, and the time linear."""
+    found = [each.value for each in objects_in('{"x": {"a": 1}, oops} {"b": 2}')]
+
+    assert found == [None, {"b": 2}]
 
 
 def test_the_example_is_of_a_tool_that_is_there() -> None:
