@@ -234,8 +234,10 @@ class Daemon:
             },
         )
         self.control = Control(self)
+        self.tasks = Tasks(self.agents, self.store, self.clock)
         self.servers = self._open_api(stack)
-        strip_environment()  # or the commands that we watch could speak to systemd in our name
+        if self._handle_signals:  # else it is another program's
+            strip_environment()  # or the commands that we watch could speak to systemd in our name
         for server in self.servers:
             await server.start()
             stack.push_async_callback(server.stop)
@@ -251,7 +253,7 @@ class Daemon:
             stack.callback(sockets[-1].close)
         hosts = {"localhost", "127.0.0.1", "::1", self.instance, socket.gethostname()}
         hosts |= {address.host for address in addresses if address.host}
-        return make_servers(self.control, sockets, hosts, Tasks(self.agents, self.store, self.clock))
+        return make_servers(self.control, sockets, hosts, self.tasks)
 
     def _links(self, fingerprint: str) -> dict[str, str]:
         base = self.config.api.page_url
