@@ -4,6 +4,7 @@ The models of the configuration, ready to be asked: each with its policy, its pr
 In: their settings, the purse. Out: `Models`, by name; each a `Model`.
 Promise: who asks one model gets its answer or that of the first of its fallbacks that can give one, and pays for each
 that was asked. Once a word of an answer has come nobody else goes on with it. Nothing is opened before it is asked for.
+It brings httpx along, a tenth of a second: whoever may never ask a model imports it only when it does.
 """
 
 from __future__ import annotations
@@ -15,20 +16,18 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from agentd.clock import Clock
 from agentd.errors import AgentdError, ConfigError
 from agentd.llm import prices, providers
+from agentd.llm.destination import Destination, identity
 from agentd.llm.failures import FALLS_BACK
 from agentd.llm.paid import PaidModel
 from agentd.llm.port import Model, ModelEvent, ModelFailure, Request
 from agentd.llm.settings import ModelSettings
 from agentd.llm.spend import Purse
 from agentd.llm.tokens import count_request
-
-if TYPE_CHECKING:
-    from agentd.llm.destination import Destination
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ def open_models(
     clock: Clock,
     open_model: OpenModel = providers.open_model,
 ) -> Models:
-    """open_model: makes the adapter of one model from its name, settings and an HTTP client."""
+    """open_model: makes the adapter of one model from its name, settings and an HTTP client (`PolicyClient`)."""
     return Models(models, purse=purse, clock=clock, open_model=open_model)
 
 
@@ -95,17 +94,14 @@ class Models:
         """The model alone, without those who stand in for it. Raises ConfigError."""
         known = self._opened.get(name)
         if known is None:
-            # httpx takes a tenth of a second to import; who never asks a model never pays for it.
-            from agentd.llm.destination import Destination, identity
-
             settings = self._settings[name]
             place = self._destinations.setdefault(identity(settings), Destination(self._clock))
-            http, policy = place.client(f"model {name}", settings)
+            http = place.client(f"model {name}", settings)
             known = self._opened[name] = PaidModel(
                 name,
                 settings,
                 self._open_model(name, settings, http),
-                policy,
+                http.policy,
                 purse=self._purse,
                 clock=self._clock,
                 settlements=self._settlements,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import urllib.request
 from contextvars import ContextVar
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ import httpx
 from agentd.clock import Clock
 from agentd.llm.policy import CALL, Call, Door, Policy, Rates
 from agentd.llm.settings import ModelSettings
-from agentd.llm.transport import PolicyTransport
+from agentd.llm.transport import PolicyTransport, policy_transport2
 from agentd.net.tls import TlsSettings, context_for
 
 CONNECT_S = 10.0
@@ -28,6 +29,40 @@ CURRENT: ContextVar[Call | None] = ContextVar("agentd_model_call", default=None)
 """The call that is under way here: libraries between us and the client do not pass it on by themselves."""
 
 
+class PolicyClient(httpx.AsyncClient):
+    """A client whose every request obeys the policy; `over_httpx2` is the same for libraries built on the fork."""
+
+    def __init__(self, policy: Policy, connections: Connections) -> None:
+        super().__init__(
+            transport=PolicyTransport(policy, connections),
+            # How long an answer may take is the call's deadline, kept by the policy and whoever reads the stream.
+            timeout=httpx.Timeout(None, connect=CONNECT_S),
+            event_hooks={"request": [_hand_over]},
+        )
+        self.policy = policy
+        self._twin: Any = None
+        self._connections2: Connections | None = None
+
+    def over_httpx2(self) -> Any:
+        """An `httpx2.AsyncClient`, made at first use and closed with this one."""
+        if self._twin is None:
+            import httpx2
+
+            self._connections2 = Connections(httpx2)
+            self._twin = httpx2.AsyncClient(
+                transport=policy_transport2(self.policy, self._connections2),
+                timeout=httpx2.Timeout(None, connect=CONNECT_S),
+                event_hooks={"request": [_hand_over]},
+            )
+        return self._twin
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        if self._twin is not None and self._connections2 is not None:
+            await self._twin.aclose()
+            await self._connections2.aclose()
+
+
 class Destination:
     """One provider and key. Models of equal rates share them; another rate is another limit of the provider's."""
 
@@ -35,20 +70,15 @@ class Destination:
         self._clock = clock
         self._door = Door()
         self._rates: dict[str, Rates] = {}
-        self._inner = _Connections()
-        self._clients: list[httpx.AsyncClient] = []
+        self._inner = Connections(httpx)
+        self._clients: list[PolicyClient] = []
 
-    def client(self, who: str, settings: ModelSettings) -> tuple[httpx.AsyncClient, Policy]:
+    def client(self, who: str, settings: ModelSettings) -> PolicyClient:
         rates = self._rates.setdefault(settings.rate.model_dump_json(), Rates(settings.rate, self._clock))
         policy = Policy(who, clock=self._clock, retries=settings.retries, rates=rates, line=self._door)
-        client = httpx.AsyncClient(
-            transport=PolicyTransport(policy, self._inner),
-            # How long an answer may take is the call's deadline, kept by the policy and whoever reads the stream.
-            timeout=httpx.Timeout(None, connect=CONNECT_S),
-            event_hooks={"request": [_hand_over]},
-        )
+        client = PolicyClient(policy, self._inner)
         self._clients.append(client)
-        return client, policy
+        return client
 
     async def close(self) -> None:
         for client in self._clients:
@@ -68,22 +98,30 @@ async def _hand_over(request: Any) -> None:
         request.extensions.setdefault(CALL, call)
 
 
-class _Connections(httpx.AsyncBaseTransport):
-    """The pool, made at the first request: reading the authorities takes time that is not to be taken from the loop."""
+class Connections:
+    """
+    A pool of either library, http. Opened by the first request: to read the authorities takes longer than the loop
+    may stand still.
+    """
 
-    def __init__(self) -> None:
-        self._pool: httpx.AsyncHTTPTransport | None = None
+    def __init__(self, http: ModuleType) -> None:
+        self._http = http
+        self._pool: Any = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: Any) -> Any:
         return await (self._pool or await self._open(request.url)).handle_async_request(request)
 
-    async def _open(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
+    async def _open(self, url: Any) -> Any:
         context = await context_for(TlsSettings()) if url.scheme == "https" else False
         if self._pool is None:
             # How many at once is bounded where models are asked: a queue in the pool takes O(n) a request.
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT, keepalive_expiry=_KEEP_S)
-            self._pool = httpx.AsyncHTTPTransport(
-                verify=context, limits=limits, proxy=proxy_for(url.scheme, url.host), trust_env=False
+            self._pool = self._http.AsyncHTTPTransport(
+                verify=context,
+                limits=self._http.Limits(
+                    max_connections=None, max_keepalive_connections=_KEPT, keepalive_expiry=_KEEP_S
+                ),
+                proxy=proxy_for(url.scheme, url.host),
+                trust_env=False,
             )
         return self._pool
 

@@ -6,17 +6,21 @@ Promise: nothing but the policy stands between client and connection; the one th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
 from agentd.llm.policy import Policy
 
 
-class PolicyTransport(httpx.AsyncBaseTransport):
-    """inner: what connects; closed by whoever opened it, since models of one provider share it."""
+class Transmits(Protocol):
+    """What connects and sends, of either library; closed by whoever opened it: models of one provider share it."""
 
-    def __init__(self, policy: Policy, inner: httpx.AsyncBaseTransport) -> None:
+    async def handle_async_request(self, request: Any) -> Any: ...
+
+
+class PolicyTransport(httpx.AsyncBaseTransport):
+    def __init__(self, policy: Policy, inner: Transmits) -> None:
         self._policy = policy
         self._inner = inner
 
@@ -25,8 +29,8 @@ class PolicyTransport(httpx.AsyncBaseTransport):
         return response
 
 
-def policy_transport2(policy: Policy, inner: Any) -> Any:
-    """The same over `httpx2`: inner and the result are its AsyncBaseTransport."""
+def policy_transport2(policy: Policy, inner: Transmits) -> Any:
+    """The same over `httpx2`, whose AsyncBaseTransport the result is."""
     import httpx2
 
     class PolicyTransport2(httpx2.AsyncBaseTransport):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import httpx
+import httpx2
 import pytest
 from modelserver import ModelServer, Reply, failing
 
@@ -241,6 +242,26 @@ def test_a_provider_that_cannot_be_reached_is_stood_in_for(clock: FakeClock) -> 
         await house.main.stop()
 
         assert (await ask(models.get("default"))).model == "spare"
+
+    story(clock, tell)
+
+
+def test_a_provider_whose_tls_fails_is_stood_in_for(clock: FakeClock) -> None:
+    """A certificate that ran out over night is an outage like others, and says what it is."""
+
+    async def tell(house: House) -> None:
+        async def answer_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            writer.close()
+
+        async with await asyncio.start_server(answer_plainly, "127.0.0.1", 0) as server:
+            url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            models = house.models(default=house.settings(house.main, base_url=url, fallback=["spare"]))
+            house.other.answers("I stand in.", 503)
+
+            assert (await ask(models.get("default"))).model == "spare"
+            with pytest.raises(ModelFailure, match="TLS"):
+                await ask(models.get("default"))
 
     story(clock, tell)
 
@@ -692,6 +713,20 @@ def test_what_the_policy_gave_up_with_is_told_whatever_a_library_makes_of_it(clo
 
     assert failure.kind is FailureKind.RATE_LIMITED
     assert purse.settled[0][1:] == (Usage(), 0.0)
+
+
+def test_a_library_on_the_fork_is_paced_and_timed_like_others(clock: FakeClock) -> None:
+    """Its client is another one; the call, its rate and its deadline are the same."""
+
+    async def ask_twice(http: Any) -> None:
+        twin = http.over_httpx2()
+        with contextlib.suppress(httpx2.ConnectError):
+            await twin.get("http://127.0.0.1:9/v1/models")
+        await http.get("http://127.0.0.1:9/v1/models")
+
+    failure, _, _ = odd_story(clock, ask_twice, rate={"requests": "1/h"})
+
+    assert failure.kind is FailureKind.RATE_LIMITED
 
 
 def test_an_adapter_is_told_the_time_that_is_left(clock: FakeClock) -> None:
