@@ -14,6 +14,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,7 @@ from agentd.llm.settings import ModelSettings
 log = logging.getLogger(__name__)
 
 _CHILD_S = 30.0
+_AGAIN_S = 60.0
 _PER = 1_000_000
 _OURS = Path(__file__).resolve().parents[2]
 
@@ -55,6 +57,7 @@ class Rate:
 
 _Key = tuple[str, str, str]
 _rates: dict[_Key, tuple[Rate, ...] | None] = {}
+_ask_at = 0.0
 
 
 def cost(settings: ModelSettings, usage: Usage) -> float | None:
@@ -84,23 +87,34 @@ def unpriced(models: Mapping[str, ModelSettings], *, usd: float | None, tokens: 
     Names of the models that a budget of `usd` cannot hold, since nobody knows what they cost.
 
     usd, tokens: the limits of one budget; with a limit of tokens beside it every model is held. Blocks as `known`.
+    Those that the table could not be asked for are not among them: a daemon must start also when it is short of memory.
     """
     if usd is None or tokens is not None:
         return ()
     load(models.values())
-    return tuple(name for name, settings in models.items() if not known(settings))
+    return tuple(
+        name
+        for name, settings in models.items()
+        if settings.price is None and _rates.get(_key(settings)) is None and not _not_asked([settings])
+    )
 
 
 def load(models: Iterable[ModelSettings]) -> None:
     """Ask the table for those of these that it was not asked for yet, at once. Blocks for half a second, if it does."""
+    global _ask_at
     missing = _not_asked(models)
-    if missing and (found := _ask_child(missing)) is not None:
+    if not missing or time.monotonic() < _ask_at:
+        return
+    found = _ask_child(missing)
+    if found is None:
+        _ask_at = time.monotonic() + _AGAIN_S
+    else:
         _rates.update(zip(missing, found, strict=True))
 
 
 def loaded(models: Iterable[ModelSettings]) -> bool:
     """Whether `cost` answers for all of these without blocking."""
-    return not _not_asked(models)
+    return time.monotonic() < _ask_at or not _not_asked(models)
 
 
 def _not_asked(models: Iterable[ModelSettings]) -> list[_Key]:
@@ -130,7 +144,7 @@ def _key(settings: ModelSettings) -> _Key:
 
 
 def _ask_child(keys: list[_Key]) -> list[tuple[Rate, ...] | None] | None:
-    """None when the child came to nothing; it is asked again then."""
+    """None when the child came to nothing; it is asked again a minute later."""
     # -P: what lies in the working folder is not ours to import.
     argv = [sys.executable, "-P", "-m", "agentd.llm.prices"]
     paths = [str(_OURS), *filter(None, [os.environ.get("PYTHONPATH")])]

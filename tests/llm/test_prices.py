@@ -122,11 +122,14 @@ def test_a_module_in_the_working_folder_is_not_run(tmp_path: Path, monkeypatch: 
 def test_a_child_that_fails_leaves_prices_unknown_and_is_asked_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No memory for a child is no reason to stop alerting, and no reason to spend without a price for ever."""
+    """No memory for a child must neither keep the daemon from starting nor stop every call for seconds."""
     wanted = model("openai", "gpt-4.1-mini")
     with monkeypatch.context() as broken:
         broken.setattr(sys, "executable", "/nonexistent/python")
+        broken.setattr(prices, "_ask_at", 0.0)
         assert not prices.known(wanted)
-    assert "prices_unknown" in caplog.text
+        assert prices.unpriced({"default": wanted}, usd=5.0, tokens=None) == ()
+        assert prices.loaded([wanted])
+        assert len([each for each in caplog.records if each.message == "prices_unknown"]) == 1
 
     assert prices.known(wanted)
