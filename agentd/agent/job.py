@@ -106,7 +106,8 @@ class Job(_Value):
     person, `session`: a task that stays open for further prompts. fingerprint: of the alert that is investigated.
     models: by their name in the config; model: the one to ask first, None: there is none, and `why_no_model` says why.
     permissions: what is allowed; runbook: gathered first. strategies: lines about what worked before. scenario: of the
-    prompts; None: inferred from the goal. prompts: folder of templates of the user. now: ISO 8601, the run's begin.
+    prompts; None: inferred from the goal. prompts: folder of templates of the user.
+    plugins: entry points of tools of third parties. now: ISO 8601, the run's begin.
     """
 
     run: str
@@ -130,6 +131,7 @@ class Job(_Value):
     model: str | None = None
     why_no_model: str = "none is configured"
     mcp: dict[str, McpServer] = {}
+    plugins: tuple[str, ...] = ()
     priority: Literal["low", "normal", "high", "critical"] = "normal"
     metadata: dict[str, Any] = {}
     traceparent: str | None = None

@@ -27,10 +27,10 @@ from agentd.agent.registry import BadTool, Registry
 from agentd.agent.session import Agent
 from agentd.agent.spans import Spans
 from agentd.agent.supervisor import Supervisor
-from agentd.agent.tools import BUILT_IN
+from agentd.agent.tools import BUILT_IN, plugins
 from agentd.agent.worker import Pools
 from agentd.clock import Clock, SystemClock
-from agentd.errors import AgentdError
+from agentd.errors import AgentdError, ConfigError
 from agentd.fleet.messages import Control, Task, WorkerClass
 from agentd.llm.port import Model, ModelFailure
 
@@ -211,8 +211,33 @@ async def run_job(
 async def _registry(
     job: Job, stack: contextlib.AsyncExitStack, account: Account, inbox: Inbox, clock: Clock
 ) -> Registry:
-    if not job.mcp:
+    if not job.mcp and not job.plugins:
         return _built_in()
+    registry = Registry(BUILT_IN)
+    tools = [*_of_third_parties(job, account), *await _of_servers(job, stack, account, inbox, clock)]
+    for tool in tools:
+        try:
+            registry.register(tool)
+        except BadTool as error:
+            log.warning("tool_refused", extra={"run": job.run, "error": str(error)})
+            account.record("event", type="tool_refused", reason=str(error))
+    return registry
+
+
+def _of_third_parties(job: Job, account: Account) -> Sequence[Tool]:
+    try:
+        return plugins(job.plugins, taken=[tool.name for tool in BUILT_IN])
+    except ConfigError as error:
+        log.warning("plugins_unavailable", extra={"run": job.run, "error": str(error)})
+        account.record("event", type="plugins_unavailable", reason=str(error))
+        return ()
+
+
+async def _of_servers(
+    job: Job, stack: contextlib.AsyncExitStack, account: Account, inbox: Inbox, clock: Clock
+) -> Sequence[Tool]:
+    if not job.mcp:
+        return ()
     from agentd.agent.mcp import open_mcp
 
     tools: Sequence[Tool] = ()
@@ -224,14 +249,7 @@ async def _registry(
     except (AgentdError, OSError, TimeoutError) as error:
         log.warning("mcp_unavailable", extra={"run": job.run, "error": str(error) or "it took too long"})
         account.record("event", type="mcp_unavailable", reason=str(error) or "it took too long")
-    registry = Registry(BUILT_IN)
-    for tool in tools:
-        try:
-            registry.register(tool)
-        except BadTool as error:
-            log.warning("tool_refused", extra={"run": job.run, "error": str(error)})
-            account.record("event", type="tool_refused", reason=str(error))
-    return registry
+    return tools
 
 
 @cache

@@ -103,6 +103,7 @@ class _Load:
     files: list[Path] = field(default_factory=list)
     compiler: Compiler = field(default_factory=Compiler)
     conditions: dict[str, tuple[Condition, ...]] = field(default_factory=dict)
+    tools: list[str] = field(default_factory=list)
 
     def run(self) -> Loaded:
         document = self._read(self.path)
@@ -114,6 +115,7 @@ class _Load:
                 )
             raise InvalidConfig(sorted(self.problems))
         root = self._root(document)
+        self._load_plugins(root)
         documents = [document, *self._included(document, root)]
         webhooks = self._webhook_entries(documents, root)
         watches = self._watch_entries(documents)
@@ -149,9 +151,17 @@ class _Load:
             origins=dict(_origins(root.raw, root.locate)),
         )
 
+    def _load_plugins(self, root: Entry) -> None:
+        daemon = root.raw.get("daemon")
+        names = daemon.get("plugins") if isinstance(daemon, dict) else None
+        if isinstance(names, list) and names:
+            from agentd.config.plugins import load_plugins
+
+            self._add(load_plugins(root, names, self.tools))
+
     def _check_agents(self, root: Entry, watches: list[Entry], config: Config) -> None:
         entries = {entry.name: entry for entry in watches}
-        self._add(check_agent(root, config, config.daemon.plugins))
+        self._add(check_agent(root, config, self.tools))
         for watch in config.watches:
             self._add(check_watch_agent(entries[watch.name], watch, config.agent, config.models))
         if self.prices and not self.problems:

@@ -14,7 +14,6 @@ from agentd.config.document import KeyPath, dotted
 from agentd.errors import Problem
 
 ROOT: dict[KeyPath, str] = {
-    ("daemon", "plugins"): "plugins of third parties",
     ("api", "keys"): "API keys",
     ("api", "socket_access"): "access by user on the unix socket",
     ("api", "rate_limiting"): "rates of API keys",
