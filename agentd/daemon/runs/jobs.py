@@ -85,6 +85,7 @@ def make_job(
     """Raises NotPermitted when the run asks for more than is allowed, ConfigError when its model is gone."""
     watch = next((each for each in config.watches if each.name == run.watch), None)
     wanted, asked = wanted_of(watch, run), run.asked
+    permissions = _permissions(config, wanted, asked)
     model = asked.get("model") or wanted.model or default_model(config)
     if model is not None and model not in config.models:
         raise ConfigError(f"there is no model {str(model)[:60]!r}; the configuration names {_listed(config.models)}")
@@ -115,7 +116,7 @@ def make_job(
         exhibits=tuple(exhibits),
         runbook=tuple(RunbookStep(tool=step.tool, input=step.input) for step in wanted.runbook),
         strategies=tuple(strategies),
-        permissions=_permissions(config, wanted, asked),
+        permissions=permissions,
         limits=limits,
         models=dict(config.models),
         model=model,
@@ -129,6 +130,7 @@ def make_job(
             )
             for name, server in config.agent.mcp.items()
         },
+        plugins=tuple(name for name in config.daemon.plugins if name in permissions.tools),
         priority=run.priority.word,
         metadata=dict(asked.get("metadata") or {}),
         traceparent=traceparent,
