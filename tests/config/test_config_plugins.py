@@ -65,7 +65,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     yield site
     for known, before in ((KINDS, kinds), (FORMATS, forms)):
         for name in known.keys() - before.keys():
-            del known[name]  # type: ignore[attr-defined]  # both are plain dictionaries
+            del known[name]
     plugins._loaded.clear()
     load.cache_clear()
     for name in ("weather_plugin", "weather_form"):
