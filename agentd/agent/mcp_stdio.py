@@ -21,6 +21,7 @@ from agentd.agent.tools.saying import line
 MAX_MESSAGE = 4 * 1024 * 1024
 _END_S = 0.7
 _TERM_S = 0.7
+_KILL_S = 0.5
 _STDERR_BYTES = 2000
 
 
@@ -128,14 +129,15 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     assert process.stdin is not None
     with contextlib.suppress(OSError, RuntimeError):
         process.stdin.close()
-    for wait_s, signal_it in ((_END_S, process.terminate), (_TERM_S, process.kill)):
+    for wait_s, signal_it in ((_END_S, process.terminate), (_TERM_S, process.kill), (_KILL_S, None)):
         try:
             async with asyncio.timeout(wait_s):
                 await _exited(process)
             return
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
-                signal_it()
+                if signal_it is not None:
+                    signal_it()
 
 
 async def _exited(process: asyncio.subprocess.Process) -> None:

@@ -1,8 +1,7 @@
 """
 A small real MCP server for the tests: over stdio, or over streamable HTTP on the port given.
 
-    mcp_server.py stdio [LIFES]      LIFES: a file that counts how often it was started
-    mcp_server.py http PORT
+    mcp_server.py [PORT]      of HTTP; without one, over stdio
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from pathlib import Path
 
 from mcp.server.mcpserver import Context, MCPServer
 
@@ -71,11 +69,7 @@ def not_for_agents() -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "http":
-        server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[2]))
+    if len(sys.argv) > 1:
+        server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[1]))
     else:
-        if len(sys.argv) > 2:
-            with Path(sys.argv[2]).open("a") as lifes:
-                lifes.write("+")
-        print("a banner that is no message", flush=True)
         server.run("stdio")

@@ -11,7 +11,7 @@ from agentd.agent.port import Tool
 from agentd.agent.tools.dns_lookup import DnsLookup
 from agentd.agent.tools.http_get import HttpGet
 from agentd.agent.tools.list_files import ListFiles
-from agentd.agent.tools.plugins import plugins
+from agentd.agent.tools.third_party import plugins
 from agentd.agent.tools.query_history import QueryHistory
 from agentd.agent.tools.query_journal import QueryJournal
 from agentd.agent.tools.query_memory import QueryMemory
