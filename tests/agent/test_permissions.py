@@ -102,10 +102,11 @@ def test_more_is_refused_by_name(asked: dict[str, Any], named: str) -> None:
 @pytest.mark.parametrize("key", ["write", "private_networks", "journal"])
 def test_what_is_off_cannot_be_asked_on(key: str) -> None:
     """A request may only take away."""
-    allowed = Permissions(**{key: False})
+    off: dict[str, Any] = {key: False}
+    on: dict[str, Any] = {key: True}
 
     with pytest.raises(NotPermitted, match=key):
-        narrow(allowed, Asked(**{key: True}))
+        narrow(Permissions(**off), Asked(**on))
 
 
 def test_everything_wrong_is_named_at_once() -> None:

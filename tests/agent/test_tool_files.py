@@ -15,6 +15,7 @@ import pytest
 from tool_calls import call, context, failing
 
 from agentd.agent.job import Permissions
+from agentd.agent.permissions import NotPermitted, check_path
 from agentd.agent.port import ToolContext
 from agentd.agent.tools import beneath
 from agentd.agent.tools.list_files import ListFiles
@@ -246,7 +247,7 @@ async def test_a_folder_that_becomes_a_link_between_check_and_open(
     """The race that every check by path loses: here each name is opened in a folder that is held open."""
     (inside / "d").mkdir()
     (inside / "d" / "a").write_text("harmless\n")
-    real = beneath.check_path
+    real = check_path
     swapped: list[str] = []
 
     def check_then_swap(*given: Any, **more: Any) -> str:
@@ -257,7 +258,7 @@ async def test_a_folder_that_becomes_a_link_between_check_and_open(
             swapped.append("done")
         return folder
 
-    monkeypatch.setattr(beneath, "check_path", check_then_swap)
+    monkeypatch.setattr("agentd.agent.tools.beneath.check_path", check_then_swap)
 
     await failing(READ, within(inside), DENIED, path=str(inside / "d" / "a"))
     assert swapped
@@ -276,7 +277,7 @@ async def test_a_file_that_becomes_a_link_between_look_and_open(
             (inside / "a").symlink_to(tmp_path / "secret")
         return seen
 
-    monkeypatch.setattr(beneath.os, "stat", stat_then_swap)
+    monkeypatch.setattr("agentd.agent.tools.beneath.os.stat", stat_then_swap)
 
     await failing(READ, within(inside), ERROR, path=str(inside / "a"))
 
@@ -302,7 +303,7 @@ async def test_swapping_all_the_time_never_lets_the_secret_out(inside: Path, tmp
             try:
                 with beneath.open_file(Permissions(read=(str(inside),)), str(inside / "d" / "a")) as fd:
                     assert os.read(fd, 100) == b"harmless\n"
-            except (OSError, beneath.NotPermitted):
+            except (OSError, NotPermitted):
                 continue
     finally:
         over.set()

