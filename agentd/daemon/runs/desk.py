@@ -16,7 +16,7 @@ from agentd.llm.port import Usage
 from agentd.llm.spend import BudgetSpent, Quote
 from agentd.memory import spend
 from agentd.memory.database import Database
-from agentd.memory.spend import NANO, Limits, Refusal
+from agentd.memory.spend import NANO, Limit, Limits, Refusal, Scope
 
 Ask = Callable[[Job, str, Mapping[str, Any]], Awaitable[Any]]
 
@@ -41,6 +41,9 @@ class Desk:
 
     async def reserve(self, quote: Quote) -> None:
         job, day = self._job, spend.day_of(self._clock.now())
+        if quote.usd is None and (scope := _by_dollars_alone(self._limits)) is not None:
+            why = f"nobody knows what {quote.model} costs, and {_SCOPES[scope]} is limited in dollars alone"
+            raise BudgetSpent(f"{why}; give the model a `price`, or the budget `tokens`", scope)
         refusal = await self._state.write(
             lambda c: spend.reserve(
                 c,
@@ -64,6 +67,16 @@ class Desk:
 
     async def query(self, what: str, args: Mapping[str, Any]) -> Any:
         return await self._ask(self._job, what, args)
+
+
+def _by_dollars_alone(limits: Limits) -> Scope | None:
+    """The first budget that could not hold a call of unknown price."""
+    scopes: tuple[tuple[Scope, Limit], ...] = (
+        ("run", limits.run),
+        ("watch_per_day", limits.watch),
+        ("daemon_per_day", limits.daemon),
+    )
+    return next((scope for scope, limit in scopes if limit.usd_nano is not None and limit.tokens is None), None)
 
 
 _SCOPES = {"run": "this run", "watch_per_day": "this watch today (UTC)", "daemon_per_day": "today (UTC)"}
