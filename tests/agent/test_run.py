@@ -8,6 +8,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -342,6 +343,24 @@ async def test_models_that_runs_share_are_paid_for_by_the_run_that_asks() -> Non
     assert [quote.id for quote in two.reserved] == [str(id(two))]
     with pytest.raises(BudgetSpent, match="no run pays"):
         await shared.reserve(Quote("3", "m", 1, None))
+
+
+async def test_a_run_pays_for_shared_models_out_of_its_own_limits() -> None:
+    """Many runs on one client: each is held to its own."""
+
+    class Paid(ScriptedModel):
+        async def stream(self, request: Any) -> AsyncIterator[Any]:
+            await PurseOfTheRun().reserve(Quote("1", "m", 500, None))
+            async for event in super().stream(request):
+                yield event
+
+    keeper = Keeper()
+    rich = await run_job(job(), keeper, models=OneModel(Paid(final("ok"))), registry=Registry())
+    poor = await run_job(job(limits={"tokens": 100}), keeper, models=OneModel(Paid(final("ok"))), registry=Registry())
+
+    assert rich.answer == "ok"
+    assert "100 tokens do not suffice" in str(poor.finding)
+    assert len(keeper.reserved) == 1
 
 
 async def test_many_runs_at_once_do_not_disturb_each_other() -> None:

@@ -63,6 +63,7 @@ async def test_steering_while_tools_run_cancels_them_and_their_results_say_so() 
     desk.running.agent.steer("enough")
     outcome = await working
 
+    assert desk.told(TurnEnd)[0].decision == "interrupted"
     errors = {event.tool: event.error for event in desk.told(ToolExecutionEnd)}
     assert errors == {"look": None, "hang": "cancelled"}
     assert [message.role for message in model.requests[1].messages][-2:] == ["user", "user"]
@@ -291,6 +292,7 @@ async def test_whoever_cancels_the_task_itself_leaves_nothing_open() -> None:
         await working
 
     assert desk.told(AgentEnd)[0].state == "cancelled"
+    assert len(desk.told(TurnStart)) == len(desk.told(TurnEnd)) == 1
     assert desk.keeper.of("outcome")[0]["state"] == "cancelled"
 
 
@@ -302,3 +304,48 @@ def test_an_inbox_takes_no_more_than_it_can_hold() -> None:
 
     with pytest.raises(InboxFull, match="wait already"):
         inbox.follow_up("one more")
+
+
+@pytest.mark.parametrize(("last", "prompts"), [(MessageEnd, 1), (AgentEnd, 2)])
+async def test_steering_that_comes_as_it_ends_is_the_next_thing_it_does(last: type[Any], prompts: int) -> None:
+    """Who speaks a moment too late is heard all the same."""
+    model = ScriptedModel(final("too soon"), final("better"))
+    desk = Desk(model)
+    said: list[str] = []
+
+    def speak(event: object) -> None:
+        if isinstance(event, last) and not said:
+            said.append("look again")
+            assert desk.running.agent is not None
+            desk.running.agent.steer("look again")
+
+    desk.listeners.subscribe(speak)
+
+    assert (await desk.run()).answer == "better"
+    assert len(desk.told(AgentStart)) == prompts
+    assert model.requests[1].messages[-1].content == "look again"
+
+
+async def test_cancelling_forgets_what_was_to_follow() -> None:
+    """Nobody wants the rest of what they have stopped."""
+    gate = asyncio.Event()
+    model = ScriptedModel("never", final("ok"), gate=gate)
+    async with opened(model) as agent:
+        working = asyncio.create_task(agent.prompt("one"))
+        await model.asked()
+        agent.follow_up("and then?")
+        agent.cancel()
+        await working
+        gate.set()
+        assert (await agent.prompt("two")).answer == "ok"
+
+    assert len(model.requests) == 2
+
+
+async def test_steering_an_idle_agent_follows_with_the_next_prompt() -> None:
+    """There is nothing to interrupt, and nothing is lost."""
+    model = ScriptedModel(final("one"), final("two"))
+    async with opened(model) as agent:
+        agent.steer("and then?")
+        assert agent.state.waiting == 1
+        assert (await agent.prompt("first")).answer == "two"

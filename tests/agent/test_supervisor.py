@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+import random
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -24,9 +25,11 @@ from agentd.agent.events import (
     TurnStart,
 )
 from agentd.agent.job import Exhibit, RunbookStep
+from agentd.agent.plan import plan_from
 from agentd.agent.port import ToolContext, ToolFailure
 from agentd.fleet.messages import ErrorKind
-from agentd.llm.port import FailureKind, ModelFailure, Request, ToolCall, Usage
+from agentd.llm.port import FailureKind, ModelFailure, Request, TextDelta, ToolCall, Usage
+from agentd.llm.tokens import count_request
 from agentd.testing import ScriptedModel
 
 FINDING = {
@@ -37,7 +40,14 @@ FINDING = {
     "next_steps": ["Start the database"],
     "confidence": 0.9,
 }
+WORDS = ["connection", "refused", "by", "peer", "after", "three", "tries", "while", "the", "disk", "was", "full"]
 LOOKED = "12:00 connection refused by db:5432"
+
+
+def noise(seed: str) -> str:
+    """Much text that cannot be told in short."""
+    source = random.Random(seed)
+    return "\n".join(" ".join(source.choices(WORDS, k=12)) for _ in range(2000))
 
 
 def down(kind: FailureKind = FailureKind.UNAVAILABLE) -> ModelFailure:
@@ -99,6 +109,7 @@ async def test_every_native_call_is_answered_by_its_id() -> None:
 
     answered = {m.tool_call_id: m.content for m in model.requests[1].messages if m.role == "tool"}
     assert answered.keys() == {"a", "b", "c"}
+    assert all(answered.values())
     assert LOOKED in answered["a"]
     assert "tool_not_found" in answered["b"]
     assert outcome.answer == "All is well."
@@ -224,6 +235,19 @@ async def test_an_answer_that_cannot_be_read_goes_back_with_the_error() -> None:
     assert outcome.state == "completed"
     assert "cannot be used" in model.requests[1].messages[-1].content
     assert outcome.steps == 1
+
+
+async def test_a_native_call_that_cannot_be_read_is_answered_with_the_error() -> None:
+    """By its id, like any other."""
+    broken = [ToolCall("a", "look", "{broken"), ToolCall("b", "look", "{}")]
+    model = ScriptedModel([*broken], "All is well.", native_tools=True)
+
+    outcome = await Desk(model, says(LOOKED)).run()
+
+    answered = {m.tool_call_id: m.content for m in model.requests[1].messages if m.role == "tool"}
+    assert answered.keys() == {"a", "b"}
+    assert all("cannot be used" in text for text in answered.values())
+    assert outcome.state == "completed"
 
 
 async def test_three_bad_answers_in_a_row_fail_the_run_with_its_evidence() -> None:
@@ -538,3 +562,122 @@ async def test_a_huge_output_is_kept_within_its_bytes() -> None:
 
     assert len(desk.keeper.of("result")[0]["output"]) <= 4096
     assert len(desk.keeper.of("observation")[0]["text"]) <= 2100
+
+
+async def test_what_never_works_is_given_up_step_by_step() -> None:
+    """Three steps of nothing but failures: answer from what there is. Five: enough."""
+    count = iter(range(100))
+    model = ScriptedModel(otherwise=lambda request: call("refuse", at=str(next(count))))
+
+    def refuse(input: Mapping[str, Any], context: ToolContext) -> str:
+        raise ToolFailure(f"no {input['at']}")
+
+    outcome = await Desk(model, FunctionTool("refuse", refuse)).run()
+
+    assert (outcome.state, outcome.steps) == ("failed", 5)
+    assert "5 graphs in a row" in (outcome.error or "")
+    assert "give your final answer from what is known" in model.requests[3].messages[-1].content
+
+
+async def test_a_later_step_may_use_what_an_earlier_one_gave() -> None:
+    """The model knows results by their ids, and need not copy them."""
+    echo = FunctionTool("echo", lambda input, context: input["text"])
+    desk = Desk(ScriptedModel(call("look"), call("echo", text="saw: ${s1.1}"), final("ok")), says(LOOKED), echo)
+
+    await desk.run()
+
+    assert desk.keeper.of("result")[1]["output"] == f"saw: {LOOKED}"
+
+
+async def test_after_a_rate_limit_fewer_calls_really_run_at_once() -> None:
+    """The decision is more than a word."""
+    running, most, tries = 0, 0, 0
+
+    async def limited(input: Mapping[str, Any], context: ToolContext) -> str:
+        nonlocal running, most, tries
+        tries += 1
+        if tries == 1:
+            raise ToolFailure("too often", ErrorKind.RATE_LIMITED)
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return str(tries)
+
+    three = {"type": "Parallel", "actions": [call("ask", n=n) for n in range(3)]}
+    limits = {"retries": 0, "max_parallel": 2}
+    desk = Desk(ScriptedModel(call("ask"), three, final("ok")), FunctionTool("ask", limited), limits=limits)
+
+    await desk.run()
+
+    assert most == 1
+
+
+async def test_a_request_never_outgrows_the_model_s_window() -> None:
+    """Whatever tools show: goal, prompt and answer have their room."""
+    count = iter(range(100))
+    model = ScriptedModel(otherwise=lambda request: call("look", at=str(next(count))), context_tokens=6000)
+    shows = FunctionTool("look", lambda input, context: noise(input["at"]))
+
+    await Desk(model, shows, limits={"max_steps": 8}).run()
+
+    assert max(count_request(request) for request in model.requests) < 6000
+    summaries = [
+        request for request in model.requests if len(request.messages) == 1 and "shorten" in request.system_prompt
+    ]
+    assert summaries
+    assert max(len(request.messages[0].content) for request in summaries) < 6100
+
+
+async def test_after_an_overflow_the_window_is_believed_to_be_smaller() -> None:
+    """Also when one exchange alone was too much for it."""
+    model = ScriptedModel(call("look"), down(FailureKind.CONTEXT_OVERFLOW), final("ok"))
+    shows = FunctionTool("look", lambda input, context: noise("x"))
+
+    outcome = await Desk(model, shows).run()
+
+    assert outcome.state == "completed"
+    assert count_request(model.requests[2]) < 0.7 * count_request(model.requests[1])
+
+
+async def test_a_call_gets_no_more_time_than_the_run_has() -> None:
+    """A provider's patience is not ours."""
+    model = ScriptedModel(final("ok"))
+
+    await Desk(model, limits={"time_s": 30}).run()
+
+    assert 29 < model.requests[0].timeout_s <= 30
+
+
+async def test_the_answer_is_closed_before_the_run_goes_on() -> None:
+    """No connection is left to be found by chance."""
+    closed: list[bool] = []
+
+    class Chatty(ScriptedModel):
+        async def stream(self, request: Request) -> AsyncIterator[Any]:
+            try:
+                async for event in super().stream(request):
+                    yield event
+                yield TextDelta("more than was asked for")
+            finally:
+                closed.append(True)
+
+    desk = Desk(Chatty(final("ok")))
+    seen: list[int] = []
+    desk.listeners.subscribe(lambda event: seen.append(len(closed)) if isinstance(event, AgentEnd) else None)
+
+    await desk.run()
+
+    assert seen == [1]
+
+
+def test_a_plan_is_bounded_whatever_the_model_wrote() -> None:
+    """It is shown to people, and kept."""
+    said = {"understanding": "u" * 9999, "estimated_steps": -3, "complexity": "huge", "requirements": ["r"] * 99}
+
+    plan = plan_from(said)
+
+    assert plan is not None
+    assert (len(plan.understanding), plan.estimated_steps, plan.complexity) == (2000, 1, "simple")
+    assert len(plan.requirements) == 20
+    assert plan_from({"approach": ""}) is None
