@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from agentd.agent.job import Job
+from agentd.agent.kin import MARK, kill_marked, mark
 from agentd.agent.port import Record, ToolFailure
 from agentd.agent.wire import BrokenWire, Wire, fields_of
 from agentd.fleet.messages import Control, ErrorKind
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("agentd.agent")
 
 IDLE_S = 60.0
+IDLE_VARIABLE = "AGENTD_AGENT_IDLE_S"
 MOST_RUNS = 200
 MEMORY_BYTES = 384 * 2**20
 GRACE_S = 15.0
@@ -95,13 +98,14 @@ class RemoteServices:
 
 class Reaper:
     """
-    A thread that kills this process, and all that it started, when a run is past its deadline.
+    A thread that kills this process, and all that it started, when a run is past its deadline or the daemon is dead.
 
     The loop may be the very thing that hangs, so that nothing on it can be relied on. solo: this process leads its
-    group, which is then what is killed.
+    group, which is then what is killed. lifeline: a pipe whose other end the daemon holds: it ends with the daemon.
     """
 
-    def __init__(self, *, solo: bool) -> None:
+    def __init__(self, *, solo: bool, lifeline: int | None = None) -> None:
+        self._lifeline = () if lifeline is None else (lifeline,)
         self._deadlines: dict[int, float] = {}
         self._numbers = itertools.count()
         self._solo = solo
@@ -117,8 +121,8 @@ class Reaper:
 
     def _watch(self) -> None:
         while True:
-            time.sleep(_LOOK_S)
-            if any(deadline < time.monotonic() for deadline in list(self._deadlines.values())):
+            dead, _, _ = select.select(self._lifeline, (), (), _LOOK_S)
+            if dead or any(deadline < time.monotonic() for deadline in list(self._deadlines.values())):
                 kill_everything(self._solo)
 
 
@@ -129,13 +133,15 @@ def kill_everything(solo: bool) -> None:
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             child.kill()
+    if own := mark():
+        kill_marked(own[MARK])
     if solo:
         os.killpg(0, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Host:
-    """idle_s, most_runs, memory_bytes: when the process makes room for a fresh one."""
+    """idle_s, most_runs, memory_bytes: when the process makes room for a fresh one. solo, lifeline: see `Reaper`."""
 
     def __init__(
         self,
@@ -144,27 +150,22 @@ class Host:
         most_runs: int = MOST_RUNS,
         memory_bytes: int = MEMORY_BYTES,
         solo: bool = False,
+        lifeline: int | None = None,
     ) -> None:
         self._idle_s = idle_s
         self._most_runs = most_runs
         self._memory_bytes = memory_bytes
-        self._reaper = Reaper(solo=solo)
+        self._reaper = Reaper(solo=solo, lifeline=lifeline)
         self._running = 0
         self._begun = 0
         self._quiet_since = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, listening: socket.socket, lifeline: int | None = None) -> None:
-        """
-        Take runs until it is time to end.
-
-        lifeline: a pipe whose other end the daemon holds: when that closes, the daemon is dead, and so are we.
-        """
-        if lifeline is not None:
-            asyncio.get_running_loop().add_reader(lifeline, lambda: kill_everything(True))
+    async def serve(self, listening: socket.socket) -> None:
+        """Take runs until it is time to end."""
         server = await asyncio.start_unix_server(self._connected, sock=listening)
         async with server:
-            while not self._may_end():
+            while not self._may_end():  # noqa: ASYNC110  # nobody tells how much memory is taken
                 await asyncio.sleep(_LOOK_S)
             # Who connects from here on waits in the socket's queue for the process after this one.
             server.close()
@@ -258,7 +259,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="agentd agent host", description=__doc__)
     parser.add_argument("--fd", type=int, help="number of the listening socket")
     parser.add_argument("--lifeline", type=int, help="number of the pipe that ends with the daemon")
-    parser.add_argument("--idle", type=float, default=IDLE_S, help="seconds without a run after which it ends")
+    idle = os.environ.get(IDLE_VARIABLE, str(IDLE_S))
+    parser.add_argument("--idle", type=float, default=idle, help="seconds without a run after which it ends")
     parser.add_argument("--runs", type=int, default=MOST_RUNS, help="runs after which it ends")
     parser.add_argument("--memory", type=int, default=MEMORY_BYTES, help="bytes above which it ends between runs")
     parser.add_argument("--log-level", default="info")
@@ -273,9 +275,15 @@ def main(arguments: list[str] | None = None) -> None:
     open_logging(given.log_level, given.log_format)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: kill_everything(os.getpgrp() == os.getpid()))
-    host = Host(idle_s=given.idle, most_runs=given.runs, memory_bytes=given.memory, solo=os.getpgrp() == os.getpid())
+    host = Host(
+        idle_s=given.idle,
+        most_runs=given.runs,
+        memory_bytes=given.memory,
+        solo=os.getpgrp() == os.getpid(),
+        lifeline=given.lifeline,
+    )
     try:
-        asyncio.run(host.serve(listening, given.lifeline))
+        asyncio.run(host.serve(listening))
     finally:
         close_logging()
 

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from agentd.agent.kin import mark
 from agentd.agent.tools.saying import line
 
 MAX_MESSAGE = 4 * 1024 * 1024
@@ -178,4 +179,4 @@ def clean_environment(configured: Mapping[str, str]) -> dict[str, str]:
     from agentd.watch.command import clean_environment as clean
 
     home = os.environ.get("HOME")
-    return {**clean(), **({"HOME": home} if home else {}), **configured}
+    return {**clean(), **({"HOME": home} if home else {}), **configured, **mark()}

@@ -324,11 +324,11 @@ class Stage:
         ]
         return found
 
-    async def api(self, method: str, path: str) -> httpx.Response:
-        """Ask over the unix socket, as the command line does."""
+    async def api(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """Ask over the unix socket, as the command line does. body: JSON."""
         transport = httpx.AsyncHTTPTransport(uds=str(self.folder / "api.sock"))
         async with httpx.AsyncClient(transport=transport, timeout=WITHIN_S) as client:
-            return await client.request(method, f"http://agentd{path}")
+            return await client.request(method, f"http://agentd{path}", json=body)
 
     async def post(self, url: str, **headers: str) -> int:
         """POST over TCP; returns the status."""

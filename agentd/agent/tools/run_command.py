@@ -14,6 +14,7 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
+from agentd.agent.kin import mark
 from agentd.agent.permissions import check_command
 from agentd.agent.port import ToolContext, ToolFailure
 from agentd.agent.tools.saying import clipped, line, readable, refusing
@@ -71,7 +72,7 @@ class RunCommand:
         try:
             ended = await run_child(
                 argv,
-                env=clean_environment() | permissions.environment,
+                env=clean_environment() | permissions.environment | mark(),
                 cwd=permissions.working_directory,
                 timeout_s=timeout_s,
                 max_output=most,

@@ -193,6 +193,7 @@ class Runs:
             found = await self._store.state.write(lambda c: ledger.interrupt_all_running(c, now))
             if found:
                 log.warning("runs_interrupted", extra={"count": found})
+                await self._host.clear_up()
         self.wake()
 
     async def run(self) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from agentd.agent.caller import HostDied
+from agentd.agent.kin import MARK, family_of, kill_marked, new_mark
 from agentd.agent.wire import Wire
 
 log = logging.getLogger("agentd.daemon")
@@ -52,6 +53,8 @@ class AgentHost:
         self._is_child = given is None
         self._environment = {key: value for key, value in environment.items() if key not in _OURS}
         self._options = options
+        self._family = family_of(folder)
+        self._mark = ""
         self._listening: socket.socket | None = None
         self._lifeline: tuple[int, int] | None = None
         self._child: asyncio.subprocess.Process | None = None
@@ -90,6 +93,12 @@ class AgentHost:
             return
         await asyncio.to_thread(_kill_tree, child.pid)
         await child.wait()
+        await asyncio.to_thread(kill_marked, self._mark)
+
+    async def clear_up(self) -> None:
+        """At start, when the last daemon was interrupted: end what its host may have left behind."""
+        if self._is_child and (found := await asyncio.to_thread(kill_marked, self._family)):
+            log.warning("agent_processes_killed", extra={"count": found})
 
     async def close(self) -> None:
         """End it for good. Twice is once."""
@@ -118,11 +127,12 @@ class AgentHost:
         assert self._listening is not None
         assert self._lifeline is not None
         fd, lifeline = self._listening.fileno(), self._lifeline[0]
+        self._mark = new_mark(self._family)
         command = [sys.executable, "-m", "agentd.agent.host", "--fd", str(fd), "--lifeline", str(lifeline)]
         child = self._child = await asyncio.create_subprocess_exec(
             *command,
             *self._options,
-            env=self._environment,
+            env={**self._environment, MARK: self._mark},
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(fd, lifeline),
             start_new_session=True,
@@ -136,6 +146,8 @@ class AgentHost:
             began = time.monotonic()
             code = await child.wait()
             log.info("agent_host_ended", extra={"host_pid": child.pid, "exit_code": code})
+            # However it ended: its commands have sessions of their own, and live on without it.
+            await asyncio.to_thread(kill_marked, self._mark)
             if not self._waiting or self._closed:
                 return
             if time.monotonic() - began < _LIVED_S:
