@@ -26,6 +26,18 @@ class Keeping(Protocol):
     def record(self, record: Record) -> None: ...
 
 
+class _Sum:
+    __slots__ = ("usage", "usd")
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self.usd: float | None = 0.0
+
+    def add(self, usage: Usage, usd: float | None) -> None:
+        self.usage = self.usage + usage
+        self.usd = None if usd is None or self.usd is None else self.usd + usd
+
+
 class Account:
     """One for each run. Seconds count from its making."""
 
@@ -38,8 +50,8 @@ class Account:
         self.steps = 0
         self.tool_calls = 0
         self.model_calls = 0
-        self.usage = Usage()
-        self.usd: float | None = 0.0
+        self._answered = _Sum()
+        self._settled: _Sum | None = None
         self.models: list[str] = []
         self.artifacts: list[str] = []
 
@@ -56,11 +68,28 @@ class Account:
             log.exception("record_lost", extra={"kind": kind})
 
     def spent(self, done: Done) -> None:
-        """Count an answer. A price that is not known makes the sum unknown, never smaller."""
-        self.usage = self.usage + done.usage
-        self.usd = None if done.usd is None or self.usd is None else self.usd + done.usd
+        """Count an answer."""
+        self._answered.add(done.usage, done.usd)
         if done.model and done.model not in self.models:
             self.models.append(done.model)
+
+    def settled(self, usage: Usage, usd: float | None) -> None:
+        """
+        Count what a call took, by the purse.
+
+        Where it says anything it alone is believed: it knows of answers that broke off and of models that failed.
+        """
+        self._settled = self._settled or _Sum()
+        self._settled.add(usage, usd)
+
+    @property
+    def usage(self) -> Usage:
+        return (self._settled or self._answered).usage
+
+    @property
+    def usd(self) -> float | None:
+        """A price that is not known makes the sum unknown, never smaller."""
+        return (self._settled or self._answered).usd
 
     def question(self, request: Request, prompt_hash: str) -> tuple[str, list[dict[str, Any]]]:
         """The request's hash, and those of its messages that were not asked with before."""

@@ -8,7 +8,7 @@ spent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -19,12 +19,22 @@ _purse: ContextVar[Purse | None] = ContextVar("purse_of_the_run", default=None)
 
 
 class RunPurse:
-    """usd, tokens: of the whole run, None: no limit of its own."""
+    """
+    usd, tokens: of the whole run, None: no limit of its own. settled: told what each call took, answered or not.
+    """
 
-    def __init__(self, behind: Purse, *, usd: float | None, tokens: int | None) -> None:
+    def __init__(
+        self,
+        behind: Purse,
+        *,
+        usd: float | None,
+        tokens: int | None,
+        settled: Callable[[Usage, float | None], None] | None = None,
+    ) -> None:
         self._behind = behind
         self._usd = usd
         self._tokens = tokens
+        self._settled = settled
         self._open: dict[str, Quote] = {}
         self.spent_usd = 0.0
         self.spent_tokens = 0
@@ -36,6 +46,12 @@ class RunPurse:
             raise BudgetSpent(
                 f"the run's {self._tokens} tokens do not suffice: {self.spent_tokens} are spent, the next call may "
                 f"take {quote.tokens}; raise budgets.run.tokens",
+                "run",
+            )
+        if quote.usd is None and self._usd is not None and self._tokens is None:
+            raise BudgetSpent(
+                f"nobody knows what {quote.model} costs, and the run is limited in dollars alone; give the model a "
+                "`price`, or budgets.run `tokens`",
                 "run",
             )
         usd = self.spent_usd + sum(each.usd or 0.0 for each in self._open.values()) + (quote.usd or 0.0)
@@ -57,6 +73,8 @@ class RunPurse:
             self.spent_tokens += usage.total
             # With no price known the quote had none either, and tokens alone are held.
             self.spent_usd += usd or 0.0
+            if self._settled is not None:
+                self._settled(usage, usd)
         await self._behind.settle(quote, usage, usd)
 
 

@@ -22,7 +22,7 @@ from agentd.agent.inbox import Inbox, InboxFull
 from agentd.agent.job import Job, Outcome
 from agentd.agent.port import Services, Tool, ToolContext
 from agentd.agent.prompts import load_prompts
-from agentd.agent.purse import RunPurse, paid_from
+from agentd.agent.purse import RunPurse
 from agentd.agent.registry import BadTool, Registry
 from agentd.agent.session import Agent
 from agentd.agent.spans import Spans
@@ -71,9 +71,8 @@ async def open_agent(
     listeners = listeners or Listeners()
     inbox = inbox or Inbox()
     account = Account(services, clock)
-    purse = RunPurse(services, usd=job.limits.usd, tokens=job.limits.tokens)
+    purse = RunPurse(services, usd=job.limits.usd, tokens=job.limits.tokens, settled=account.settled)
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(paid_from(purse))
         if registry is None:
             registry = await _registry(job, stack, account, inbox, clock)
         model, why = await _model(job, models, purse, clock, stack)
@@ -97,7 +96,15 @@ async def open_agent(
             spans=Spans(job),
             inbox=inbox,
         )
-        agent = Agent(job, supervisor, account=account, listeners=listeners, inbox=inbox, stop_task=executor.cancel)
+        agent = Agent(
+            job,
+            supervisor,
+            account=account,
+            listeners=listeners,
+            inbox=inbox,
+            purse=purse,
+            stop_task=executor.cancel,
+        )
         try:
             yield agent
         finally:

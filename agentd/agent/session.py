@@ -8,6 +8,7 @@ Promise: one prompt at a time; cancelling ends it within a tenth of a second; wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -16,8 +17,10 @@ from agentd.agent.account import Account
 from agentd.agent.events import Listener, Listeners
 from agentd.agent.inbox import Inbox
 from agentd.agent.job import Job, Outcome
+from agentd.agent.purse import paid_from
 from agentd.agent.supervisor import Supervisor
 from agentd.errors import AgentdError
+from agentd.llm.spend import Purse
 
 AgentStatus = Literal["idle", "running", "ended"]
 
@@ -50,8 +53,8 @@ class Agent:
     """
     One agent with one memory. `open_agent` of `agentd.agent.run` puts one together.
 
-    stop_task: ends one task under way, by its id. timed: the job's time limit is kept by the loop's timers; a replay
-    keeps it by its records.
+    purse: of whom `PurseOfTheRun` asks while it works. stop_task: ends one task under way, by its id. timed: the job's
+    time limit is kept by the loop's timers; a replay keeps it by its records.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Agent:
         account: Account,
         listeners: Listeners,
         inbox: Inbox,
+        purse: Purse | None = None,
         stop_task: Callable[[str], None] | None = None,
         timed: bool = True,
     ) -> None:
@@ -70,6 +74,7 @@ class Agent:
         self._account = account
         self._listeners = listeners
         self._inbox = inbox
+        self._purse = purse
         self._stop_task = stop_task
         self._timed = timed
         self._timer: asyncio.TimerHandle | None = None
@@ -116,9 +121,10 @@ class Agent:
         if self._timed and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self.time_left_s, self.out_of_time)
         try:
-            outcome = await self._supervisor.work(self.job.goal if text is None else text)
-            while self._inbox.stopped is None and (following := self._next()) is not None:
-                outcome = await self._supervisor.work(following)
+            with contextlib.nullcontext() if self._purse is None else paid_from(self._purse):
+                outcome = await self._supervisor.work(self.job.goal if text is None else text)
+                while self._inbox.stopped is None and (following := self._next()) is not None:
+                    outcome = await self._supervisor.work(following)
             return outcome
         finally:
             if self._status == "running":

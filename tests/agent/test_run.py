@@ -22,9 +22,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from agentd.agent.events import AgentStart, ToolExecutionEnd, ToolExecutionStart
 from agentd.agent.job import Job, Outcome, Permissions, RunbookStep
+from agentd.agent.lending import MOST_IDLE, Lending
 from agentd.agent.purse import PurseOfTheRun, RunPurse, paid_from
 from agentd.agent.registry import Registry
 from agentd.agent.run import Running, run_job
+from agentd.clock import SystemClock
 from agentd.fleet.messages import Control
 from agentd.llm.port import FailureKind, ModelFailure, Usage
 from agentd.llm.settings import ModelSettings
@@ -313,6 +315,56 @@ async def test_a_run_s_purse_holds_money_and_tokens_of_calls_under_way_too() -> 
     await purse.reserve(Quote("3", "m", 10, 0.06))
 
     assert refused.value.scope == "run"
+
+
+async def test_a_call_of_unknown_price_is_not_made_under_a_limit_of_dollars_alone() -> None:
+    """Nothing would hold it."""
+    quote = Quote("1", "m", 10, None)
+
+    with pytest.raises(BudgetSpent, match="nobody knows what m costs"):
+        await RunPurse(Keeper(), usd=1.0, tokens=None).reserve(quote)
+    await RunPurse(Keeper(), usd=1.0, tokens=100).reserve(quote)
+
+
+async def test_answers_that_broke_off_are_counted_too() -> None:
+    """They were paid for."""
+    async with ModelServer() as server:
+        server.answers(Reply(text="Let me see what there is to be seen", cut_after=2), "All is well.")
+        web = Web(server, model={"price": {"input": 1.0, "output": 1.0}})
+        outcome = await web.run()
+
+    settled = [usage for _, usage, _ in web.keeper.settled]
+    assert len(settled) == 2
+    assert outcome.input_tokens == sum(usage.input_tokens for usage in settled) > 10
+    assert outcome.usd == pytest.approx(sum(usd or 0.0 for _, _, usd in web.keeper.settled))
+
+
+async def test_runs_of_one_process_share_connections_and_pay_each_for_itself() -> None:
+    """A provider's rate holds for the machine, not for each run anew."""
+    async with ModelServer() as server:
+        server.otherwise = "All is well."
+        lending, keepers = Lending(SystemClock()), [Keeper(), Keeper()]
+        settings = ModelSettings(provider="openai-compatible", model="m", base_url=server.url, retries=0)
+        for keeper in keepers:
+            asked = job(models={"scripted": settings})
+            async with lending.models_of(asked) as models:
+                await run_job(asked, keeper, models=models, registry=Registry())
+        assert server.connections == 1
+        await lending.close()
+        await server.until(lambda: server.open == 0)
+
+    assert [len(keeper.settled) for keeper in keepers] == [1, 1]
+
+
+async def test_a_set_of_models_that_nobody_uses_any_more_is_closed() -> None:
+    """After a hundred changes of the configuration there are not a hundred pools."""
+    lending = Lending(SystemClock())
+    for number in range(10):
+        settings = ModelSettings(provider="openai-compatible", model=f"m{number}", base_url="http://127.0.0.1:9/v1")
+        async with lending.models_of(job(models={"scripted": settings})):
+            pass
+
+    assert len(lending._sets) == MOST_IDLE
 
 
 async def test_what_the_purse_behind_refuses_is_not_set_aside() -> None:
