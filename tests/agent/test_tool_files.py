@@ -215,8 +215,12 @@ async def test_links_of_folders_that_leave_are_refused(inside: Path, tmp_path: P
 
 async def test_links_do_not_lead_into_what_is_closed(tmp_path: Path) -> None:
     """With / allowed, /proc is closed to a path; a link may not open it step by step."""
-    (tmp_path / "link").symlink_to("../" * 20 + "proc/self/environ")
-    (tmp_path / "folder").symlink_to("../" * 20 + "proc")
+    way_up = os.path.relpath("/", tmp_path)
+    (tmp_path / "link").symlink_to(f"{way_up}/proc/self/environ")
+    (tmp_path / "folder").symlink_to(f"{way_up}/proc")
+    (tmp_path / "fine").symlink_to(f"{way_up}/etc/hostname")
+
+    assert await call(READ, context(Permissions(read=("/",))), path=str(tmp_path / "fine"))
 
     await failing(READ, context(Permissions(read=("/",))), DENIED, path=str(tmp_path / "link"))
     await failing(READ, context(Permissions(read=("/",))), DENIED, path=str(tmp_path / "folder" / "self" / "environ"))
@@ -310,8 +314,16 @@ async def test_swapping_all_the_time_never_lets_the_secret_out(inside: Path, tmp
         swapping.join()
 
 
-async def test_pipes_sockets_and_devices_are_not_opened(inside: Path) -> None:
+async def test_pipes_sockets_and_devices_are_not_opened(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening a pipe waits for a writer, opening a device may do things."""
+    opened: list[Any] = []
+    real = os.open
+
+    def noted(path: Any, *given: Any, **more: Any) -> int:
+        opened.append(path)
+        return real(path, *given, **more)
+
+    monkeypatch.setattr("agentd.agent.tools.beneath.os.open", noted)
     os.mkfifo(inside / "pipe")
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(inside / "socket"))
@@ -323,6 +335,7 @@ async def test_pipes_sockets_and_devices_are_not_opened(inside: Path) -> None:
         assert "folder" in await failing(READ, within(inside), ERROR, path=str(inside))
     finally:
         server.close()
+    assert not {"pipe", "socket"} & set(opened)
 
 
 async def test_what_is_not_there_is_said(inside: Path) -> None:
@@ -463,6 +476,25 @@ async def test_listing_goes_into_no_links(inside: Path, tmp_path: Path) -> None:
     answer = await call(LIST, within(inside), path=str(inside), depth=10)
 
     assert answer["found"] == 2
+
+
+async def test_a_folder_that_becomes_a_link_while_listed(
+    inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (inside / "d").mkdir()
+
+    def swap(path: str) -> bool:
+        if path.endswith("/d") and not (inside / "d").is_symlink():
+            (inside / "d").rmdir()
+            (inside / "d").symlink_to(tmp_path / "outside")
+        return False
+
+    monkeypatch.setattr("agentd.agent.tools.list_files.is_closed", swap)
+
+    answer = await call(LIST, within(inside), path=str(inside), depth=2)
+
+    assert [os.path.basename(entry["path"]) for entry in answer["entries"]] == ["d"]
+    assert answer["unread"]
 
 
 async def test_listing_stops_at_its_bound(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:

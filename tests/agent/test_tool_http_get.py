@@ -220,6 +220,10 @@ def redirect(location: str, status: str = "302 Found") -> bytes:
     return f"HTTP/1.1 {status}\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
 
 
+async def test_credentials_in_a_url_are_explained() -> None:
+    assert "password" in await failing(GET, to("127.0.0.1"), INVALID, url="http://user:pw@127.0.0.1/")
+
+
 async def test_redirects_are_followed_and_told() -> None:
     async with (
         serving(answering(plain(b"there"))) as second,

@@ -112,6 +112,7 @@ class Nameless(Fine):
 
 
 class Specless(Fine):
+    name = "specless"
     spec = None  # type: ignore[assignment]
 
 
@@ -130,7 +131,8 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
         EntryPoint("fine", f"{__name__}:Fine", "agentd.tools"),
         EntryPoint("nameless", f"{__name__}:Nameless", "agentd.tools"),
         EntryPoint("specless", f"{__name__}:Specless", "agentd.tools"),
-        EntryPoint("taken", f"{__name__}:Taken", "agentd.tools"),
+        EntryPoint("read_file", f"{__name__}:Taken", "agentd.tools"),
+        EntryPoint("renamed", f"{__name__}:Fine", "agentd.tools"),
         EntryPoint("broken", f"{__name__}:broken", "agentd.tools"),
         EntryPoint("evil", "no_such_module_of_evil:Tool", "agentd.tools"),
     ]
@@ -158,7 +160,8 @@ def test_what_is_not_named_is_not_loaded() -> None:
         ("missing", "Install its package"),
         ("nameless", "letters"),
         ("specless", "ToolSpec"),
-        ("taken", "taken"),
+        ("read_file", "taken"),
+        ("renamed", "entry point"),
         ("broken", "no licence"),
         ("evil", "no_such_module_of_evil"),
     ],

@@ -14,6 +14,8 @@ from tool_calls import call, context, failing
 from agentd.agent.job import Permissions
 from agentd.agent.port import ToolContext
 from agentd.agent.tools.search_log import SearchLog
+from agentd.agent.tools.searching import Budget, newest, wanted
+from agentd.agent.tools.working import Stop
 from agentd.fleet.messages import ErrorKind
 from agentd.testing import FakeClock
 
@@ -155,6 +157,23 @@ async def test_blocks_are_joined_without_loss(tmp_path: Path) -> None:
                 assert number == 0 or match["before"]
                 assert int(match["after"][0].split()[1]) == number + 1
         assert sorted(seen) == [n for n in range(count) if n % 1000 < 10], name
+
+
+@pytest.mark.parametrize("name", ["app.log", "app.gz"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_every_line_is_found_once_whole_and_in_order(tmp_path: Path, name: str, newline: str) -> None:
+    """Where one block ends and the next begins, no line is cut, lost or given twice, and none loses its neighbours."""
+    whole = [f"line {number:06} {'x' * (number % 90)}" for number in range(60_000)]
+    path = log(tmp_path, name, newline.join(whole) + newline)
+    asked = wanted("line", None, ignore_case=False, around=1, since=None, until=None, now=NOW)
+
+    with path.open("rb") as file:
+        hits = newest(file.fileno(), asked, 100_000, Budget(Stop(60), 1 << 30))
+
+    expected = [text.encode() for text in whole][::-1]
+    assert [hit.line for hit in hits] == expected
+    assert [hit.before[0].rstrip(b"\r") for hit in hits[:-1]] == expected[1:]
+    assert [hit.after[0].rstrip(b"\r") for hit in hits[1:]] == expected[:-1]
 
 
 @pytest.mark.parametrize("name", ["app.log", "app.gz"])

@@ -42,7 +42,7 @@ def plugins(names: Iterable[str], *, taken: Iterable[str] = ()) -> list[Tool]:
                 f"plugin tool {name!r} cannot be loaded: {type(error).__name__}: {error}; "
                 "mend its package, or leave it out"
             ) from error
-        wrong = _wrong_with(tool)
+        wrong = _wrong_with(tool, name)
         if wrong is None and tool.name in seen:
             wrong = f"its name {tool.name} is taken by another tool"
         if wrong is not None:
@@ -56,10 +56,13 @@ def _made(thing: Any) -> Any:
     return thing() if isinstance(thing, type) or (callable(thing) and not hasattr(thing, "spec")) else thing
 
 
-def _wrong_with(tool: Any) -> str | None:
+def _wrong_with(tool: Any, entry_point: str) -> str | None:
     name, spec = getattr(tool, "name", None), getattr(tool, "spec", None)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         return "its `name` must be letters, digits and _"
+    if name != entry_point:
+        # What a run may use is listed by the one name, and called by the other.
+        return f"its `name` is {name}; it must be that of its entry point"
     if not isinstance(spec, ToolSpec) or spec.name != name:
         return "its `spec` must be a ToolSpec of the same name"
     if spec.input_schema.get("type") != "object":
