@@ -28,12 +28,15 @@ from agentd.agent.job import Job
 from agentd.agent.kin import MARK, kill_marked, mark
 from agentd.agent.port import Record, ToolFailure
 from agentd.agent.wire import BrokenWire, Wire, fields_of
+from agentd.clock import SystemClock
 from agentd.fleet.messages import Control, ErrorKind
 from agentd.llm.port import Usage
 from agentd.llm.spend import BudgetSpent, Quote
 
 if TYPE_CHECKING:
+    from agentd.agent.lending import Lending
     from agentd.agent.run import Running
+    from agentd.llm.client import Models
 
 log = logging.getLogger("agentd.agent")
 
@@ -160,6 +163,7 @@ class Host:
         self._begun = 0
         self._quiet_since = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lent: Lending | None = None
 
     async def serve(self, listening: socket.socket) -> None:
         """Take runs until it is time to end."""
@@ -171,6 +175,8 @@ class Host:
             server.close()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self._lent is not None:
+            await self._lent.close()
 
     def _may_end(self) -> bool:
         if self._begun >= self._most_runs:
@@ -206,10 +212,22 @@ class Host:
             raise BrokenWire(f"a connection begins with `run`, not with `{first['do'][:20]}`")
         wire.send("hello", pid=os.getpid())
         job = Job.model_validate(first["job"])
+        async with self._lending().models_of(job) as models:
+            await self._run(job, models, wire)
+
+    def _lending(self) -> Lending:
+        """Models are shared by all runs here: rates and breakers are the provider's, not a run's."""
+        if self._lent is None:
+            from agentd.agent.lending import Lending
+
+            self._lent = Lending(SystemClock())
+        return self._lent
+
+    async def _run(self, job: Job, models: Models, wire: Wire) -> None:
         from agentd.agent.run import Running
 
         services = RemoteServices(wire)
-        running = Running(job, services)
+        running = Running(job, services, models=models)
         running.subscribe(lambda event: wire.show("event", **_shown(event)))
         number = self._reaper.expect(job.limits.time_s + GRACE_S)
         listening = asyncio.create_task(self._listen(wire, services, running))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -42,7 +43,7 @@ class Account:
         self._workers: set[str] = set()
 
     def take(self, record: Record) -> None:
-        record = without_secrets(record)
+        record = replace(record, data=without_secrets(record.data))  # of secrets that the host does not know
         self._waiting.append(record)
         if record.kind == "steps":
             self._steps += 1
@@ -50,7 +51,7 @@ class Account:
                 self._shapes.append(shape)
         elif record.kind == "task" and isinstance(worker := record.data.get("kind"), str):
             self._workers.add(worker)
-        if len(self._waiting) >= _BATCH or record.kind in ("model", "outcome"):
+        if len(self._waiting) >= _BATCH or record.kind in ("model", "plan", "outcome"):
             self.flush()
 
     def flush(self) -> None:

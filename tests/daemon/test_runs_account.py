@@ -1,0 +1,70 @@
+"""
+What is kept of a run in history: its record, its outputs, notes, what worked; and no secret of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from agentd.agent.job import Finding, Job, Outcome
+from agentd.agent.port import Record
+from agentd.clock import SystemClock
+from agentd.daemon.runs.account import Account
+from agentd.memory import notes, outputs, run_records, worked
+from agentd.memory.store import Store
+from agentd.telemetry.redact import forget_secrets, register_secret
+
+JOB = Job(run="r1", goal="look", watch="shop", kind="investigate", fingerprint="f1")
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await Store.open(tmp_path / "state")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(autouse=True)
+def secret() -> Iterator[str]:
+    register_secret("hunter2-of-the-webhook")
+    yield "hunter2-of-the-webhook"
+    forget_secrets()
+
+
+def told(account: Account, output: object) -> None:
+    account.take(Record(1, 0.0, "job", {"run": "r1"}))
+    account.take(Record(2, 0.1, "steps", {"shape": "parallel-2", "tasks": []}))
+    account.take(Record(3, 0.1, "task", {"id": "s1.1", "tool": "read_file", "kind": "io"}))
+    account.take(Record(4, 0.2, "result", {"task": "s1.1", "tool": "read_file", "output": output, "error": None}))
+
+
+async def test_a_run_is_found_again_by_its_words(store: Store) -> None:
+    """The next run about the same alert begins with what this one learnt."""
+    account = Account(JOB, store.history, SystemClock())
+    told(account, {"text": "the pool is empty"})
+    finding = Finding(status="problem", summary="The pool is empty.")
+    account.close(Outcome(state="completed", finding=finding, models=("default",), usd=0.01), ok=True)
+
+    found = await store.history.read(lambda c: notes.search(c, "pool"))
+    (learnt,) = await store.history.read(worked.rows)
+
+    assert {each.note.type for each in found} == {"final", "tool_result"}
+    assert (learnt.shape, learnt.worker, learnt.successes) == ("parallel-2", "io", 1)
+
+
+async def test_no_secret_of_the_daemon_is_kept(store: Store, secret: str) -> None:
+    """The host does not know the webhooks' secrets; a file that it reads may hold one all the same."""
+    account = Account(JOB, store.history, SystemClock())
+    told(account, {"text": f"token={secret} in a file", secret: "as a key"})
+    account.flush()
+
+    lines = await store.history.read(lambda c: run_records.of(c, "r1"))
+    output = await store.history.read(lambda c: outputs.get(c, "r1", "s1.1"))
+
+    assert [line.kind for line in lines] == ["job", "steps", "task", "result"]
+    assert secret not in repr(lines)
+    assert output is not None
+    assert secret not in output
