@@ -399,6 +399,7 @@ class Daemon:
             self.held = None
             self._chores.keep("courier", self.courier.run())
             self._follow_logs()
+            self.agents.runs.wake()
             log.info("outbox_released", extra={"by": by})
         return was_held
 

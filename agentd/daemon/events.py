@@ -157,7 +157,7 @@ class Events:
 
     async def _ask(self, name: str, event: Event) -> None:
         if self._started and name in self._goals and name not in self._paused and self._start_goal is not None:
-            await self._start_goal(name, f"on {event.name}", event.at, event)
+            await self._start_goal(name, event.name, event.at, event)
 
     # Files and units, looked at only while somebody waits for them.
 

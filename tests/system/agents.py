@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+import httpx
 import psutil
 from around import WITHIN_S, Target
 from modelserver import Call, ModelServer, Reply, call, calls
@@ -19,6 +20,12 @@ from stage import Daemon, Stage
 
 ENDED = ("completed", "failed", "stopped", "cancelled", "interrupted")
 HOST = "agentd.agent.host"
+
+
+class Asked(Protocol):
+    """A daemon's API: of a stage, or of a service."""
+
+    async def api(self, method: str, path: str, body: Any = None) -> httpx.Response: ...
 
 
 def model(server: ModelServer, **more: Any) -> dict[str, Any]:
@@ -48,17 +55,17 @@ def finish(status: str = "problem", summary: str = "The disk is full.", **more: 
 
 
 def found(status: str = "problem", summary: str = "The disk is full.", **more: Any) -> Call:
-    return call("finish", status=status, severity="critical", summary=summary, **more)
+    return call("finish", **{"status": status, "severity": "critical", "summary": summary, **more})
 
 
-async def submit(stage: Stage, task: str = "Look around.", **more: Any) -> str:
+async def submit(stage: Asked, task: str = "Look around.", **more: Any) -> str:
     """Set a task as a person would; returns its id."""
     answer = await stage.api("POST", "/api/v1/tasks", {"task": task, **more})
     assert answer.status_code == 202, answer.text
     return str(answer.json()["task_id"])
 
 
-async def runs(stage: Stage, **query: str) -> list[dict[str, Any]]:
+async def runs(stage: Asked, **query: str) -> list[dict[str, Any]]:
     """Newest first."""
     words = "&".join(f"{key}={value}" for key, value in query.items())
     answer = await stage.api("GET", f"/api/v1/runs?{words}")
@@ -80,7 +87,7 @@ async def until(look: Callable[[], Any], what: str, within_s: float = WITHIN_S) 
         raise AssertionError(f"{what}: not within {within_s} s") from None
 
 
-async def ended(stage: Stage, *, count: int = 1, **query: str) -> list[dict[str, Any]]:
+async def ended(stage: Asked, *, count: int = 1, **query: str) -> list[dict[str, Any]]:
     """Wait until so many runs have ended and none is under way; newest first."""
 
     async def look() -> list[dict[str, Any]]:
@@ -91,7 +98,7 @@ async def ended(stage: Stage, *, count: int = 1, **query: str) -> list[dict[str,
     return seen
 
 
-async def run_of(stage: Stage, id: str) -> dict[str, Any]:
+async def run_of(stage: Asked, id: str) -> dict[str, Any]:
     """A run with its record, as soon as that is whole."""
 
     async def look() -> dict[str, Any] | None:
@@ -104,7 +111,7 @@ async def run_of(stage: Stage, id: str) -> dict[str, Any]:
     return seen
 
 
-async def task_of(stage: Stage, id: str) -> dict[str, Any]:
+async def task_of(stage: Asked, id: str) -> dict[str, Any]:
     """A task's own view, when it has ended."""
 
     async def look() -> dict[str, Any] | None:

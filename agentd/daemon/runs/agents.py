@@ -114,7 +114,7 @@ class Agents:
         if watch is not None and self._may_run(watch.name):
             assert watch.investigate is not None
             run = self._run(watch, "investigate", watch.investigate.goal, f"alert:{alert.watch}", now)
-            incident = {"incident": optional_us(alert.started_at)}
+            incident = {"incident": optional_us(alert.started_at), "severity": alert.severity.value}
             found.append(_about(run, alert.fingerprint, alert.severity, incident, chain))
         names = [f"alert:{alert.watch}"]
         if alert.rule is not None:

@@ -22,6 +22,7 @@ from agentd.errors import ConfigError
 from agentd.memory.ledger import Run
 from agentd.memory.spend import Limit, to_nano
 from agentd.memory.spend import Limits as SpendLimits
+from agentd.records import Severity
 
 _NO_TIME_LIMIT_S = 3600.0
 
@@ -106,7 +107,7 @@ def make_job(
         watch=run.watch,
         kind=run.kind,
         fingerprint=run.fingerprint,
-        severity=watch.severity if watch is not None else Job.model_fields["severity"].default,
+        severity=_severity(watch, asked),
         labels=dict(watch.labels) if watch is not None else {},
         instance=instance,
         now=iso(now),
@@ -171,6 +172,13 @@ def _permissions(config: Config, wanted: Wanted, asked: Mapping[str, Any]) -> Pe
         environment=asked.get("environment"),
     )
     return narrow(allowed, request, settable=config.agent.environment)
+
+
+def _severity(watch: Watch | None, asked: Mapping[str, Any]) -> Severity:
+    """Of the alert that is looked into: a rule, or time, may have made it worse than its watch; else of the watch."""
+    if (of_alert := asked.get("severity")) is not None:
+        return Severity(of_alert)
+    return watch.severity if watch is not None else Severity.WARNING
 
 
 def _time_s(run: Run, budget: Budget, config: Config) -> float:
