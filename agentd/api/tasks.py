@@ -7,18 +7,24 @@ Promise: what a request asks for can only narrow what the configuration allows; 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from agentd.clock import iso
 from agentd.errors import ConfigError
+from agentd.memory import run_records
 from agentd.memory.ledger import Run, RunState
+from agentd.memory.run_records import Line
 
 Json = dict[str, Any]
 
 MAX_GOAL_CHARS = 32 * 1024
+MOST_LINES = 5000
+"""Lines of a run's record that are shown."""
+_SHOWN_CHARS = 4096
 STATES: Mapping[RunState, str] = {
     RunState.QUEUED: "pending",
     RunState.RUNNING: "in_progress",
@@ -94,9 +100,13 @@ class TaskAsked(_Asked):
 
 
 class Message(_Asked):
-    """What is said to a task under way: `steer` interrupts what it does now, `follow_up` comes after it."""
+    """
+    What is said to a task under way: `steer` interrupts what it does now, `follow_up` comes after it.
 
-    kind: Literal["steer", "follow_up", "end"]
+    `cancel` ends what a session works on now, which stays open; `end` closes it.
+    """
+
+    kind: Literal["steer", "follow_up", "cancel", "end"]
     text: str = Field(default="", max_length=MAX_GOAL_CHARS)
 
 
@@ -156,8 +166,9 @@ class TaskService(Protocol):
     async def models(self) -> list[Json]: ...
 
 
-def task_view(run: Run, steps: list[Json] | None = None) -> Json:
-    """A task as callers see it. steps: what was done, oldest first."""
+def task_view(run: Run, lines: Sequence[Line] = ()) -> Json:
+    """A task as callers see it. lines: of its record, at least plans and results: what was done, oldest first."""
+    plans = [dict(line.data) for line in lines if line.kind == "plan"]
     outcome, ended = run.outcome, run.ended_at is not None
     finding = outcome.finding or {}
     took_s = (run.ended_at - run.started_at).total_seconds() if run.ended_at and run.started_at else None
@@ -179,8 +190,8 @@ def task_view(run: Run, steps: list[Json] | None = None) -> Json:
         }
         if ended
         else None,
-        "plan": outcome.plan,
-        "steps": steps or [],
+        "plan": outcome.plan or (_without(plans[-1], "own") if plans else None),
+        "steps": [_step(line.data) for line in lines if line.kind == "result"],
         "metrics": {
             "steps": outcome.steps,
             "tool_calls": outcome.tool_calls,
@@ -220,3 +231,35 @@ def run_view(run: Run) -> Json:
         "usd": None if outcome.usd_nano is None else outcome.usd_nano / 1e9,
         "models": list(outcome.models),
     }
+
+
+def run_with_record(run: Run, lines: Sequence[Line]) -> Json:
+    """A run alone, with its record line by line. whole: nothing of the record is missing."""
+    record = [{"seq": line.seq, "at_s": line.at_s, "kind": line.kind, "data": line.data} for line in lines]
+    return run_view(run) | {
+        "answer": run.outcome.answer,
+        "finding": run.outcome.finding,
+        "plan": run.outcome.plan,
+        "asked": dict(run.asked),
+        "record": record,
+        "whole": run_records.is_whole(lines),
+    }
+
+
+def _step(data: Mapping[str, Any]) -> Json:
+    """A finished call of a tool, for callers."""
+    output = data.get("output")
+    text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, default=str)
+    return {
+        "id": data.get("task"),
+        "tool": data.get("tool"),
+        "ok": data.get("error") is None,
+        "error": data.get("error"),
+        "message": data.get("message", ""),
+        "duration_s": data.get("duration_s"),
+        "output": text[:_SHOWN_CHARS],
+    }
+
+
+def _without(data: Json, key: str) -> Json:
+    return {name: value for name, value in data.items() if name != key}

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 WorkerClass = Literal["io", "logic"]
 DEFAULT_TIMEOUT_S = 10.0
+ONE_PROMPT = "prompt"
+"""As the target of a `cancel`: ends what a session works on, and leaves it open."""
 
 
 class ErrorKind(StrEnum):

@@ -193,7 +193,7 @@ class Agents:
                 now,
                 ended.state,
                 error=ended.error,
-                outcome=None if outcome is None else _row_of(outcome),
+                outcome=None if outcome is None else row_of(outcome),
             )
 
         self._remember(run, ended, now)
@@ -303,7 +303,8 @@ def _about(
     return replace(run, fingerprint=fingerprint, priority=_PRIORITY[severity], asked=asked, chain=chain)
 
 
-def _row_of(outcome: Outcome) -> RunOutcome:
+def row_of(outcome: Outcome) -> RunOutcome:
+    """What the ledger keeps of an outcome."""
     return RunOutcome(
         answer=outcome.answer,
         finding=None if outcome.finding is None else outcome.finding.model_dump(mode="json"),

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from agentd.agent.digest import alert_exhibits, log_digest
 from agentd.agent.job import Exhibit, Job
@@ -29,7 +29,6 @@ from agentd.memory.meaning import Meaning
 from agentd.memory.notes import Note
 from agentd.memory.recall import recall
 from agentd.memory.store import Store
-from agentd.pipeline.keeper import Keeper
 from agentd.records import Alert, CheckResult
 
 Json = dict[str, Any]
@@ -41,10 +40,20 @@ _TEMPLATES_SHOWN = 200
 _PAYLOAD_CHARS = 8192
 
 
-class Answers:
-    """keeper: holds watches and alerts. config: to be set to the one that runs."""
+class Known(Protocol):
+    """Holds watches by name and alerts by fingerprint, as the pipeline does."""
 
-    def __init__(self, keeper: Keeper, store: Store, clock: Clock, config: Config) -> None:
+    @property
+    def watches(self) -> Mapping[str, Any]: ...
+
+    @property
+    def alerts(self) -> Mapping[str, Alert]: ...
+
+
+class Answers:
+    """config: to be set to the one that runs."""
+
+    def __init__(self, keeper: Known, store: Store, clock: Clock, config: Config) -> None:
         self._keeper = keeper
         self._store = store
         self._clock = clock

@@ -25,7 +25,7 @@ from agentd.daemon.runs.account import Account
 from agentd.daemon.runs.desk import Ask, Desk
 from agentd.daemon.runs.host import AgentHost
 from agentd.errors import AgentdError, StoreError
-from agentd.fleet.messages import Control
+from agentd.fleet.messages import ONE_PROMPT, Control
 from agentd.memory import ledger, meta
 from agentd.memory.ledger import Run, RunState
 from agentd.memory.spend import Limits, Refusal
@@ -142,14 +142,15 @@ class Runs:
         active = self._active.get(id)
         if active is None:
             return False
-        if control.kind == "cancel":
+        ends = control.kind == "cancel" and control.target != ONE_PROMPT
+        if ends:
             active.cancelled = control.text or "cancelled"
         if active.call is not None:
             active.call.control(control)
-            if control.kind == "cancel":
+            if ends:
                 # A host that does not even hear this is hung up on.
                 asyncio.get_running_loop().call_later(_CANCEL_S, self._hang_up, active)
-        elif control.kind == "cancel":
+        elif ends:
             self._hang_up(active)
         else:
             active.unsent.append(control)

@@ -14,14 +14,14 @@ import apsw
 
 from agentd.agent.permissions import NotPermitted
 from agentd.api.service import Conflict, NotFound, TooMany
-from agentd.api.tasks import Message, TaskAsked, run_view, task_view
+from agentd.api.tasks import MOST_LINES, Message, TaskAsked, run_view, run_with_record, task_view
 from agentd.clock import Clock
 from agentd.config.models import Config
 from agentd.daemon.runs.agents import Agents
 from agentd.daemon.runs.dispatch import TooManyRuns, new_run_id
 from agentd.daemon.runs.jobs import default_model, make_job, permissions_of
 from agentd.errors import ConfigError
-from agentd.fleet.messages import Control
+from agentd.fleet.messages import ONE_PROMPT, Control
 from agentd.memory import audit, ledger, run_records
 from agentd.memory.ledger import Priority, Run, RunState
 from agentd.memory.store import Store
@@ -29,10 +29,9 @@ from agentd.memory.store import Store
 Json = dict[str, Any]
 
 TASK = "task"
-_MOST_LINES = 5000
+_KINDS = ("plan", "result")
 _RETRY_AFTER_S = 10
 _WAITING_S = 0.25
-_SHOWN_BYTES = 4096
 
 
 class Tasks:
@@ -86,7 +85,12 @@ class Tasks:
 
     async def say(self, id: str, message: Message, *, by: str) -> Json:
         run = await self._found(id)
-        if not self._agents.runs.control(run.id, Control(message.kind, run.id, message.text)):
+        target = run.id
+        if message.kind == "cancel":
+            if run.kind != "session":
+                return await self.cancel(id, by=by)
+            target = ONE_PROMPT
+        if not self._agents.runs.control(run.id, Control(message.kind, target, message.text)):
             raise Conflict(f"{run.id} is not under way: nobody hears this")
         await self._write_down(by, message.kind, run.id, message.text[:200])
         return await self._view(run)
@@ -106,56 +110,18 @@ class Tasks:
 
     async def run(self, id: str) -> Json:
         run = await self._found(id)
-        lines = await self._store.history.read(lambda c: run_records.of(c, run.id, limit=_MOST_LINES))
-        record = [{"seq": line.seq, "at_s": line.at_s, "kind": line.kind, "data": line.data} for line in lines]
-        return run_view(run) | {
-            "answer": run.outcome.answer,
-            "finding": run.outcome.finding,
-            "plan": run.outcome.plan,
-            "asked": dict(run.asked),
-            "record": record,
-            "whole": run_records.is_whole(lines),
-        }
+        lines = await self._store.history.read(lambda c: run_records.of(c, run.id, limit=MOST_LINES))
+        return run_with_record(run, lines)
 
     async def tools(self) -> list[Json]:
-        from agentd.agent.tools import BUILT_IN
-
-        allowed = permissions_of(self._config).tools
-        listed: list[Json] = [
-            {"name": tool.name, "description": tool.spec.description, "input_schema": tool.spec.input_schema}
-            | {"allowed": tool.name in allowed}
-            for tool in BUILT_IN
-        ]
-        known = {tool.name for tool in BUILT_IN}
-        # What an MCP server says of its tools is known where it runs: in the agent host.
-        listed += [
-            {"name": name, "description": "of an MCP server or a plugin", "input_schema": None, "allowed": True}
-            for name in allowed
-            if name not in known
-        ]
-        return listed
+        return tools_of(self._config)
 
     async def models(self) -> list[Json]:
-        config = self._config
-        first = default_model(config)
-        return [
-            {
-                "name": name,
-                "provider": model.provider,
-                "model": model.model,
-                "base_url": model.base_url,
-                "protocol": model.protocol,
-                "context_tokens": model.window,
-                "fallback": list(model.fallback),
-                "default": name == first,
-            }
-            for name, model in config.models.items()
-        ]
+        return models_of(self._config)
 
     async def _view(self, run: Run) -> Json:
-        kinds = ("task", "result")
-        lines = await self._store.history.read(lambda c: run_records.of(c, run.id, kinds=kinds, limit=_MOST_LINES))
-        return task_view(run, [step for line in lines if (step := _step(line)) is not None])
+        lines = await self._store.history.read(lambda c: run_records.of(c, run.id, kinds=_KINDS, limit=MOST_LINES))
+        return task_view(run, lines)
 
     async def _known(self, id: str) -> Run | None:
         return await self._store.state.read(lambda c: ledger.get(c, id))
@@ -171,19 +137,39 @@ class Tasks:
         await self._store.state.write(lambda c: audit.append(c, by, action, target, detail, now))
 
 
-def _step(line: Any) -> Json | None:
-    """A finished call of a tool, for callers."""
-    if line.kind != "result":
-        return None
-    data = line.data
-    output = data.get("output")
-    text = output if isinstance(output, str) else repr(output)
-    return {
-        "id": data.get("task"),
-        "tool": data.get("tool"),
-        "ok": data.get("error") is None,
-        "error": data.get("error"),
-        "message": data.get("message", ""),
-        "duration_s": data.get("duration_s"),
-        "output": text[:_SHOWN_BYTES],
-    }
+def tools_of(config: Config) -> list[Json]:
+    """Every tool there is, and whether agents may use it."""
+    from agentd.agent.tools import BUILT_IN
+
+    allowed = permissions_of(config).tools
+    listed: list[Json] = [
+        {"name": tool.name, "description": tool.spec.description, "input_schema": tool.spec.input_schema}
+        | {"allowed": tool.name in allowed}
+        for tool in BUILT_IN
+    ]
+    known = {tool.name for tool in BUILT_IN}
+    # What an MCP server says of its tools is known where it runs: in the agent host.
+    listed += [
+        {"name": name, "description": "of an MCP server or a plugin", "input_schema": None, "allowed": True}
+        for name in allowed
+        if name not in known
+    ]
+    return listed
+
+
+def models_of(config: Config) -> list[Json]:
+    """Every configured model, without what is secret."""
+    first = default_model(config)
+    return [
+        {
+            "name": name,
+            "provider": model.provider,
+            "model": model.model,
+            "base_url": model.base_url,
+            "protocol": model.protocol,
+            "context_tokens": model.window,
+            "fallback": list(model.fallback),
+            "default": name == first,
+        }
+        for name, model in config.models.items()
+    ]
