@@ -1,8 +1,9 @@
 """
 The command line: one file per group of commands, each imported only when it is called.
 
-Exit codes: 0 done; 1 it did not work; 2 the configuration or the call is wrong; 3 looked, and something is firing
-(`alerts --exit-code`, `test`); 75 the daemon ended itself for a clean restart.
+Exit codes: 0 done; 1 it did not work, or a task failed, was stopped or cancelled, or a replay diverges; 2 the
+configuration or the call is wrong; 3 looked, and something is firing (`alerts --exit-code`, `test`) or what an agent
+found is a problem (`task`); 75 the daemon ended itself for a clean restart; 130 left by a second Ctrl-C.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ COMMANDS = {
     "silence": ("agentd.cli.people", "silence"),
     "logs": ("agentd.cli.logs", "logs"),
     "memory": ("agentd.cli.memory", "memory"),
+    "task": ("agentd.cli.task", "task"),
+    "interactive": ("agentd.cli.interactive", "interactive"),
+    "runs": ("agentd.cli.runs", "runs"),
+    "replay": ("agentd.cli.runs", "replay"),
+    "models": ("agentd.cli.models", "models"),
     "outbox": ("agentd.cli.outbox", "outbox"),
     "webhook": ("agentd.cli.act", "webhook"),
     "pause": ("agentd.cli.act", "pause"),

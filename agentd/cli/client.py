@@ -34,7 +34,11 @@ class NoDaemon(AgentdError):
 
 
 class Refused(AgentdError):
-    """The daemon answered with a problem."""
+    """The daemon answered with a problem. status: of HTTP; None: it broke off."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def quoted(name: str) -> str:
@@ -50,7 +54,7 @@ def call(place: Place, method: str, path: str, body: dict[str, Any] | None = Non
     Raises NoDaemon when nobody answers, Refused with the daemon's own words when it says no.
     """
     asked = {key: _whole(value) for key, value in query.items() if value is not None}
-    content = None if method == "GET" else _whole({"by": _who(), **(body or {})})
+    content = None if method == "GET" else _whole({"by": who(), **(body or {})})
     _knock(place.socket)
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(place.socket)), timeout=TIMEOUT_S) as client:
@@ -62,7 +66,7 @@ def call(place: Place, method: str, path: str, body: dict[str, Any] | None = Non
             detail = str(answer.json()["detail"])
         except (ValueError, KeyError, TypeError):
             detail = f"HTTP {answer.status_code}"
-        raise Refused(detail)
+        raise Refused(detail, answer.status_code)
     try:
         return answer.json()
     except ValueError as error:
@@ -125,7 +129,8 @@ async def read_store(state_dir: Path, work: Callable[[Store], Awaitable[T]]) -> 
         await store.close()
 
 
-def _who() -> str:
+def who() -> str:
+    """Whom the audit trail is to name."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):

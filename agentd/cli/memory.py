@@ -9,23 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import apsw
 import click
 
 from agentd.cli.client import read_store
+from agentd.cli.newfile import new_file
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
 from agentd.cli.tables import counted, print_facts, print_json, print_table
 from agentd.clock import iso
-from agentd.errors import AgentdError
 from agentd.memory import ledger, notes, retention, spend, worked
 from agentd.memory.notes import Note, NoteType
 from agentd.memory.spend import Spent
@@ -186,7 +185,7 @@ def export(file: Path | None, watch: str | None, type_: NoteType | None, config_
 
     async def write(store: Store) -> int:
         count = await store.history.read(lambda c: notes.count(c, watch=watch, type=type_))
-        with _opened(file) as out, _progress(count, shown=file is not None or not sys.stdout.isatty()) as advance:
+        with new_file(file) as out, _progress(count, shown=file is not None or not sys.stdout.isatty()) as advance:
             number, written = 0, 0
             while page := await store.history.read(
                 partial(notes.after, number=number, watch=watch, type=type_, limit=_PAGE)
@@ -200,22 +199,6 @@ def export(file: Path | None, watch: str | None, type_: NoteType | None, config_
     written = _read(config_path, write)
     if file is not None:
         click.echo(f"{counted(written, 'note')} written to {file}", err=True)
-
-
-@contextlib.contextmanager
-def _opened(file: Path | None) -> Iterator[IO[str]]:
-    """Of a new file that only we may read; nothing is written over."""
-    if file is None:
-        yield sys.stdout
-        return
-    try:
-        handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    except FileExistsError as error:
-        raise AgentdError(f"{file}: is there already; name a new file, or remove that one") from error
-    except OSError as error:
-        raise AgentdError(f"{file}: cannot be made: {error.strerror}; name a file in a folder of yours") from error
-    with os.fdopen(handle, "w", encoding="ascii") as out:
-        yield out
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ must not keep anybody from asking the daemon how it is.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,14 @@ _ENVIRONMENT_FILE = Path("/etc/agentd/environment")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """config: None when it is broken; the rest is still as it says, or the default."""
+    """
+    config: None when it is broken; the rest is still as it says, or the default.
 
+    path: of the main file. environment: in which the configuration is meant.
+    """
+
+    path: Path
+    environment: Mapping[str, str]
     config: Config | None
     state_dir: Path
     socket: Path
@@ -57,7 +64,8 @@ def find_place(config_path: Path | None) -> Place:
     environment = environment_for(path)
     config: Config | None = None
     try:
-        config = load(path, environment=environment).config
+        # Whether its budgets can be kept is for those who run it.
+        config = load(path, environment=environment, prices=False).config
         daemon, api = config.daemon, config.api
     except InvalidConfig as error:
         if not os.access(path, os.R_OK):
@@ -67,7 +75,7 @@ def find_place(config_path: Path | None) -> Place:
         daemon, api = _parts(path)
     state_dir = daemon.find_state_dir(environment)
     sockets = [address.path for address in api.find_listen(environment, state_dir) if address.path]
-    return Place(config, state_dir, Path(sockets[0]))
+    return Place(path, environment, config, state_dir, Path(sockets[0]))
 
 
 def _parts(path: Path) -> tuple[DaemonSettings, ApiSettings]:

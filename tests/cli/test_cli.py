@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,12 +23,12 @@ import pytest
 import yaml
 from commands import Agentd, typed
 from loopback import Authority, free_port
+from running import running
 
 from agentd.cli import COMMANDS
 from agentd.cli.client import quoted
 from agentd.cli.tables import clean, print_facts, print_table, since, written
 from agentd.clock import iso
-from agentd.config.loader import load
 from agentd.daemon.app import Daemon
 from agentd.deliver.payload import payload_schema
 from agentd.memory import heartbeats, meta
@@ -84,32 +83,6 @@ def write(folder: Path, *watches: dict[str, Any], **more: Any) -> Path:
     whole = {"daemon": {"state_dir": str(folder / "s"), "instance": "web-1"}, "watches": list(watches), **more}
     path.write_text(yaml.safe_dump(whole))
     return path
-
-
-@contextmanager
-def running(path: Path) -> Iterator[Daemon]:
-    """A daemon in a thread of its own, READY until the end."""
-    ready = threading.Event()
-    found: list[tuple[Daemon, asyncio.AbstractEventLoop]] = []
-    codes: list[int] = []
-
-    async def live() -> None:
-        daemon = Daemon(path, load(path), handle_signals=False)
-        found.append((daemon, asyncio.get_running_loop()))
-        telling = asyncio.create_task(daemon.ready.wait())
-        telling.add_done_callback(lambda _: ready.set())
-        codes.append(await daemon.run())
-
-    thread = threading.Thread(target=lambda: asyncio.run(live()))
-    thread.start()
-    try:
-        assert ready.wait(20), "the daemon is not READY"
-        yield found[0][0]
-    finally:
-        daemon, loop = found[0]
-        loop.call_soon_threadsafe(daemon.stop)
-        thread.join(30)
-    assert codes == [0]
 
 
 def shop(web: str, path: str = "/up", name: str = "shop", **more: Any) -> dict[str, Any]:

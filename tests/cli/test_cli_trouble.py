@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from commands import Agentd
-from test_cli import agentd, running, shop, web, write
+from running import running
+from test_cli import agentd, shop, web, write
 
 from agentd.daemon.app import Daemon
 from agentd.memory import meta, outbox, webhooks
