@@ -24,6 +24,9 @@ _CURES = {
     "credential": "add LoadCredential= to the unit",
 }
 
+# Set where systemd holds the socket of an agent host (agentd.service).
+_ELSEWHERE = "AGENTD_AGENT_SOCKET"
+
 
 class SecretCheck:
     """Looks at every text of a tree; remembers what it found of each reference."""
@@ -73,9 +76,14 @@ class SecretCheck:
             if missing is not None:
                 visible = source != "credential" or bool(self._environment.get("CREDENTIALS_DIRECTORY"))
                 if _is_of_agents(path):
-                    # The daemon needs it not: the agent host may well have it, and alerts must not hang on it.
+                    if _ELSEWHERE in self._environment:
+                        continue  # their host has an environment and credentials of its own, which we cannot see
+                    # The daemon needs it not, and alerts must not hang on it.
                     cure = f"{_CURES[source]}; as a service: into /etc/agentd/agent.environment" if visible else ""
                     yield Problem(*at, missing, cure, warning=True)
+                elif path[:1] == ("embeddings",):
+                    # Without it notes are found by their words alone.
+                    yield Problem(*at, missing, _CURES[source] if visible else "", warning=True)
                 else:
                     yield Problem(*at, missing, _CURES[source] if visible else "", warning=not visible)
 
@@ -111,7 +119,7 @@ class SecretCheck:
 
 
 def _is_of_agents(path: KeyPath) -> bool:
-    return path[:1] in (("models",), ("embeddings",)) or path[:2] == ("agent", "mcp")
+    return path[:1] == ("models",) or path[:2] == ("agent", "mcp")
 
 
 def _inside(typed: Any, key: Any) -> Any:

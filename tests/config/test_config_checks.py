@@ -10,6 +10,7 @@ from config_folder import TOLD, Folder
 
 from agentd.config.readable import types_of
 from agentd.config.unserved import ROOT, WATCH
+from agentd.daemon.runs.host import SOCKET_VARIABLE
 from agentd.watch import KINDS
 
 
@@ -216,6 +217,27 @@ def test_a_model_that_falls_back_on_nothing_is_told(folder: Folder) -> None:
     )
 
     assert problem.key == "models.a.fallback[0]"
+
+
+KEYS = """\
+models: {m: {provider: openai, model: x, api_key: "${env:MODEL_KEY}"}}
+embeddings: {base_url: "https://a.example/v1", model: x, api_key: "${env:EMBEDDINGS_KEY}"}
+"""
+
+
+def test_a_key_for_agents_that_is_missing_is_warned_of(folder: Folder) -> None:
+    """Without it nobody looks into an alert, which goes out nevertheless."""
+    warnings = folder.warnings(watch(HTTP, KEYS))
+
+    assert set(warnings) == {"models.m.api_key", "embeddings.api_key"}
+
+
+def test_what_only_the_agent_host_can_see_is_not_missed_in_the_daemon(folder: Folder) -> None:
+    """As a service its keys are nowhere else: a warning at every start would be about what is as it should be."""
+    folder.environment = {SOCKET_VARIABLE: "/run/agentd/agent.sock"}
+
+    # Meanings are asked for by the daemon itself.
+    assert set(folder.warnings(watch(HTTP, KEYS))) == {"embeddings.api_key"}
 
 
 def test_what_is_not_done_yet_is_warned_of(folder: Folder) -> None:
