@@ -83,12 +83,17 @@ needs_box = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 class Box:
     """
-    files: text by absolute path in the box, there before it boots. binds: folders of ours by where they appear in it.
-    network: it shares ours; otherwise it has a loopback of its own.
+    files: text by absolute path in the box, there before it boots. binds: folders of ours by where they appear in it;
+    reads: the same, not to be written. network: it shares ours; otherwise it has a loopback of its own.
     """
 
     def __init__(
-        self, *, files: Mapping[str, str] | None = None, binds: Mapping[Path, str] | None = None, network: bool = False
+        self,
+        *,
+        files: Mapping[str, str] | None = None,
+        binds: Mapping[Path, str] | None = None,
+        reads: Mapping[Path, str] | None = None,
+        network: bool = False,
     ) -> None:
         self.name = f"box-{os.getpid()}-{next(_count)}"
         self._groups = [root / self.name for root in _group_roots()]
@@ -96,12 +101,14 @@ class Box:
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
         try:
-            self._boot(files or {}, binds or {}, network)
+            options = [f"--bind={ours}:{theirs}" for ours, theirs in (binds or {}).items()]
+            options += [f"--bind-ro={ours}:{theirs}" for ours, theirs in (reads or {}).items()]
+            self._boot(files or {}, [*options, *([] if network else ["--private-network"])])
         except BaseException:
             self.close()
             raise
 
-    def _boot(self, files: Mapping[str, str], binds: Mapping[Path, str], network: bool) -> None:
+    def _boot(self, files: Mapping[str, str], options: list[str]) -> None:
         for group in self._groups:
             group.mkdir()
         given = self._base / "given"
@@ -112,9 +119,6 @@ class Box:
         given.mkdir(exist_ok=True)
         root = self._base / "box"
         root.mkdir()
-        options = [f"--bind={ours}:{theirs}" for ours, theirs in binds.items()]
-        if not network:
-            options.append("--private-network")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, open(self._base / "log", "wb") as log:
             ready.bind(f"\0{self.name}")
             self._process = subprocess.Popen(
@@ -150,6 +154,10 @@ class Box:
                 if "READY=1" in ready.recv(4096).decode().split("\n"):
                     return
         raise AssertionError(f"the box did not boot within {_BOOT_S:g} s: {(self._base / 'log').read_text()}")
+
+    def path(self, name: str) -> Path:
+        """Where we find what has this absolute path in the box."""
+        return Path(f"/proc/{self._pid}/root{name}")
 
     def command(self, command: str) -> list[str]:
         """argv that runs a shell command in the box, for whoever wants to start it himself."""

@@ -57,7 +57,6 @@ class Call:
         self._event = event
         self._answers: set[asyncio.Task[None]] = set()
         self._early: list[Control] | None = []
-        self.host_pid: int | None = None
 
     def control(self, control: Control) -> None:
         if self._early is not None:
@@ -90,8 +89,6 @@ class Call:
             self._record(Record(frame["seq"], frame["at_s"], frame["kind"], frame["data"]))
         elif kind == "event":
             self._event(fields_of(frame))
-        elif kind == "hello":
-            self.host_pid = frame["pid"]
         elif kind == "ask":
             if len(self._answers) >= _MOST_QUESTIONS:
                 raise BrokenWire(f"more than {_MOST_QUESTIONS} questions at once")

@@ -131,6 +131,14 @@ class Reaper:
 
 def kill_everything(solo: bool) -> None:
     """End this process and what it started, at once."""
+    kill_children()
+    if solo:
+        os.killpg(0, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_children() -> None:
+    """End what this process started, as far as it can be found."""
     import psutil
 
     for child in psutil.Process().children(recursive=True):
@@ -138,9 +146,12 @@ def kill_everything(solo: bool) -> None:
             child.kill()
     if own := mark():
         kill_marked(own[MARK])
-    if solo:
-        os.killpg(0, signal.SIGKILL)
-    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_as_told() -> None:
+    """To be stopped is no failure, which is what systemd takes a death by a signal for."""
+    kill_children()
+    os._exit(0)
 
 
 class Host:
@@ -205,12 +216,13 @@ class Host:
             self._quiet_since = time.monotonic()
 
     async def _serve_run(self, wire: Wire) -> None:
+        # Whoever is hung up on before this word knows that nothing was begun, and comes again.
+        wire.send("hello", pid=os.getpid())
         first = await wire.read()
         if first is None:
             return
         if first["do"] != "run":
             raise BrokenWire(f"a connection begins with `run`, not with `{first['do'][:20]}`")
-        wire.send("hello", pid=os.getpid())
         job = Job.model_validate(first["job"])
         async with self._lending().models_of(job) as models:
             await self._run(job, models, wire)
@@ -292,7 +304,7 @@ def main(arguments: list[str] | None = None) -> None:
     read_secrets_from(dict(os.environ), register_secret)
     open_logging(given.log_level, given.log_format)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: kill_everything(os.getpgrp() == os.getpid()))
+        signal.signal(number, lambda *_: end_as_told())
     host = Host(
         idle_s=given.idle,
         most_runs=given.runs,

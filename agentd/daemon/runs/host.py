@@ -3,7 +3,9 @@ The agent host as the daemon sees it: something to connect to, that is there whe
 
 In: calls of `connect`. Out: a `Wire` each. Under systemd the host is a unit of its own, started by the first
 connection; elsewhere it is a child, started here in the same way: the daemon holds the listening socket.
-Promise: a child never outlives the daemon, by its end or by kill -9, and is killed with all that it started.
+Promise: what `connect` returns is a host that is there and has begun nothing; one that dies before it says so is asked
+again, for the socket may have waited for one that was just ending. A child never outlives the daemon, by its end or
+by kill -9, and is killed with all that it started.
 """
 
 from __future__ import annotations
@@ -21,17 +23,26 @@ from pathlib import Path
 
 from agentd.agent.caller import HostDied
 from agentd.agent.kin import MARK, family_of, kill_marked, new_mark
-from agentd.agent.wire import Wire
+from agentd.agent.wire import BrokenWire, Wire
+from agentd.errors import AgentdError
 
 log = logging.getLogger("agentd.daemon")
 
 SOCKET_VARIABLE = "AGENTD_AGENT_SOCKET"
 """Where the daemon's environment names the socket of a host that somebody else starts."""
 _OURS = ("NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC")
+SOCKET_UNIT = "agentd-agent.socket"
+HOST_UNIT = "agentd-agent.service"
 _CONNECT_S = 10.0
+# It may have to end what it does before the next one is there.
+_HELLO_S = 300.0
+_PAUSES_S = (0.2, 1.0)
 _BACKLOG = 128
 _LIVED_S = 5.0
-_PAUSE_S = 1.0
+
+
+class NoHost(AgentdError):
+    """No agent host is to be had; the message says how to mend it. Nothing was begun."""
 
 
 class AgentHost:
@@ -59,6 +70,7 @@ class AgentHost:
         self._lifeline: tuple[int, int] | None = None
         self._child: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
         self._waiting = 0
         self._closed = False
 
@@ -68,19 +80,62 @@ class AgentHost:
         return self._child.pid if self._child is not None and self._child.returncode is None else None
 
     async def connect(self) -> Wire:
-        """A fresh connection to a host that runs. Raises HostDied."""
+        """A fresh connection to a host that runs, to be told of by `done`. Raises NoHost; HostDied while stopping."""
+        self._waiting += 1
+        try:
+            for pause_s in (*_PAUSES_S, None):
+                try:
+                    return await self._connect_once()
+                except NoHost as error:
+                    if pause_s is None:
+                        log.error("agent_host_missing", extra={"socket": str(self._path), "error": str(error)})
+                        raise
+                await asyncio.sleep(pause_s)
+            raise AssertionError
+        except BaseException:
+            self._waiting -= 1
+            raise
+
+    async def _connect_once(self) -> Wire:
         if self._closed:
             raise HostDied("the daemon is stopping")
         try:
             if self._is_child:
-                await self._have_child()
+                async with self._starting:
+                    await self._have_child()
             with _short(self._path) as address:
                 async with asyncio.timeout(_CONNECT_S):
-                    streams = await asyncio.open_unix_connection(address)
+                    wire = Wire(*await asyncio.open_unix_connection(address))
         except (OSError, TimeoutError) as error:
-            raise HostDied(f"the agent host cannot be reached at {self._path}: {error or 'no answer'}") from error
-        self._waiting += 1
-        return Wire(*streams)
+            raise NoHost(self._why_unreached(error)) from error
+        try:
+            async with asyncio.timeout(_HELLO_S):
+                hello = await wire.read()
+        except TimeoutError:
+            wire.close()
+            raise NoHost(f"the agent host says nothing for {_HELLO_S:g} s; {self._where_to_look}") from None
+        except BrokenWire as error:
+            wire.close()
+            raise NoHost(f"the agent host does not speak as it should: {error}; {self._where_to_look}") from error
+        except BaseException:
+            wire.close()
+            raise
+        if hello is None:
+            wire.close()
+            raise NoHost(f"the agent host ends before it takes a run; {self._where_to_look}")
+        return wire
+
+    def _why_unreached(self, error: Exception) -> str:
+        reason = getattr(error, "strerror", None) or str(error) or "no answer"
+        if self._is_child:
+            return f"the agent host cannot be started: {reason}"
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+            return f"nobody listens at {self._path} for agents to be run; `systemctl enable --now {SOCKET_UNIT}`"
+        return f"the agent host cannot be reached at {self._path}: {reason}; `systemctl status {SOCKET_UNIT}` says more"
+
+    @property
+    def _where_to_look(self) -> str:
+        return "the log says more" if self._is_child else f"`journalctl -u {HOST_UNIT}` says why"
 
     def done(self) -> None:
         """A run that `connect` was called for is over."""
@@ -108,9 +163,8 @@ class AgentHost:
             self._watching.cancel()
             await asyncio.wait([self._watching])
         if self._listening is not None:
-            self._listening.close()
+            self._hang_up()
             self._path.unlink(missing_ok=True)
-            self._listening = None
         if self._lifeline is not None:
             for fd in self._lifeline:
                 os.close(fd)
@@ -119,6 +173,7 @@ class AgentHost:
     async def _have_child(self) -> None:
         if self._listening is None:
             self._listening = _listen(self._path)
+        if self._lifeline is None:
             self._lifeline = os.pipe()
         if self.pid is None and (self._watching is None or self._watching.done()):
             self._watching = asyncio.create_task(self._keep(await self._start()), name="agent-host")
@@ -141,7 +196,10 @@ class AgentHost:
         return child
 
     async def _keep(self, child: asyncio.subprocess.Process) -> None:
-        """A host may end at the very moment at which somebody connects: whoever waits gets the next one."""
+        """
+        A host may end at the very moment at which somebody connects: whoever waits gets the next one. Of one that did
+        not live for long whoever waits is told.
+        """
         while True:
             began = time.monotonic()
             code = await child.wait()
@@ -151,8 +209,20 @@ class AgentHost:
             if not self._waiting or self._closed:
                 return
             if time.monotonic() - began < _LIVED_S:
-                await asyncio.sleep(_PAUSE_S)
-            child = await self._start()
+                self._hang_up()
+                return
+            try:
+                child = await self._start()
+            except OSError as error:
+                log.error("agent_host_not_started", extra={"error": str(error)})
+                self._hang_up()
+                return
+
+    def _hang_up(self) -> None:
+        """Whoever waits to be served is cut off; the next `connect` begins anew."""
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
 
 
 def open_host(state_dir: Path, environment: Mapping[str, str]) -> AgentHost:
