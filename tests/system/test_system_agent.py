@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import configure, ended, finish, model, results, run_of, runs, shop, submit, task_of
+from agents import configure, ended, finish, hosts_of, model, results, run_of, runs, shop, submit, task_of
 from modelserver import ModelServer, Reply, call, calls, failing
 from stage import Stage
 
@@ -208,7 +208,7 @@ async def test_ten_tasks_at_once_come_to_their_ends(tmp_path: Path) -> None:
         configure(stage, server, api={"max_concurrent_tasks": 10})
         everybody = asyncio.Event()
         server.otherwise = Reply(stream=[everybody, *_said("All is well.")])
-        await stage.start()
+        daemon = await stage.start()
 
         await asyncio.gather(*(submit(stage) for _ in range(10)))
         await server.wait_for(10)
@@ -216,6 +216,7 @@ async def test_ten_tasks_at_once_come_to_their_ends(tmp_path: Path) -> None:
 
         assert {each["state"] for each in await ended(stage, count=10)} == {"completed"}
         assert server.most_at_once == 10
+        assert len(hosts_of(daemon)) == 1
         assert len(await runs(stage)) == 10
 
 

@@ -298,3 +298,25 @@ async def test_no_host_runs_while_nothing_is_asked_and_it_ends_when_idle(tmp_pat
         assert (await task_of(stage, await submit(stage)))["status"] == "completed"
         (second,) = hosts_of(daemon)
         assert first.pid != second.pid
+
+
+async def test_a_host_that_cannot_start_is_given_up_after_a_few_tries(tmp_path: Path) -> None:
+    """A broken installation: it says so, instead of starting processes for as long as the run might have taken."""
+    async with Stage(tmp_path) as stage, ModelServer() as server:
+        target = await stage.target()
+        target.status = 503
+        waits = {"goal": "Find out why.", "wait": "10m"}
+        configure(stage, server, [shop(target, investigate=waits)])
+        daemon = await stage.start(AGENTD_AGENT_IDLE_S="for a while")
+
+        firing = await stage.hook.message("alert.firing")
+
+        assert firing["data"]["finding"] is None
+        (run,) = await ended(stage)
+        assert run["state"] in ("failed", "interrupted")
+        assert "agent host" in run["error"]
+        assert 1 < len(daemon.logs("agent_host_started")) <= 5
+        # It is tried anew when there is something to do anew.
+        await submit(stage)
+        assert (await ended(stage, count=2))[0]["state"] in ("failed", "interrupted")
+        assert daemon.alive

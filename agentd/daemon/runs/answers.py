@@ -8,10 +8,13 @@ Promise: only reads. What is told of logs are kinds of lines with counts and sam
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+import apsw
 
 from agentd.agent.digest import alert_exhibits, log_digest
 from agentd.agent.job import Exhibit, Job
@@ -31,7 +34,10 @@ from agentd.memory.recall import recall
 from agentd.memory.store import Store
 from agentd.records import Alert, CheckResult
 
+log = logging.getLogger("agentd.daemon")
+
 Json = dict[str, Any]
+T = TypeVar("T")
 
 _MOST = 500
 _RECENT = 20
@@ -137,7 +143,15 @@ class Answers:
 
     async def strategies(self, kind: str) -> list[str]:
         """What worked before for tasks of this kind."""
-        return await self._store.history.read(lambda c: worked.advice(c, kind))
+        return list(await self._past(lambda c: worked.advice(c, kind)))
+
+    async def _past(self, look: Callable[[apsw.Connection], Sequence[T]]) -> Sequence[T]:
+        """What history says; nothing where it cannot be read: what was costs no run."""
+        try:
+            return await self._store.history.read(look)
+        except StoreError as error:
+            log.warning("history_not_read", extra={"error": str(error)})
+            return ()
 
     async def exhibits(self, run: Run) -> tuple[Exhibit, ...]:
         """What a run begins with: its alert and what is known of it, what started it, the logs of a review."""
@@ -153,9 +167,9 @@ class Answers:
         return tuple(each.model_copy(update={"id": f"e{number}"}) for number, each in enumerate(found, 1))
 
     async def _of_alert(self, alert: Alert) -> Sequence[Exhibit]:
-        rows = await self._store.history.read(lambda c: templates.of(c, alert.watch, _TEMPLATES_SHOWN))
-        recent = await self._store.history.read(lambda c: results.last(c, alert.watch, _RECENT))
-        past = await self._store.history.read(lambda c: recall(c, alert.fingerprint, alert.watch, alert.summary, 5))
+        rows = await self._past(lambda c: templates.of(c, alert.watch, _TEMPLATES_SHOWN))
+        recent = await self._past(lambda c: results.last(c, alert.watch, _RECENT))
+        past = await self._past(lambda c: recall(c, alert.fingerprint, alert.watch, alert.summary, 5))
         others = [each for each in self._keeper.alerts.values() if is_current(each) and each is not alert]
         history = {
             "results": [_result(each) for each in recent],
@@ -173,7 +187,7 @@ class Answers:
         since = self._clock.now() - timedelta(hours=24)
         for watch in self.config.logs[:_LOGS_SHOWN]:
             name = watch.name
-            rows = await self._store.history.read(partial(templates.of, watch=name, limit=_TEMPLATES_SHOWN))
+            rows = await self._past(partial(templates.of, watch=name, limit=_TEMPLATES_SHOWN))
             fresh = [row for row in rows if row.last_at >= since]
             if fresh:
                 text = log_digest([template_view(row) for row in fresh], since=since, limit_bytes=4096)

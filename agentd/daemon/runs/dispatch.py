@@ -241,28 +241,26 @@ class Runs:
     async def _live(self, active: _Active) -> None:
         run, prepared, ended = active.run, None, Ended(RunState.FAILED, error="a defect in agentd")
         account: Account | None = None
+        begun = False
         try:
-            now = self._clock.now()
-            if not await self._store.state.write(lambda c: ledger.start(c, run.id, now)):
+            if not await self._started(run):
                 return
+            begun = True
             log.info("run_started", extra={"run": run.id, "watch": run.watch, "trigger": run.trigger})
             try:
                 prepared = await self._prepare(run)
                 account = Account(prepared.job, self._store.history, self._clock)
                 ended = await self._called(active, prepared, account)
-            except StoreError:
-                raise
             except AgentdError as error:
                 ended = Ended(RunState.FAILED, error=str(error))
             await self._finish(active, prepared, ended)
         except asyncio.CancelledError:
+            if not begun and active.cancelled is None:
+                return  # its row waits for the next start
             why = active.cancelled or "the daemon stopped while it ran"
             state = RunState.CANCELLED if active.cancelled else RunState.INTERRUPTED
             ended = Ended(state, error=why)
             await self._finish(active, prepared, ended, insist=bool(active.cancelled))
-        except StoreError as error:
-            log.error("run_not_started", extra={"run": run.id, "error": str(error)})
-            asyncio.get_running_loop().call_later(_AGAIN_S, self.wake)
         except Exception as error:
             log.exception("run_crashed", extra={"run": run.id})
             await self._finish(active, prepared, Ended(RunState.FAILED, error=f"a defect in agentd: {error!r}"[:500]))
@@ -270,6 +268,16 @@ class Runs:
             if account is not None:
                 account.close(ended.outcome, ok=ended.state is RunState.COMPLETED and _has_analysis(ended.outcome))
             self._over(active)
+
+    async def _started(self, run: Run) -> bool:
+        """Write down that it runs; False when it was cancelled meanwhile. A store that is full is waited for."""
+        while True:
+            now = self._clock.now()
+            try:
+                return await self._store.state.write(lambda c: ledger.start(c, run.id, now))
+            except StoreError as error:
+                log.error("run_not_started", extra={"run": run.id, "error": str(error)})
+            await asyncio.sleep(_AGAIN_S)
 
     async def _called(self, active: _Active, prepared: Prepared, account: Account) -> Ended:
         run, job = active.run, prepared.job

@@ -1,0 +1,391 @@
+"""Agents in the daemon, with a host that the test plays: days that pass, and whatever the other side may say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from house import HOUR, House, Shop, Tell, http, tell, told
+from loopback import serving
+from receiver import Receiver
+
+from agentd.agent.caller import HostDied
+from agentd.agent.wire import Wire
+from agentd.daemon.app import Daemon
+from agentd.errors import StoreError
+from agentd.memory import ledger
+from agentd.memory.ledger import Run
+
+__all__ = ["tell"]  # the fixture, by its name
+
+DAY = 24 * HOUR
+MODEL = {"provider": "openai-compatible", "base_url": "http://127.0.0.1:9/v1", "model": "fake"}
+PRICED = {"models": {"default": {**MODEL, "price": {"input": 1, "output": 1}}}}
+CENT = {"budgets": {"daemon_per_day": {"usd": 0.01}}}
+FINDING = {"status": "problem", "summary": "The disk is full."}
+
+Play = Callable[["Wire", Mapping[str, Any]], Awaitable[None]]
+"""The host's side of a run: its connection, and the job."""
+
+
+class PlayedHost:
+    """Stands where the agent host stands. jobs: of the runs so far."""
+
+    def __init__(self, play: Play) -> None:
+        self.play = play
+        self.jobs: list[Mapping[str, Any]] = []
+        self.killed = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def connect(self) -> Wire:
+        ours, theirs = socket.socketpair()
+        wire = Wire(*await asyncio.open_connection(sock=theirs))
+        task = asyncio.create_task(self._serve(wire))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return Wire(*await asyncio.open_connection(sock=ours))
+
+    async def _serve(self, wire: Wire) -> None:
+        first = await wire.read()
+        assert first is not None
+        self.jobs.append(first["job"])
+        try:
+            await self.play(wire, first["job"])
+        finally:
+            wire.close()
+
+    def done(self) -> None: ...
+
+    async def clear_up(self) -> None: ...
+
+    async def kill(self) -> None:
+        self.killed += 1
+        await self.close()
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+
+
+async def say(wire: Wire, **outcome: Any) -> None:
+    """The last word of a run."""
+    wire.send("outcome", outcome={"state": "completed", "answer": "done", **outcome})
+    await wire.drain()
+
+
+async def finds(wire: Wire, job: Mapping[str, Any]) -> None:
+    await say(wire, finding=FINDING)
+
+
+async def pays_first(wire: Wire, job: Mapping[str, Any]) -> None:
+    """Asks for two cents, and says in its finding what it was told."""
+    quote = {"id": "1", "model": "default", "tokens": 100, "usd": 0.02}
+    wire.send("ask", id=1, what="reserve", args=quote)
+    answer = await wire.read()
+    assert answer is not None
+    refused = answer.get("message")
+    await say(wire, finding={**FINDING, "analysis": f"unavailable ({refused})" if refused else None})
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> PlayedHost:
+    host = PlayedHost(finds)
+    monkeypatch.setattr("agentd.daemon.app.open_host", lambda *_: host)
+    return host
+
+
+async def runs_of(daemon: Daemon) -> list[Run]:
+    """Newest first."""
+    return await daemon.store.state.read(lambda c: ledger.runs(c))
+
+
+def goal(**more: Any) -> dict[str, Any]:
+    return {"name": "review", "goal": "Look around.", "every": "1h", "report": "state", **more}
+
+
+def test_a_spent_budget_is_one_alert_a_day_and_over_with_it(
+    tell: Tell, played: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each hour of the day is held back; people hear of it once, and once that the next day has its own."""
+
+    monkeypatch.setattr("agentd.daemon.app.LOOK_EVERY_S", 60.0)
+    monkeypatch.setattr("agentd.daemon.app.TICK_S", 60.0)
+
+    async def story(house: House) -> None:
+        house.clock.tick(9 * HOUR)  # the evening
+        played.play = pays_first
+        async with Receiver() as receiver:
+            alerting = {"remind_every": 0, "group_interval": 0}
+            house.write(goal(every="20m", blind_after="30d"), hook=receiver.url, alerting=alerting, **PRICED, **CENT)
+            async with house.living():
+                await house.clock.advance(2 * HOUR)
+                assert len(played.jobs) >= 5
+                assert told(receiver) == ["agentd alert.firing"]
+                assert "$0.0000 of $0.0100" in receiver.taken[0].json["data"]["summary"]
+
+                played.play = finds
+                await house.clock.advance(_to_midnight_s(house.clock.now()) - 60)
+                assert told(receiver).count("agentd alert.resolved") == 0
+                await house.clock.advance(3 * 60)
+                assert told(receiver).count("agentd alert.resolved") == 1
+
+                played.play = pays_first
+                await house.clock.advance(HOUR)
+                own = [each for each in told(receiver) if each.startswith("agentd")]
+                assert own == ["agentd alert.firing", "agentd alert.resolved", "agentd alert.firing"]
+
+    tell(story)
+
+
+def _to_midnight_s(now: datetime) -> float:
+    return DAY - (now.hour * HOUR + now.minute * 60 + now.second)
+
+
+def test_a_history_that_cannot_be_read_costs_no_run(
+    tell: Tell, played: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds what was, and may be lost at any time; the run begins with the alert alone, and ends."""
+
+    async def story(house: House) -> None:
+        shop = Shop()
+        shop.up = False
+        async with Receiver() as receiver, serving(shop.answer) as served:
+            house.write(http(served, investigate="Why?"), hook=receiver.url, **PRICED)
+            async with house.living() as daemon:
+
+                async def broken(*_: Any) -> Any:
+                    raise StoreError("the history is gone")
+
+                monkeypatch.setattr(daemon.store.history, "read", broken)
+                await house.clock.advance(10 * 60)
+
+                (run,) = await runs_of(daemon)
+                assert run.state == "completed"
+                assert "503" in json.dumps(played.jobs[0]["exhibits"])
+                assert told(receiver)[:2] == ["shop alert.firing", "shop alert.updated"]
+                monkeypatch.undo()
+
+    tell(story)
+
+
+async def _garbage(wire: Wire, job: Mapping[str, Any]) -> None:
+    wire._writer.write(b"\x00\x00\x00\x04{{{{")
+
+
+async def _huge(wire: Wire, job: Mapping[str, Any]) -> None:
+    wire._writer.write(b"\xff\xff\xff\xff")
+
+
+async def _half(wire: Wire, job: Mapping[str, Any]) -> None:
+    wire._writer.write(b"\x00\x00\x00\x20{")
+
+
+async def _no_outcome(wire: Wire, job: Mapping[str, Any]) -> None:
+    wire.send("outcome", outcome={"state": "wonderful"})
+    await wire.drain()
+
+
+async def _odd_record(wire: Wire, job: Mapping[str, Any]) -> None:
+    wire.send("record", seq="first", at_s=None, kind=7, data="nothing")
+    wire.send("event", event={})
+    await wire.drain()
+
+
+async def _odd_question(wire: Wire, job: Mapping[str, Any]) -> None:
+    wire.send("ask", id=None, what=["reserve"], args="money")
+    await wire.drain()
+
+
+async def _storm(wire: Wire, job: Mapping[str, Any]) -> None:
+    for number in range(5000):
+        wire.send("ask", id=number, what="query", args={"what": "history", "args": {}})
+    await wire.drain()
+
+
+@pytest.mark.parametrize("play", [_garbage, _huge, _half, _no_outcome, _odd_record, _odd_question, _storm])
+def test_a_host_that_has_gone_mad_is_hung_up_on(tell: Tell, played: PlayedHost, play: Play) -> None:
+    """It reads what the whole world writes: whatever it says, the daemon goes on watching."""
+
+    async def story(house: House) -> None:
+        played.play = play
+        async with Receiver() as receiver:
+            house.write(goal(every="5m", report="each"), hook=receiver.url, **PRICED)
+            async with house.living() as daemon:
+                while not played.jobs:
+                    await house.clock.advance(60)
+                first = (await runs_of(daemon))[-1]
+                assert first.state in ("interrupted", "failed")
+                assert first.error
+
+                played.play = finds
+                await house.clock.advance(5 * 60)
+                assert (await runs_of(daemon))[0].state == "completed"
+                assert told(receiver) == ["review goal.finding"]
+
+    tell(story)
+
+
+def test_a_host_that_does_not_end_with_its_time_is_killed(tell: Tell, played: PlayedHost) -> None:
+    """Its own clock may be what hangs."""
+
+    async def never(wire: Wire, job: Mapping[str, Any]) -> None:
+        await asyncio.Event().wait()
+
+    async def story(house: House) -> None:
+        played.play = never
+        async with Receiver() as receiver:
+            house.write(goal(report="each"), hook=receiver.url, **PRICED)
+            async with house.living() as daemon:
+                while not played.jobs:
+                    await house.clock.advance(60)
+                await house.clock.advance(120)
+                assert [run.state for run in await runs_of(daemon)] == ["running"]
+                await house.clock.advance(600)
+
+                assert [run.state for run in await runs_of(daemon)] == ["failed"]
+                assert played.killed == 1
+
+    tell(story)
+
+
+def test_no_host_to_be_had_is_said_in_the_run(tell: Tell, played: PlayedHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the page that waits for a finding goes without."""
+
+    async def refuses() -> Wire:
+        raise HostDied("the agent host cannot be reached")
+
+    async def story(house: House) -> None:
+        shop = Shop()
+        shop.up = False
+        monkeypatch.setattr(played, "connect", refuses)
+        async with Receiver() as receiver, serving(shop.answer) as served:
+            waits = {"goal": "Why?", "wait": "10m"}
+            house.write(http(served, investigate=waits), hook=receiver.url, **PRICED)
+            async with house.living() as daemon:
+                await house.clock.advance(5 * 60)
+
+                (run,) = await runs_of(daemon)
+                assert run.state == "interrupted"
+                assert told(receiver) == ["shop alert.firing"]
+
+    tell(story)
+
+
+def test_what_a_full_store_refused_is_told_when_there_is_room(
+    tell: Tell, played: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finding was paid for; the end of its run and the message are one, and wait together."""
+
+    async def story(house: House) -> None:
+        async with Receiver() as receiver:
+            house.write(goal(report="each"), hook=receiver.url, **PRICED)
+            async with house.living() as daemon:
+                write = daemon.store.state.write
+                refused = 0
+
+                async def full(change: Any) -> Any:
+                    nonlocal refused
+                    refused += 1
+                    raise StoreError("no room")
+
+                async def then_full(wire: Wire, job: Mapping[str, Any]) -> None:
+                    monkeypatch.setattr(daemon.store.state, "write", full)
+                    await finds(wire, job)
+
+                played.play = then_full
+                await house.clock.advance(HOUR + 120)
+                assert refused
+                assert told(receiver) == []
+                monkeypatch.setattr(daemon.store.state, "write", write)
+                await house.clock.advance(60)
+
+                assert [run.state for run in await runs_of(daemon)] == ["completed"]
+                assert told(receiver) == ["review goal.finding"]
+
+    tell(story)
+
+
+_IDLE = """
+import asyncio, sys
+from pathlib import Path
+from agentd.config.loader import load
+from agentd.daemon.app import Daemon
+
+async def live(path):
+    daemon = Daemon(path, load(path))
+    run = asyncio.create_task(daemon.run())
+    await daemon.ready.wait()
+    assert await daemon.reload() is None
+    daemon.stop()
+    await run
+asyncio.run(live(Path(sys.argv[1])))
+print(*sys.modules)
+"""
+
+
+def test_an_idle_daemon_with_models_and_goals_loads_no_library_of_either(tmp_path: Path) -> None:
+    """They cost 30 to 100 MiB each, and are never given back; the agent host has them, and ends when idle."""
+    heavy = {"httpx", "genai_prices", "pydantic_ai", "openai", "anthropic", "mcp", "tiktoken", "numpy", "sqlite_vec"}
+    heavy |= {"agentd.agent.run", "agentd.agent.supervisor", "agentd.agent.executor", "agentd.llm.client"}
+    config = {
+        "daemon": {"state_dir": str(tmp_path / "state")},
+        "models": {
+            "default": {"provider": "anthropic", "model": "claude-sonnet-4-5", "api_key": "${env:NO_KEY}"},
+            "local": MODEL | {"price": {"input": 0, "output": 0}},
+        },
+        "agent": {"mcp": {"grafana": {"command": ["true"], "tools": ["query"]}}},
+        "budgets": {"daemon_per_day": {"usd": 1, "tokens": 100_000}},
+        "watches": [
+            goal(cron="0 0 1 1 *", every=None, runbook=[{"tool": "dns_lookup", "input": {"name": "example.com"}}]),
+            {"name": "disk", "every": "24h", "host": {"disk": "/"}, "investigate": {"goal": "Why?", "wait": "1m"}},
+            {"name": "why", "on": ["alert:disk", "startup"], "goal": "Why?", "enabled": False},
+        ],
+    }
+    del config["watches"][0]["every"]  # type: ignore[index]
+    path = tmp_path / "agentd.yaml"
+    path.write_text(yaml.safe_dump(config))
+
+    done = subprocess.run([sys.executable, "-c", _IDLE, str(path)], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    assert not heavy & set(done.stdout.split())
+
+
+def test_a_store_that_is_full_is_not_asked_without_a_pause_to_begin_a_run(
+    tell: Tell, played: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full already: a processor that is busy as well helps nobody. The run begins when there is room."""
+
+    async def story(house: House) -> None:
+        asked = 0
+
+        def refuses(*_: Any) -> bool:
+            nonlocal asked
+            asked += 1
+            if asked > 100:
+                raise ValueError("asked without end")
+            raise StoreError("no room")
+
+        async with Receiver() as receiver:
+            house.write(goal(every="12h", on=["startup"], report="each"), hook=receiver.url, **PRICED)
+            start = ledger.start
+            monkeypatch.setattr(ledger, "start", refuses)
+            async with house.living() as daemon:
+                await house.clock.advance(60)
+                assert 2 <= asked <= 15
+                assert {run.state for run in await runs_of(daemon)} == {"queued"}
+
+                monkeypatch.setattr(ledger, "start", start)
+                await house.clock.advance(60)
+                assert {run.state for run in await runs_of(daemon)} == {"completed"}
+
+    tell(story)
