@@ -35,6 +35,7 @@ Json = Mapping[str, Any]
 _BEGINS_S = 10.0
 _AGAIN_S = 0.2
 _NOT_UNDER_WAY = 409
+_AT_ONCE = ("steer", "follow", "cancel", "help")
 
 HELP = """\
 Write what the agent is to do. While it works, what you write steers it.
@@ -64,8 +65,8 @@ def interactive(
     """
     Talk with an agent, line by line; /help says which commands there are.
 
-    It works at the daemon; where none runs, in this process. On a pipe each line waits for the one before. A session
-    lasts as long as the budget of one run lets it.
+    It works at the daemon; where none runs, in this process. On a pipe each line waits for the one before, save /steer,
+    /follow and /cancel. A session lasts as long as the budget of one run lets it.
 
     Exits with 0; with 1 when the last answer was none.
     """
@@ -86,6 +87,7 @@ async def _converse(place: Place, asked: Callable[[str, str | None], Any], stand
         try:
             if typist.is_terminal:
                 typist.print("/help says what can be said; Ctrl-D ends it.")
+            typist.go_on()
             while not talk.over and (line := await talk.next_line()) is not None:
                 await talk.take(line.strip())
                 typist.go_on()
@@ -151,18 +153,24 @@ class _Talk:
             if line.startswith("/"):
                 name, _, text = line[1:].partition(" ")
                 command = self._commands.get(name)
+                if name not in _AT_ONCE:
+                    await self._turn()
                 if command is None:
                     self._print(f"there is no /{clean(name)}; /help says what there is")
                 else:
                     await command(text.strip())
             elif line:
-                if not self._typist.is_terminal:
-                    await self._idle.wait()
+                await self._turn()
                 await self._say("steer", line)
         except AgentdError as error:
             self.failed = True
             self._idle.set()
             self._print(clean(f"agentd: {error}"))
+
+    async def _turn(self) -> None:
+        """On a pipe nothing is said before its turn."""
+        if not self._typist.is_terminal:
+            await self._idle.wait()
 
     def interrupt(self) -> None:
         """Ctrl-C."""
@@ -178,8 +186,9 @@ class _Talk:
 
     async def end(self) -> None:
         """Let the session end, when what was asked is done."""
-        following = self._following
-        if self._errand is not None and not self.over:
+        following, ended = self._following, self.over
+        self.over = True
+        if self._errand is not None and not ended:
             with contextlib.suppress(Refused, NoDaemon):
                 await self._until_heard("end", "")
         if following is not None:

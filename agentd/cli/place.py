@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from agentd.cli.tables import counted
 from agentd.config.document import read_document
+from agentd.config.environment import PREFIX
 from agentd.config.loader import find_config, load
 from agentd.config.models import Config
 from agentd.config.service import ApiSettings, DaemonSettings
@@ -29,6 +30,8 @@ INSTALLED = Path("/etc/agentd/agentd.yaml")
 # As in units/agentd.service.
 _UNIT = {"STATE_DIRECTORY": "/var/lib/agentd", "RUNTIME_DIRECTORY": "/run/agentd"}
 _ENVIRONMENT_FILE = Path("/etc/agentd/environment")
+# As in units/agentd-agent.service.
+_AGENTS_FILE = Path("/etc/agentd/agent.environment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +50,20 @@ class Place:
 
 
 def environment_for(path: Path) -> dict[str, str]:
-    """The environment in which the configuration is meant: ours, and for the installed one that of its service."""
+    """The environment in which the configuration is meant: ours, and for the installed one that of its services."""
     ours = dict(os.environ)
     if "INVOCATION_ID" in ours or not _same(path, INSTALLED):
         return ours
+    # What begins with AGENTD_ is meant for the host's own process, and means no key here.
+    keys = {name: value for name, value in _read(_AGENTS_FILE).items() if not name.startswith(PREFIX)}
+    return _UNIT | keys | _read(_ENVIRONMENT_FILE) | ours
+
+
+def _read(path: Path) -> dict[str, str]:
     try:
-        values = {name: value for name, value in dotenv_values(_ENVIRONMENT_FILE).items() if value is not None}
+        return {name: value for name, value in dotenv_values(path).items() if value is not None}
     except OSError:
-        values = {}  # root's alone to read; what is missing then is said by name
-    return _UNIT | values | ours
+        return {}  # root's alone to read; what is missing then is said by name
 
 
 def find_place(config_path: Path | None) -> Place:

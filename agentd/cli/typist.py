@@ -25,7 +25,7 @@ _CLEAR_LINE = "\r\x1b[K"
 
 class Typist:
     """
-    Use as a context, on the loop. `lines`: what was typed; after each one `go_on` asks for the next.
+    Use as a context, on the loop. `lines`: what was typed; `go_on` asks for the first one, and after each for the next.
 
     is_terminal: somebody types, with history and editing where readline is there.
     """
@@ -34,7 +34,7 @@ class Typist:
         self.lines: asyncio.Queue[str | None] = asyncio.Queue()
         self.is_terminal = is_terminal()
         self._loop = asyncio.get_running_loop()
-        self._wanted = threading.Semaphore(1)
+        self._wanted = threading.Semaphore(0)
         self._prompting = False
         self._over = False
         self._readline: ModuleType | None = None
@@ -66,7 +66,7 @@ class Typist:
                 termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._terminal)  # type: ignore[arg-type]  # as it was given
 
     def go_on(self) -> None:
-        """The last line was understood; read the next."""
+        """The last line, if there was one, is understood; read the next."""
         self._wanted.release()
 
     def print(self, text: str) -> None:

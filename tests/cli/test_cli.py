@@ -149,6 +149,21 @@ def test_what_is_read_without_a_daemon_says_how_old_it_is(agentd: Agentd, tmp_pa
         assert "this is what it stored" not in said.out
 
 
+def test_a_command_that_asks_the_daemon_asks_for_no_prices(
+    agentd: Agentd, tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a budget can be kept is for who runs it: `agentd status` must not start a process to find that out."""
+    asked: list[object] = []
+    monkeypatch.setattr("agentd.llm.prices._ask_child", asked.append)
+    model = {"provider": "openai", "model": "gpt-of-which-nobody-heard"}
+    write(tmp_path, shop(web), models={"default": model}, budgets={"run": {"usd": 1.0}})
+
+    agentd("status")
+    assert asked == []
+    agentd("check")
+    assert asked
+
+
 async def _touch(state_dir: Path) -> None:
     await (await Store.open(state_dir)).close()
 
