@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import math
 from collections.abc import AsyncIterator, Mapping
@@ -25,6 +26,7 @@ from agentd.agent.mcp_shape import OPEN_SCHEMA, plain_result, tamed_description,
 from agentd.agent.mcp_stdio import Said, clean_environment, stdio_streams
 from agentd.agent.port import Tool, ToolContext, ToolFailure
 from agentd.agent.tools.saying import clipped, line, readable
+from agentd.agent.tools.working import Stop, on_thread
 from agentd.clock import Clock, SystemClock
 from agentd.fleet.messages import ErrorKind, WorkerClass
 from agentd.llm.port import ToolSpec
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("agentd.agent")
 
 START_S = 15.0
-_STOP_S = 3.0
+_STOP_S = 6.0
+_LOAD_S = 60.0
 _MOST_PAGES = 20
 _MOST_TOOLS = 1000
 _FIRST_PAUSE_S = 1.0
@@ -226,6 +229,8 @@ class _Life:
     async def _live(self, start_s: float) -> None:
         said = Said()
         try:
+            # It takes more than a second, in which the loop would stand still; and it is no fault of the server's.
+            await on_thread(_load_library, timeout_s=_LOAD_S)
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(start_s):
                     session = await self._open(stack, said)
@@ -252,11 +257,9 @@ class _Life:
             self.ready.set()
 
     async def _open(self, stack: AsyncExitStack, said: Said) -> ClientSession:
-        try:
-            from mcp import Client
-            from mcp_types import Implementation
-        except ImportError as error:
-            raise ToolFailure("MCP needs the Python package mcp; install agentd[mcp]") from error
+        from mcp import Client
+        from mcp_types import Implementation
+
         settings = self._settings
         if settings.command is not None:
             env = clean_environment(_expanded(settings.env))
@@ -308,6 +311,13 @@ class _McpTool:
 
     async def call(self, input: Mapping[str, Any], context: ToolContext) -> Any:
         return await self._server.call(self._tool, input, context)
+
+
+def _load_library(stop: Stop) -> None:
+    try:
+        importlib.import_module("mcp.client.streamable_http")
+    except ImportError as error:
+        raise ToolFailure("MCP needs the Python package mcp; install agentd[mcp]") from error
 
 
 def _expanded(values: Mapping[str, str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from agentd.agent.tools.saying import line
 MAX_MESSAGE = 4 * 1024 * 1024
 _END_S = 0.7
 _TERM_S = 0.7
-_KILL_S = 0.5
+_KILL_S = 3.0
 _STDERR_BYTES = 2000
 
 
@@ -47,15 +47,7 @@ async def stdio_streams(argv: Sequence[str], env: Mapping[str, str], said: Said)
     import anyio
     from mcp.shared.message import SessionMessage
 
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=dict(env),
-        cwd="/",
-        limit=MAX_MESSAGE,
-    )
+    process = await _started(argv, env)
     try:
         to_session, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         outgoing, from_session = anyio.create_memory_object_stream[SessionMessage](0)
@@ -68,11 +60,43 @@ async def stdio_streams(argv: Sequence[str], env: Mapping[str, str], said: Said)
             finally:
                 tasks.cancel_scope.cancel()
     finally:
-        started = _descendants(process.pid)
-        try:
-            await _end(process)
-        finally:
-            _kill(process, started)
+        await _put_away(process)
+
+
+async def _started(argv: Sequence[str], env: Mapping[str, str]) -> asyncio.subprocess.Process:
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=dict(env),
+            cwd="/",
+            limit=MAX_MESSAGE,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # Cancelled itself, it would leave behind a child that nobody knows of.
+        with contextlib.suppress(OSError, ValueError):
+            await _put_away(await starting)
+        raise
+
+
+async def _put_away(process: asyncio.subprocess.Process) -> None:
+    """End it, and everything it started; when there is no more time for that, at once."""
+    started = _descendants(process.pid)
+    ending = asyncio.ensure_future(_end(process))
+    try:
+        await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await asyncio.wait([ending])
+        raise
+    finally:
+        _kill(process, started)
 
 
 async def _read(process: asyncio.subprocess.Process, to_session: Any, said: Said) -> None:
