@@ -45,6 +45,7 @@ IDLE_VARIABLE = "AGENTD_AGENT_IDLE_S"
 MOST_RUNS = 200
 MEMORY_BYTES = 384 * 2**20
 GRACE_S = 15.0
+_WITHOUT_REST = 10
 _LOOK_S = 1.0
 
 
@@ -190,10 +191,11 @@ class Host:
             await self._lent.close()
 
     def _may_end(self) -> bool:
+        if self._running:
+            # Who comes after that waits for the last of those under way; so it is the last resort.
+            return self._begun >= _WITHOUT_REST * self._most_runs
         if self._begun >= self._most_runs:
             return True
-        if self._running:
-            return False
         return time.monotonic() - self._quiet_since >= self._idle_s or _resident_bytes() > self._memory_bytes
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -16,6 +16,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from agentd.agent.caller import Call, HostDied
@@ -274,7 +275,7 @@ class Runs:
         while True:
             now = self._clock.now()
             try:
-                return await self._store.state.write(lambda c: ledger.start(c, run.id, now))
+                return await self._store.state.write(partial(ledger.start, id=run.id, now=now))
             except StoreError as error:
                 log.error("run_not_started", extra={"run": run.id, "error": str(error)})
             await asyncio.sleep(_AGAIN_S)
