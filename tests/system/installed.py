@@ -29,8 +29,9 @@ from systemd_box import Box
 
 REPO = Path(__file__).resolve().parents[2]
 DAEMON, HOST, SOCKET = "agentd.service", "agentd-agent.service", "agentd-agent.socket"
-# Beneath /usr, from where the units' sandboxes let programs run.
+# Of the box, beneath /usr, from where the units' sandboxes let programs run.
 _OURS = "/usr/local/lib/agentd-tests"
+REPOSITORY = f"{_OURS}/repository"
 _PYTHON = f'#!/bin/sh -e\n{_OURS}/base/bin/python{sysconfig.get_python_version()} "$@" --without-pip\n'
 _PIP = """\
 install -d /opt/agentd/bin
@@ -48,7 +49,7 @@ chmod 755 /opt/agentd/bin/pip
 def machine() -> Iterator[Box]:
     """A box that shares our network, where `make install` has been run and nothing been started."""
     reads = {
-        REPO: f"{_OURS}/repository",
+        REPO: REPOSITORY,
         REPO / "agentd": f"{_OURS}/source/agentd",
         Path(sysconfig.get_path("purelib")): f"{_OURS}/packages",
         Path(sys.base_prefix): f"{_OURS}/base",
@@ -60,7 +61,7 @@ def machine() -> Iterator[Box]:
     }
     with Box(files=files, reads=reads, network=True) as box:
         box.run("rm -rf /etc/agentd /var/lib/agentd /opt/agentd; ldconfig")
-        box.run(f"chmod 755 {_OURS}/python; make -C {_OURS}/repository install SERVICE_PYTHON={_OURS}/python")
+        box.run(f"chmod 755 {_OURS}/python; make -C {REPOSITORY} install SERVICE_PYTHON={_OURS}/python")
         yield box
 
 

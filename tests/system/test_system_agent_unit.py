@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from agents import ended, finish, model, runs, shop, submit, task_of, until
-from installed import DAEMON, HOST, REPO, SOCKET, Service, machine
+from installed import DAEMON, HOST, REPO, REPOSITORY, SOCKET, Service, machine
 from modelserver import Call, ModelServer, Reply, call, calls
 from systemd_box import Box, needs_box
 
@@ -103,6 +104,24 @@ async def test_daemon_and_host_each_hold_their_own_secrets_only(service: Service
         name: await service.sh(f"ps -o user:32= -p {await service.unit(name, 'MainPID')}") for name in (DAEMON, HOST)
     }
     assert users == {DAEMON: "agentd", HOST: "agentd-agent"}
+
+
+async def test_what_root_types_knows_the_secrets_of_both(service: Service, server: ModelServer) -> None:
+    """`agentd check` before the first start is to be about the service, not about root's own environment."""
+    service.write("/etc/agentd/agent.environment", f"MODEL_KEY={KEY}\nAGENTD_AGENT_IDLE_S=5\n", mode=0o600)
+    await configure(service, server)
+
+    assert "warning" not in await service.sh("agentd check 2>&1")
+    (listed,) = json.loads(await service.sh("agentd models --output json"))["models"]
+    assert listed["key"] != "missing"
+    assert KEY not in str(listed)
+
+    await service.sh("rm /etc/agentd/agent.environment")
+    warning = await service.sh("agentd check 2>&1")
+    assert "MODEL_KEY is not set" in warning
+    assert "/etc/agentd/agent.environment" in warning
+    await service.start()
+    assert "MODEL_KEY" not in await service.sh(f"journalctl -u {DAEMON}")
 
 
 KNOCK = """\
@@ -347,3 +366,16 @@ async def test_a_restart_of_the_daemon_brings_a_fresh_host(service: Service, ser
     await service.sh(f"systemctl stop {DAEMON}")
     await host_ended(service)
     assert await service.unit(HOST, "Result") == "success"
+
+
+def test_uninstalling_ends_what_runs_and_leaves_what_is_the_operators() -> None:
+    """Whoever takes it off a machine wants nothing of it to run on, and may want it back."""
+    with machine() as box:
+        box.run(f"systemctl enable --now {DAEMON} {SOCKET} && systemctl start {HOST}")
+
+        box.run(f"make -C {REPOSITORY} uninstall")
+
+        assert box.run("ps -o args= -u agentd,agentd-agent", check=False) == ""
+        assert box.run("systemctl list-units --all --no-legend 'agentd*'") == ""
+        assert box.run("find /etc/systemd/system /opt /usr/local/bin -name '*agentd*'") == ""
+        assert "agentd.yaml" in box.run("ls /etc/agentd")
