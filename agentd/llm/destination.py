@@ -19,6 +19,7 @@ from agentd.clock import Clock
 from agentd.llm.policy import CALL, Call, Door, Policy, Rates
 from agentd.llm.settings import ModelSettings
 from agentd.llm.transport import PolicyTransport, policy_transport2
+from agentd.net.keepalive import KeepAliveTransport
 from agentd.net.tls import TlsSettings, context_for
 
 CONNECT_S = 10.0
@@ -112,6 +113,10 @@ class Connections:
         return await (self._pool or await self._open(request.url)).handle_async_request(request)
 
     async def _open(self, url: Any) -> Any:
+        proxy = proxy_for(url.scheme, url.host)
+        if proxy is None and self._http is httpx:
+            self._pool = KeepAliveTransport(keep=_KEPT, keep_s=_KEEP_S)
+            return self._pool
         context = await context_for(TlsSettings()) if url.scheme == "https" else False
         if self._pool is None:
             # How many at once is bounded where models are asked: a queue in the pool takes O(n) a request.
@@ -120,7 +125,7 @@ class Connections:
                 limits=self._http.Limits(
                     max_connections=None, max_keepalive_connections=_KEPT, keepalive_expiry=_KEEP_S
                 ),
-                proxy=proxy_for(url.scheme, url.host),
+                proxy=proxy,
                 trust_env=False,
             )
         return self._pool

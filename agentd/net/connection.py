@@ -135,11 +135,13 @@ class Connection(asyncio.Protocol):
             try:
                 self.tls.write(data)
             except ssl.SSLError as error:
-                self._broken(NetFailure(f"TLS failed: {describe_tls(error)}"))
+                self._broken(NetFailure(f"TLS failed: {describe_tls(error)}"), error)
             self._flush()
 
     async def start_tls(self, context: ssl.SSLContext, server_name: str) -> None:
         """Begin TLS on the connection as it stands. Raises NetFailure."""
+        if self.transport is None:
+            raise NetFailure("the other side ended the connection before the TLS handshake")
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
         self._handshaking = True
@@ -232,6 +234,7 @@ class Connection(asyncio.Protocol):
         failure = None
         if error is not None:
             failure = NetFailure(describe(error) if isinstance(error, OSError) else str(error))
+            failure.__cause__ = error
         if self._handshaking:
             self._handshaking = False
             said = "" if failure is None else f": {failure}"
@@ -246,9 +249,10 @@ class Connection(asyncio.Protocol):
         except ssl.SSLWantReadError:
             self._flush()
         except ssl.SSLCertVerificationError as error:
-            self._broken(NetFailure(f"certificate not accepted: {describe_tls(error)}", certificate_refused=True))
+            refused = NetFailure(f"certificate not accepted: {describe_tls(error)}", certificate_refused=True)
+            self._broken(refused, error)
         except ssl.SSLError as error:
-            self._broken(NetFailure(f"TLS handshake failed: {describe_tls(error)}"))
+            self._broken(NetFailure(f"TLS handshake failed: {describe_tls(error)}"), error)
         else:
             self._handshaking = False
             self._flush()
@@ -268,10 +272,11 @@ class Connection(asyncio.Protocol):
         except ssl.SSLZeroReturnError:
             self.ended(None)
         except ssl.SSLError as error:
-            self._broken(NetFailure(f"TLS failed: {describe_tls(error)}"))
+            self._broken(NetFailure(f"TLS failed: {describe_tls(error)}"), error)
         self._flush()
 
-    def _broken(self, failure: NetFailure) -> None:
+    def _broken(self, failure: NetFailure, cause: Exception) -> None:
+        failure.__cause__ = cause
         self._flush()  # the alert that tells the other side why
         self._handshaking = False
         self.fail(failure)

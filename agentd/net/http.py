@@ -127,7 +127,7 @@ class HttpConnection(Connection):
     def ended(self, failure: NetFailure | None) -> None:
         if self.waiter is None:
             return
-        if failure is None and self._in_body and self._ends_with_connection():
+        if failure is None and self._in_body and ends_with_connection(self._headers):
             self._finish()
             return
         if not self.first_byte_at:
@@ -137,16 +137,6 @@ class HttpConnection(Connection):
         else:
             what = f"the connection ended inside the body, after {self._body_bytes} bytes"
         self.fail(NetFailure(what if failure is None else f"{what}: {failure}"))
-
-    def _ends_with_connection(self) -> bool:
-        """RFC 9112 §6.3: with neither a length nor chunks the body runs to the end of the connection."""
-        for name, value in self._headers:
-            name = name.lower()
-            if name == b"content-length":
-                return False
-            if name == b"transfer-encoding" and value.lower().rstrip().endswith(b"chunked"):
-                return False
-        return True
 
     # From the parser.
 
@@ -199,6 +189,17 @@ class HttpConnection(Connection):
             (complete or self._head_only) and bool(parser.should_keep_alive()),
         )
         self.settle()
+
+
+def ends_with_connection(headers: list[tuple[bytes, bytes]]) -> bool:
+    """RFC 9112 §6.3: with neither a length nor chunks the body runs to the end of the connection."""
+    for name, value in headers:
+        name = name.lower()
+        if name == b"content-length":
+            return False
+        if name == b"transfer-encoding" and value.lower().rstrip().endswith(b"chunked"):
+            return False
+    return True
 
 
 async def open_http(endpoint: Endpoint, timings: Timings, timeout_s: float) -> HttpConnection:
