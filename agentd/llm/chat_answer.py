@@ -220,7 +220,7 @@ class ChatAnswer:
         if not thinking:
             self._add_text(text, found)
             return
-        text = _whole_letters(text)
+        text = whole_letters(text)
         self._count(text)
         self._thinking.append(text)
         found.append(ThinkingDelta(text))
@@ -230,7 +230,7 @@ class ChatAnswer:
             text = self._half + text
             # JSON may tell a letter beyond U+FFFF as two halves, and servers cut between them.
             self._half = text[-1] if text and "\ud800" <= text[-1] <= "\udbff" else ""
-            text = _whole_letters(text[: len(text) - len(self._half)])
+            text = whole_letters(text[: len(text) - len(self._half)])
         if text:
             self._count(text)
             self._text.append(text)
@@ -246,7 +246,7 @@ class ChatAnswer:
         if not isinstance(function, dict):
             function = delta
         name = function.get("name")
-        name = _whole_letters(name)[:_MAX_NAME] if isinstance(name, str) else ""
+        name = whole_letters(name)[:_MAX_NAME] if isinstance(name, str) else ""
         arguments = function.get("arguments")
         text = "" if arguments is None else arguments if isinstance(arguments, str) else json.dumps(arguments)
         told = delta.get("id")
@@ -264,7 +264,7 @@ class ChatAnswer:
         if (extra := delta.get("extra_content")) is not None and call.extra is None:
             self._count(json.dumps(extra))
             call.extra = extra
-        text = _whole_letters(text)
+        text = whole_letters(text)
         self._count(text)
         if text:
             call.arguments.append(text)
@@ -292,7 +292,7 @@ class ChatAnswer:
     def _new_call(self, told: str | None) -> _Call:
         if len(self._calls) >= MAX_CALLS:
             raise TooLong(f"more than {MAX_CALLS} calls")
-        given = _whole_letters(told) if told else None
+        given = whole_letters(told) if told else None
         while given is None or given in self._taken:
             # Nine letters and digits: Mistral takes nothing else back.
             given = f"c{secrets.token_hex(4)}"
@@ -302,7 +302,7 @@ class ChatAnswer:
         return call
 
 
-def _whole_letters(text: str) -> str:
+def whole_letters(text: str) -> str:
     """Without halves of letters, which neither UTF-8 nor the store can hold."""
     if text.isascii():
         return text

@@ -141,7 +141,7 @@ def _messages(request: Request, habits: Habits, names: ToolNames | None) -> Iter
 def _assistant(message: ChatMessage, habits: Habits, names: ToolNames | None) -> dict[str, Any]:
     if names is None or not message.tool_calls:
         # Several servers refuse an empty message, and it must not vanish: roles take turns.
-        text = "\n".join(filter(None, [message.content, *map(_as_text, message.tool_calls)]))
+        text = "\n".join(filter(None, [message.content, *map(call_as_text, message.tool_calls)]))
         return {"role": "assistant", "content": text or "(no answer)"}
     extra = _ours_of(message).get("extra_content", {})
     sent: dict[str, Any] = {
@@ -177,7 +177,8 @@ def _object(arguments: str) -> str:
     return arguments if good else json.dumps({"unreadable": arguments[:2000]} if arguments.strip() else {})
 
 
-def _as_text(call: ToolCall) -> str:
+def call_as_text(call: ToolCall) -> str:
+    """A call in a conversation that goes on without native tools."""
     try:
         given = json.loads(call.arguments)
     except (ValueError, RecursionError):

@@ -96,8 +96,6 @@ class PaidModel:
             now = self._clock.monotonic()
             request = replace(request, timeout_s=max(_SHORTEST_S, deadline - now))
             call = Call(deadline if patient else now + (deadline - now) / 2, tokens, patient)
-            # What does not go through our client cannot say whether it was sent.
-            call.sent = self.settings.provider == "bedrock"
             async with aclosing(self._answer(request, deadline, call, quote)) as events:
                 async for event in events:
                     yield event

@@ -125,8 +125,9 @@ PROVIDERS: dict[str, Provider] = {
             extra="gemini",
             listing="/v1beta/models?pageSize=1000",
         ),
-        # Its keys are AWS's own (AWS_ACCESS_KEY_ID, AWS_PROFILE, a role of the machine), read by AWS's library.
-        Provider("bedrock", key_needed=False, extra="bedrock", listing=None),
+        # Without a key of its own it is asked with AWS's (AWS_ACCESS_KEY_ID, AWS_PROFILE, a role of the machine), which
+        # AWS's library reads.
+        Provider("bedrock", key_env=("AWS_BEARER_TOKEN_BEDROCK",), key_needed=False, extra="bedrock", listing=None),
     )
 }
 

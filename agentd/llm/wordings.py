@@ -4,7 +4,7 @@ How providers word their refusals: codes, phrases and statuses, and the kind of 
 Promise: data alone; a new wording is one line here and one in the tests.
 
 The wordings are those of OpenAI, Azure, DashScope (Qwen), Moonshot (Kimi), Zhipu, Ark, DeepSeek, OpenRouter, Groq,
-Mistral, vLLM, llama.cpp, Ollama and LM Studio. All are compared in lower case.
+Mistral, vLLM, llama.cpp, Ollama, LM Studio, Anthropic, Gemini and Bedrock. All are compared in lower case.
 """
 
 from __future__ import annotations
@@ -201,6 +201,7 @@ STATUSES: Mapping[int, FailureKind] = {
     408: _K.UNAVAILABLE,
     409: _K.UNAVAILABLE,
     413: _K.CONTEXT_OVERFLOW,
+    424: _K.UNAVAILABLE,  # Bedrock's word for a model that failed
     425: _K.UNAVAILABLE,
     429: _K.RATE_LIMITED,
     451: _K.FILTERED,
