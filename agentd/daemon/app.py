@@ -290,6 +290,7 @@ class Daemon:
         with contextlib.suppress(StoreError):  # a full disk keeps nobody from starting
             await self._stamp()
         await self.agents.runs.restore()
+        self.courier.wake()
         with contextlib.suppress(StoreError, TooManyRuns):
             await self.agents.make_up()
         self.scheduler.start()

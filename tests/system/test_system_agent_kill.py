@@ -183,7 +183,7 @@ async def test_a_message_that_waits_for_a_finding_is_sent_when_the_daemon_dies_m
     async with Stage(tmp_path) as stage, ModelServer() as server:
         target = await stage.target()
         target.status = 503
-        waits = {"goal": "Find out why.", "wait": "3s"}
+        waits = {"goal": "Find out why.", "wait": "10m"}
         configure(stage, server, [shop(target, investigate=waits)])
         server.answers(HANG)
         daemon = await stage.start()

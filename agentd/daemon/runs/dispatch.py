@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import apsw
+
 from agentd.agent.caller import Call, HostDied
 from agentd.agent.job import Job, Outcome
 from agentd.clock import Clock
@@ -27,7 +29,7 @@ from agentd.daemon.runs.desk import Ask, Desk
 from agentd.daemon.runs.host import AgentHost
 from agentd.errors import AgentdError, StoreError
 from agentd.fleet.messages import ONE_PROMPT, Control
-from agentd.memory import ledger, meta
+from agentd.memory import ledger, meta, outbox
 from agentd.memory.ledger import Run, RunState
 from agentd.memory.spend import Limits, Refusal
 from agentd.memory.store import Store
@@ -189,10 +191,17 @@ class Runs:
     # Running.
 
     async def restore(self) -> None:
-        """At start: nobody runs what the last process was running."""
+        """At start: nobody runs what the last process was running, and no message waits for its finding."""
         now = self._clock.now()
+
+        def change(connection: apsw.Connection) -> int:
+            for run in ledger.running(connection):
+                if run.kind == "investigate" and run.fingerprint is not None:
+                    outbox.complete(connection, run.fingerprint, None, lambda data: data, now)
+            return ledger.interrupt_all_running(connection, now)
+
         with contextlib.suppress(StoreError):
-            found = await self._store.state.write(lambda c: ledger.interrupt_all_running(c, now))
+            found = await self._store.state.write(change)
             if found:
                 log.warning("runs_interrupted", extra={"count": found})
                 await self._host.clear_up()
