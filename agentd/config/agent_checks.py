@@ -15,7 +15,8 @@ from agentd.config.complaints import did_you_mean, show
 from agentd.config.document import KeyPath
 from agentd.config.models import Config
 from agentd.config.watches import Watch
-from agentd.errors import Problem
+from agentd.errors import ConfigError, Problem
+from agentd.llm.providers import check as check_model
 from agentd.llm.settings import ModelSettings
 from agentd.settings import show_duration
 
@@ -47,6 +48,13 @@ def check_agent(root: Entry, config: Config, plugins: Collection[str]) -> Iterat
         if not folder.startswith("/"):
             cure = f"write the whole path, e.g. /srv/{folder}"
             yield root.problem(("agent", "files", "allow", index), f"{show(folder)} is no absolute path", cure)
+    for name, model in config.models.items():
+        try:
+            check_model(name, model)
+        except ConfigError as error:
+            _, _, words = str(error).partition(": ")
+            what, _, cure = words.partition("; ")
+            yield root.problem(("models", name), what, cure, key=True)
     for name, server in agent.mcp.items():
         if (server.command is None) == (server.url is None):
             what = "names neither `command` nor `url`" if server.command is None else "names both `command` and `url`"

@@ -53,6 +53,7 @@ class McpServer(Settings):
     url: Url | None = Field(default=None, description="Address of a server over streamable HTTP")
     tools: tuple[str, ...] = Field(default=(), description="Those of its tools that may be used")
     env: dict[str, Secret] = Field(default={}, description="Environment of the command; values may name secrets")
+    headers: dict[str, Secret] = Field(default={}, description="Headers sent to the address; values may name secrets")
 
 
 class AgentSettings(Settings):

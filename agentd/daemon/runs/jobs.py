@@ -128,6 +128,7 @@ def make_job(
                 url=server.url,
                 tools=server.tools,
                 env={key: str(value) for key, value in server.env.items()},
+                headers={key: str(value) for key, value in server.headers.items()},
             )
             for name, server in config.agent.mcp.items()
         },
