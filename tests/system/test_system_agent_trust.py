@@ -192,3 +192,52 @@ def _asks(line: dict[str, Any], tool: str, input: dict[str, Any]) -> bool:
     text = json.dumps(line["data"]).replace("\\\\", "\\")
     # What stands before an @ may be a password, which no record shows.
     return tool in text and all(json.dumps(value)[1:-1].rpartition("@")[2] in text for value in input.values())
+
+
+async def test_secrets_in_what_is_looked_at_reach_no_model_and_no_record(tmp_path: Path) -> None:
+    """An application that logs its environment must not tell a provider how to speak in our name."""
+    async with Stage(tmp_path) as stage, ModelServer() as server:
+        secret = stage.hook.secret
+        log, other = LogFile(tmp_path / "app.log"), tmp_path / "other.log"
+        other.write_text(f"started with HOOK_SECRET={secret}\n")
+        app = watch(log.path, any_line("boom", "ERROR", resolve_after="1h"), investigate="Explain the error.")
+        configure(stage, server, [app], agent={"files": {"allow": [str(tmp_path)]}, "tools": ["read_file"]})
+        server.answers(calls(call("read_file", path=str(other))))
+        server.otherwise = finish(summary=f"The secret is {secret}.")
+        daemon = await stage.start()
+
+        log.write(f"ERROR environment: HOOK_SECRET={secret} PATH=/bin")
+        updated = await stage.hook.message("alert.updated")
+
+        (run,) = await ended(stage)
+        view = await run_of(stage, run["id"])
+        assert len(server.requests) == 2
+        assert "started with HOOK_SECRET" in server.requests[1].body.decode()
+        for text in (
+            *(request.body.decode() for request in server.requests),
+            json.dumps(view),
+            json.dumps(updated["data"]["finding"]),
+            "\n".join(daemon.lines),
+        ):
+            assert secret not in text
+            assert secret.removeprefix("whsec_") not in text
+
+
+async def test_a_finding_without_end_is_cut_and_told(tmp_path: Path) -> None:
+    """A model that does not stop must not keep the receiver from taking the message."""
+    async with Stage(tmp_path) as stage, ModelServer() as server:
+        target = await stage.target()
+        target.status = 503
+        configure(stage, server, [shop(target)])
+        claims = [{"text": f"{number} " + "x" * 500, "evidence": ["e1"], "quotes": ["shop"]} for number in range(100)]
+        server.otherwise = finish(summary="s" * 20_000, claims=claims, next_steps=["n" * 500] * 50)
+        await stage.start()
+
+        updated = await stage.hook.message("alert.updated")
+
+        assert len(json.dumps(updated)) < 64 * 1024
+        finding = updated["data"]["finding"]
+        assert finding["summary"].startswith("sss")
+        assert finding["claims"]
+        (run,) = await ended(stage)
+        assert run["state"] == "completed"
