@@ -25,6 +25,8 @@ class ToolSpec:
     name: str
     description: str
     input_schema: Mapping[str, Any]
+    counted: int = field(default=0, init=False, repr=False, compare=False)
+    """Its tokens, once somebody has counted them (`llm.tokens`); a run asks with the same tools again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class ChatMessage:
     tool_call_id: str | None = None
     thinking: str | None = None
     provider_data: Mapping[str, Any] | None = None
+    counted: int = field(default=0, init=False, repr=False, compare=False)
+    """Its tokens, once somebody has counted them (`llm.tokens`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Usage:
     """
     Tokens of one call, not cumulative. cached_tokens: those of input_tokens that were read from the provider's cache.
 
+    cache_written_tokens: those of input_tokens that were put into it, where that has a price of its own.
     estimated: the provider did not say; counted from the text.
     """
 
@@ -72,6 +77,7 @@ class Usage:
     output_tokens: int = 0
     cached_tokens: int = 0
     estimated: bool = False
+    cache_written_tokens: int = 0
 
     @property
     def total(self) -> int:
@@ -83,6 +89,7 @@ class Usage:
             self.output_tokens + other.output_tokens,
             self.cached_tokens + other.cached_tokens,
             self.estimated or other.estimated,
+            self.cache_written_tokens + other.cache_written_tokens,
         )
 
 

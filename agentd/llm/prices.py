@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,6 +54,7 @@ class Rate:
     input: float
     output: float
     cached: float
+    written: float
 
 
 _Key = tuple[str, str, str]
@@ -61,20 +63,24 @@ _ask_at = 0.0
 
 
 def cost(settings: ModelSettings, usage: Usage) -> float | None:
-    """USD of one call, what came from the provider's cache at its own price; None when no price is known."""
+    """USD of one call, what came from the provider's cache or went there at its own price; None when none is known."""
     rates = _rates_of(settings)
     if rates is None:
         return None
     # The price of the whole call goes by the length of its question.
     rate = next((rate for rate in reversed(rates) if usage.input_tokens > rate.above), rates[0])
     cached = min(usage.cached_tokens, usage.input_tokens)
-    fresh = usage.input_tokens - cached
-    return (fresh * rate.input + cached * rate.cached + usage.output_tokens * rate.output) / _PER
+    written = min(usage.cache_written_tokens, usage.input_tokens - cached)
+    fresh = usage.input_tokens - cached - written
+    read = fresh * rate.input + cached * rate.cached + written * rate.written
+    return (read + usage.output_tokens * rate.output) / _PER
 
 
 def quote(settings: ModelSettings, input_tokens: int, output_tokens: int) -> float | None:
-    """USD that a call may cost at most: nothing of it cached; None when no price is known."""
-    return cost(settings, Usage(input_tokens, output_tokens))
+    """USD that a call may cost at most: none of it from a cache, all of it into one; None when no price is known."""
+    fresh = cost(settings, Usage(input_tokens, output_tokens))
+    written = cost(settings, Usage(input_tokens, output_tokens, cache_written_tokens=input_tokens))
+    return None if fresh is None or written is None else max(fresh, written)
 
 
 def known(settings: ModelSettings) -> bool:
@@ -118,15 +124,18 @@ def loaded(models: Iterable[ModelSettings]) -> bool:
 
 
 def _not_asked(models: Iterable[ModelSettings]) -> list[_Key]:
-    keys = dict.fromkeys(_key(each) for each in models if each.price is None and _may_be_listed(each))
+    keys = dict.fromkeys(
+        _key(each) for each in models if each.price is None and _may_be_listed(each.provider, each.base_url)
+    )
     return [key for key in keys if key not in _rates]
 
 
-def _may_be_listed(settings: ModelSettings) -> bool:
+@lru_cache(maxsize=64)
+def _may_be_listed(provider: str, base_url: str | None) -> bool:
     """Nobody publishes the prices of a server at an address of one's own network."""
-    if settings.provider in _SELLERS:
+    if provider in _SELLERS:
         return True
-    host = urlsplit(settings.base_url or "").hostname or ""
+    host = urlsplit(base_url or "").hostname or ""
     return "." in host and not host.replace(".", "").isdigit()
 
 
@@ -134,7 +143,7 @@ def _rates_of(settings: ModelSettings) -> tuple[Rate, ...] | None:
     price = settings.price
     if price is not None:
         cached = price.input if price.cached_input is None else price.cached_input
-        return (Rate(0, price.input, price.output, cached),)
+        return (Rate(0, price.input, price.output, cached, price.input),)
     load([settings])
     return _rates.get(_key(settings))
 
@@ -198,22 +207,20 @@ def _look_up(provider: str, model: str, base_url: str, now: datetime) -> list[tu
 
 
 def _starts(price: Any) -> list[int]:
-    parts = (price.input_mtok, price.output_mtok, price.cache_read_mtok)
+    parts = (price.input_mtok, price.output_mtok, price.cache_read_mtok, price.cache_write_mtok)
     return [tier.start for part in parts for tier in getattr(part, "tiers", ())]
 
 
-def _highest(hours: list[Any], above: int) -> tuple[float, float, float] | None:
+def _highest(hours: list[Any], above: int) -> tuple[float, ...] | None:
     found = []
     for price in hours:
         # A model that is listed without prices is not free.
         if price.input_mtok is None or price.output_mtok is None:
             return None
-        parts = (price.input_mtok, price.output_mtok, price.cache_read_mtok)
-        read, written, cached = (None if part is None else _at(part, above) for part in parts)
-        assert read is not None
-        assert written is not None
-        found.append((read, written, read if cached is None else cached))
-    return max(each[0] for each in found), max(each[1] for each in found), max(each[2] for each in found)
+        read, answer = _at(price.input_mtok, above), _at(price.output_mtok, above)
+        cache = (price.cache_read_mtok, price.cache_write_mtok)
+        found.append((read, answer, *(read if part is None else _at(part, above) for part in cache)))
+    return tuple(map(max, zip(*found, strict=True)))
 
 
 def _at(price: Any, above: int) -> float:

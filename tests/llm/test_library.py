@@ -42,6 +42,7 @@ from agentd.llm.spend import Quote
 
 each = pytest.mark.parametrize("dialect", DIALECTS, ids=[dialect.provider for dialect in DIALECTS])
 
+CACHED = {"type": "ephemeral", "ttl": "5m"}
 LOOK = ToolSpec(
     "server.look",
     "Look",
@@ -144,7 +145,8 @@ async def test_tokens_are_those_that_the_provider_counted(world: Setting, dialec
     """Each provider counts what came from its cache in its own way; ours is one: among the tokens of the question."""
     done = await world.done(dialect, dialect.reply("hi"))
 
-    assert done.usage == Usage(100, 7, cached_tokens=40)
+    kept = 10 if dialect is ANTHROPIC else 0
+    assert done.usage == Usage(100, 7, cached_tokens=40, cache_written_tokens=kept)
 
 
 @each
@@ -217,7 +219,7 @@ _EXPECTED: dict[str, Any] = {
                     }
                     for id in ("c1", "c2")
                 ],
-                {"type": "text", "text": "hurry"},
+                {"type": "text", "text": "hurry", "cache_control": CACHED},
             ],
         },
     ],
@@ -269,6 +271,7 @@ _EXPECTED: dict[str, Any] = {
                     for id in ("c1", "c2")
                 ],
                 {"text": "hurry"},
+                {"cachePoint": {"type": "default"}},
             ],
         },
     ],
@@ -328,10 +331,11 @@ async def test_what_is_asked_is_what_the_protocol_says(world: Setting, dialect: 
             "max_tokens": 99,
             "temperature": 0.5,
             "stream": True,
-            "system": [{"type": "text", "text": "Be brief."}],
-            "tools": [{"name": "server_look", "description": "Look", "input_schema": schema}],
+            "system": [{"type": "text", "text": "Be brief.", "cache_control": CACHED}],
+            "tools": [{"name": "server_look", "description": "Look", "input_schema": schema, "cache_control": CACHED}],
             "tool_choice": {"type": "auto"},
         }
+        assert asked.json["messages"][-1]["content"][-1]["cache_control"] == CACHED
     elif dialect is GEMINI:
         assert asked.headers["x-goog-api-key"] == "key-1"
         assert body["systemInstruction"]["parts"] == [{"text": "Be brief."}]
@@ -341,10 +345,20 @@ async def test_what_is_asked_is_what_the_protocol_says(world: Setting, dialect: 
         assert declared == {"name": "server_look", "description": "Look", "parameters_json_schema": schema}
     else:
         assert asked.headers["authorization"] == "Bearer key-1"
-        assert body["system"] == [{"text": "Be brief."}]
+        assert body["system"] == [{"text": "Be brief."}, {"cachePoint": {"type": "default"}}]
         assert body["inferenceConfig"] == {"maxTokens": 99, "temperature": 0.5}
-        (tool,) = body["toolConfig"]["tools"]
+        tool, point = body["toolConfig"]["tools"]
+        assert point == {"cachePoint": {"type": "default"}}
         assert tool["toolSpec"] == {"name": "server_look", "description": "Look", "inputSchema": {"json": schema}}
+
+
+@pytest.mark.parametrize("dialect", [ANTHROPIC, BEDROCK], ids=["anthropic", "bedrock"])
+async def test_what_is_asked_once_is_kept_in_no_cache(world: Setting, dialect: Dialect) -> None:
+    """To keep it costs a quarter more, and nobody would read it."""
+    await world.events(dialect, dialect.reply("ok"), request=asking("hi"))
+
+    sent = json.dumps(world.server.requests[0].json)
+    assert "cache" not in sent
 
 
 ODD = [
@@ -518,7 +532,7 @@ async def test_among_all_models_it_is_retried_priced_and_paid_like_any_other(wor
     assert done.message.content == "there it is"
     assert len(world.server.requests) == 2
     assert done.usd == pytest.approx((60 * 1 + 40 * 0.1 + 7 * 10) / 1e6)
-    assert purse.settled == [(Usage(100, 7, 40), done.usd)]
+    assert purse.settled == [(done.usage, done.usd)]
 
 
 @pytest.mark.parametrize(

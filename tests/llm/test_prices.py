@@ -75,12 +75,23 @@ def test_the_table_knows_the_large_providers() -> None:
 def test_a_long_question_has_the_price_of_long_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some providers take double for the whole call above a length."""
     monkeypatch.setitem(
-        prices._rates, ("anthropic", "tiered", ""), (prices.Rate(0, 3, 15, 0.3), prices.Rate(200_000, 6, 22.5, 0.6))
+        prices._rates,
+        ("anthropic", "tiered", ""),
+        (prices.Rate(0, 3, 15, 0.3, 3.75), prices.Rate(200_000, 6, 22.5, 0.6, 7.5)),
     )
     tiered = model(name="tiered")
 
     assert prices.cost(tiered, Usage(200_000, 1000)) == pytest.approx(0.6 + 0.015)
     assert prices.cost(tiered, Usage(200_001, 1000)) == pytest.approx(1.200006 + 0.0225)
+
+
+def test_what_is_put_into_a_cache_has_its_own_price() -> None:
+    """Anthropic takes a quarter more for it; a budget that counts it like the rest runs over."""
+    fresh, kept = Usage(1000, 10), Usage(1000, 10, cached_tokens=600, cache_written_tokens=400)
+
+    assert prices.cost(model(), fresh) == pytest.approx(0.003 + 0.00015)
+    assert prices.cost(model(), kept) == pytest.approx(600 * 0.3e-6 + 400 * 3.75e-6 + 0.00015)
+    assert prices.quote(model(), 1000, 10) == pytest.approx(0.00375 + 0.00015)
 
 
 def test_a_quote_counts_nothing_as_cached() -> None:

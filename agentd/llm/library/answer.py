@@ -108,9 +108,9 @@ class LibraryAnswer:
     def _usage(
         self, told: Any, message: ChatMessage, estimate: Callable[[str], int], input_tokens: Callable[[], int]
     ) -> Usage:
-        read, written, cached = (
+        read, written, cached, kept = (
             min(max(0, tokens or 0), _MOST_TOKENS)
-            for tokens in (told.input_tokens, told.output_tokens, told.cache_read_tokens)
+            for tokens in (told.input_tokens, told.output_tokens, told.cache_read_tokens, told.cache_write_tokens)
         )
         # No question is empty: a zero is what was not told.
         estimated = not read or (not written and self.begun)
@@ -118,7 +118,8 @@ class LibraryAnswer:
             parts = [message.content, message.thinking or "", *(c.name + c.arguments for c in message.tool_calls)]
             written = sum(estimate(part) for part in parts if part)
         read = read or input_tokens()
-        return Usage(read, written, min(cached, read), estimated)
+        cached = min(cached, read)
+        return Usage(read, written, cached, estimated, cache_written_tokens=min(kept, read - cached))
 
     def _add_text(self, text: str | None) -> TextDelta | None:
         if not text:

@@ -46,6 +46,17 @@ _WAYS = {
     "bedrock": _Way("bedrock.bedrock_model", "bedrock", ("pydantic_ai", "boto3")),
 }
 
+_CACHES: dict[str, dict[str, Any]] = {
+    # Marks in the blocks themselves: gateways know these longer than the one mark for the whole.
+    "anthropic": {
+        "anthropic_cache_tool_definitions": True,
+        "anthropic_cache_instructions": True,
+        "anthropic_cache_messages": True,
+    },
+    "bedrock": {"cache": True},
+}
+"""What makes those keep a conversation who keep what they are told to; the others decide by themselves."""
+
 
 def open_library_model(name: str, settings: ModelSettings, http: httpx.AsyncClient) -> LibraryModel:
     """
@@ -160,6 +171,9 @@ class LibraryModel:
         temperature = self._settings.temperature if request.temperature is None else request.temperature
         # Nobody but us writes the system prompt; the library would explain notes in it that we never make.
         asked: dict[str, Any] = {"max_tokens": request.max_tokens, "framing_announcement": "never"}
+        if self._settings.provider in _CACHES and (request.tools or len(request.messages) > 1):
+            # Read again it costs a tenth, kept for it a quarter more: only a conversation that goes on is worth that.
+            asked |= _CACHES[self._settings.provider]
         if self._settings.provider != "bedrock":
             # A packed stream is held back until there is enough to pack.
             asked["extra_headers"] = {"Accept-Encoding": "identity"}
