@@ -31,14 +31,12 @@ from agentd.agent.tools import BUILT_IN, plugins
 from agentd.agent.worker import Pools
 from agentd.clock import Clock, SystemClock
 from agentd.errors import AgentdError, ConfigError
-from agentd.fleet.messages import Control, Task, WorkerClass
+from agentd.fleet.messages import ONE_PROMPT, Control, Task, WorkerClass
 from agentd.llm.port import Model, ModelFailure
 
 log = logging.getLogger("agentd.agent")
 
 LONGEST_OPENING_S = 30.0
-ONE_PROMPT = "prompt"
-"""As the target of a `cancel`: ends what a session works on, and leaves it open."""
 
 
 class ModelsLike(Protocol):
