@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from agentd.llm.port import ChatMessage, Request, ToolCall
@@ -21,6 +22,9 @@ from agentd.llm.providers import TokensField
 _LEGAL = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 OURS = "openai_chat"
 """Under this name stands what is ours in `ChatMessage.provider_data`."""
+
+_REMEMBERED_CHARS = 1024
+_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 Thinking = Literal["no", "calls", "placeholder"]
 
@@ -121,7 +125,7 @@ def body_of(
 
 def encode(body: Mapping[str, Any]) -> bytes:
     """Halves of characters, which JSON may hold and UTF-8 may not, become question marks."""
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _write(body).encode("utf-8", "replace")
 
 
 def _messages(request: Request, habits: Habits, names: ToolNames | None) -> Iterable[dict[str, Any]]:
@@ -170,11 +174,19 @@ def _call(call: ToolCall, names: ToolNames, extra: Any) -> dict[str, Any]:
 
 def _object(arguments: str) -> str:
     """The arguments as they were, if that is a JSON object: servers whose templates read them fail at all else."""
-    try:
-        good = isinstance(json.loads(arguments), dict)
-    except (ValueError, RecursionError):
-        good = False
+    good = _seen_object(arguments) if len(arguments) <= _REMEMBERED_CHARS else _is_object(arguments)
     return arguments if good else json.dumps({"unreadable": arguments[:2000]} if arguments.strip() else {})
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+# The calls of a conversation are sent with every question that follows them.
+_seen_object = lru_cache(maxsize=1024)(_is_object)
 
 
 def call_as_text(call: ToolCall) -> str:

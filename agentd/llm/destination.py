@@ -57,6 +57,18 @@ class PolicyClient(httpx.AsyncClient):
             )
         return self._twin
 
+    async def send(self, request: httpx.Request, **settings: Any) -> httpx.Response:
+        """
+        As `httpx.AsyncClient.send`. A streamed request goes straight to the policy: what a client adds to it (cookies,
+        redirects, passwords of a .netrc) takes as long as all that the policy does, and nobody here wants it.
+        """
+        if settings != {"stream": True, "follow_redirects": False}:
+            return await super().send(request, **settings)
+        await _hand_over(request)
+        response = await self._transport.handle_async_request(request)
+        response.request = request
+        return response
+
     async def aclose(self) -> None:
         await super().aclose()
         if self._twin is not None and self._connections2 is not None:

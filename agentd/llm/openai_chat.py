@@ -15,6 +15,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentd.llm.chat_answer import BROKEN, ChatAnswer, TooLong
@@ -146,7 +147,7 @@ class OpenAIChat:
         try:
             sent = self._http.build_request(
                 "POST",
-                chat_url(self._settings),
+                _address(chat_url(self._settings)),
                 content=content,
                 headers={
                     **headers(self._settings, secret),
@@ -232,6 +233,14 @@ class OpenAIChat:
         overloaded = answer.finish == "insufficient_system_resource"
         kind = FailureKind.OVERLOADED if overloaded else FailureKind.CUT
         return ModelFailure(f"{self._who} broke off by itself: {answer.finish}", kind, received=answer.begun)
+
+
+@lru_cache(maxsize=64)
+def _address(url: str) -> httpx.URL:
+    """Read once: it takes httpx longer than to send the request."""
+    import httpx
+
+    return httpx.URL(url)
 
 
 def _error_of(value: dict[str, Any]) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import json
 import math
 import string
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from agentd.llm.port import ChatMessage, Request, ToolSpec
@@ -35,10 +36,11 @@ _KINDS = {
     "c": bytes(range(0x80, 0xC0)),
     "?": bytes((*range(9), *range(14, 32), 127)),
 }
-_KIND = bytearray(256)
+_kind_of = bytearray(256)
 for _kind, _bytes in _KINDS.items():
     for _byte in _bytes:
-        _KIND[_byte] = ord(_kind)
+        _kind_of[_byte] = ord(_kind)
+_KIND = bytes(_kind_of)
 
 _WEIGHTS = {
     b"a": 0.26,
@@ -60,14 +62,19 @@ def count_tokens(text: str) -> int:
     if not text:
         return 0
     # Half a surrogate pair comes from broken JSON; it must be counted, not refused.
-    kinds = text.encode("utf-8", "surrogatepass").translate(bytes(_KIND))
-    total = sum(weight * kinds.count(kind) for kind, weight in _WEIGHTS.items())
-    total += sum(weight * kinds.count(seam) for seam, weight in _SEAMS.items())
-    return max(1, math.ceil(total))
+    kinds = text.encode("utf-8", "surrogatepass").translate(_KIND)
+    total = seams = 0.0
+    for kind, weight in _WEIGHTS.items():
+        total += weight * kinds.count(kind)
+    for seam, weight in _SEAMS.items():
+        seams += weight * kinds.count(seam)
+    return max(1, math.ceil(total + seams))
 
 
 def count_message(message: ChatMessage) -> int:
     """Tokens of one message of the conversation, its calls, its thinking and its frame included."""
+    if message.counted:
+        return message.counted
     total = PER_MESSAGE + count_tokens(message.content)
     if message.thinking:
         total += count_tokens(message.thinking)
@@ -79,22 +86,31 @@ def count_message(message: ChatMessage) -> int:
         total += count_tokens(message.name)
     if message.provider_data:
         total += count_tokens(_json(message.provider_data))
+    object.__setattr__(message, "counted", total)  # not seen from outside: it is no part of the message
     return total
 
 
 def count_tools(tools: Sequence[ToolSpec]) -> int:
     """Tokens of the tools that a request offers natively."""
-    return sum(
-        PER_TOOL + count_tokens(tool.name) + count_tokens(tool.description) + count_tokens(_json(tool.input_schema))
-        for tool in tools
-    )
+    return sum(map(_count_tool, tools))
+
+
+def _count_tool(tool: ToolSpec) -> int:
+    if not tool.counted:
+        texts = (tool.name, tool.description, _json(tool.input_schema))
+        object.__setattr__(tool, "counted", PER_TOOL + sum(map(count_tokens, texts)))
+    return tool.counted
+
+
+# A run says the same before each of its questions.
+_count_prompt = lru_cache(maxsize=16)(count_tokens)
 
 
 def count_request(request: Request) -> int:
     """Tokens of the question: system prompt, messages, tools, schema of the answer. The answer is not in it."""
     total = PER_REQUEST + sum(map(count_message, request.messages)) + count_tools(request.tools)
     if request.system_prompt:
-        total += PER_MESSAGE + count_tokens(request.system_prompt)
+        total += PER_MESSAGE + _count_prompt(request.system_prompt)
     if request.answer_schema:
         total += count_tokens(_json(request.answer_schema))
     return total
