@@ -185,7 +185,7 @@ def task_view(run: Run, lines: Sequence[Line] = ()) -> Json:
             "success": run.state is RunState.COMPLETED,
             "summary": finding.get("summary") or outcome.answer or run.error or "",
             "details": {"answer": outcome.answer, "finding": outcome.finding, "error": run.error},
-            "artifacts": list(finding.get("artifacts", ())),
+            "artifacts": list(outcome.artifacts),
             "execution_time": took_s,
         }
         if ended

@@ -30,6 +30,8 @@ _MAX_ERROR = 2000
 _MAX_NAME = 200
 _MAX_CHAIN = 50
 _MAX_MODELS = 20
+_MAX_ARTIFACTS = 100
+_MAX_PATH = 4096
 _MOST = 10**15
 
 
@@ -66,7 +68,7 @@ class RunOutcome:
     What came of a run.
 
     finding, plan: plain JSON. usd_nano: billionths of a dollar, None when a price was not known. models: those that
-    answered, by their names in the config.
+    answered, by their names in the config. artifacts: files that it wrote.
     """
 
     answer: str = ""
@@ -80,6 +82,7 @@ class RunOutcome:
     cached_tokens: int = 0
     usd_nano: int | None = 0
     models: tuple[str, ...] = ()
+    artifacts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class ProbeRow:
 
 _COLUMNS = """id, watch, trigger, due_at, state, started_at, ended_at, error, trace_id, kind, goal, fingerprint,
     priority, asked, chain, answer, finding, plan, steps, tool_calls, model_calls, input_tokens, output_tokens,
-    cached_tokens, usd_nano, models"""
+    cached_tokens, usd_nano, models, artifacts"""
 _QUEUE = """
     INSERT INTO runs (id, watch, trigger, state, due_at, trace_id, kind, goal, fingerprint, priority, asked, chain)
     VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -132,7 +135,8 @@ _END = """
     WHERE id = ?1 AND state IN ('queued', 'running')"""
 _CAME = """
     UPDATE runs SET answer = ?2, finding = ?3, plan = ?4, steps = ?5, tool_calls = ?6, model_calls = ?7,
-                    input_tokens = ?8, output_tokens = ?9, cached_tokens = ?10, usd_nano = ?11, models = ?12
+                    input_tokens = ?8, output_tokens = ?9, cached_tokens = ?10, usd_nano = ?11, models = ?12,
+                    artifacts = ?13
     WHERE id = ?1"""
 _INTERRUPT = "UPDATE runs SET state = 'interrupted', ended_at = ?1, error = ?2 WHERE state = 'running'"
 _QUEUED = f"""
@@ -347,6 +351,7 @@ def _came(outcome: RunOutcome) -> tuple[Any, ...]:
         _count(outcome.cached_tokens),
         None if outcome.usd_nano is None else _count(outcome.usd_nano),
         to_json([clipped(each, _MAX_NAME) for each in outcome.models[:_MAX_MODELS]]),
+        to_json([clipped(each, _MAX_PATH) for each in outcome.artifacts[:_MAX_ARTIFACTS]]),
     )
 
 
@@ -383,6 +388,7 @@ def _run(row: tuple[Any, ...]) -> Run:
             cached_tokens=row[23],
             usd_nano=row[24],
             models=tuple(from_json(row[25])),
+            artifacts=tuple(from_json(row[26])),
         ),
     )
 

@@ -317,4 +317,5 @@ def row_of(outcome: Outcome) -> RunOutcome:
         cached_tokens=outcome.cached_tokens,
         usd_nano=to_nano(outcome.usd),
         models=outcome.models,
+        artifacts=outcome.artifacts,
     )

@@ -25,6 +25,7 @@ from agentd.memory.spend import Limits as SpendLimits
 from agentd.records import Severity
 
 _NO_TIME_LIMIT_S = 3600.0
+_SESSION_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,8 @@ def _severity(watch: Watch | None, asked: Mapping[str, Any]) -> Severity:
 
 def _time_s(run: Run, budget: Budget, config: Config) -> float:
     time_s = budget.time.total_seconds() if budget.time is not None else _NO_TIME_LIMIT_S
+    if run.kind == "session":
+        time_s = _SESSION_S  # people think; what it may spend is bounded all the same
     if run.kind == "task":
         time_s = min(time_s, config.api.task_timeout.total_seconds())
     if (most := run.asked.get("max_execution_time")) is not None:
