@@ -368,7 +368,7 @@ def test_a_store_that_is_full_is_not_asked_without_a_pause_to_begin_a_run(
     async def story(house: House) -> None:
         asked = 0
 
-        def refuses(*_: Any) -> bool:
+        def refuses(*_: Any, **__: Any) -> bool:
             nonlocal asked
             asked += 1
             if asked > 100:

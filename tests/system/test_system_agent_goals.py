@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 from agents import configure, ended, finish, model, runs, shop, submit, task_of, until
+from log_files import LogFile, any_line, watch
 from loopback import free_port
 from modelserver import Asked, ModelServer, Reply
 from stage import Stage
@@ -137,6 +138,48 @@ async def test_an_alert_that_fires_again_is_looked_into_again(tmp_path: Path) ->
             assert updated["data"]["finding"]["summary"] == summary
 
 
+async def test_a_finding_that_comes_late_is_not_that_of_the_next_incident(tmp_path: Path) -> None:
+    """What was wrong an hour ago, told of what is wrong now, sends people the wrong way."""
+    async with Stage(tmp_path) as stage, ModelServer() as server:
+        target = await stage.target()
+        target.status = 503
+        configure(stage, server, [shop(target)])
+        held = Held(finish(summary="First."))
+        server.answers(held, finish(summary="Second."))
+        await stage.start()
+        await server.wait_for(1)
+        await stage.hook.message("alert.firing")
+        target.status = 200
+        await stage.hook.message("alert.resolved")
+        target.status = 503
+        await stage.hook.message("alert.firing", nth=2)
+
+        held.go.set()
+
+        updated = await stage.hook.message("alert.updated")
+        assert updated["data"]["finding"]["summary"] == "Second."
+        listed = await ended(stage, count=2)
+        assert [run["summary"] for run in listed] == ["Second.", "First."]
+        assert len(stage.hook.messages("alert.updated")) == 1
+
+
+async def test_a_rule_of_a_log_starts_the_goal_that_waits_for_it(tmp_path: Path) -> None:
+    """`on: [log:app/boom]`, and no other rule of that log."""
+    async with Stage(tmp_path) as stage, ModelServer() as server:
+        log = LogFile(tmp_path / "app.log")
+        app = watch(log.path, any_line("boom", "boom"), any_line("quiet", "quiet"))
+        configure(stage, server, [app, goal("after", on=["log:app/boom"])])
+        server.otherwise = finish()
+        await stage.start()
+
+        log.write("it is quiet", "and then: boom")
+
+        await stage.hook.message("goal.finding")
+        (run,) = await ended(stage)
+        assert run["trigger"] == "log:app/boom"
+        assert "and then: boom" in json.dumps(server.requests[0].messages)
+
+
 # Reports
 
 
@@ -165,8 +208,8 @@ async def test_a_goal_that_reports_by_state_fires_resolves_and_is_blind_without_
     """A provider's outage is not the outage of what is watched."""
     async with Stage(tmp_path) as stage, ModelServer() as server:
         models = {"default": model(server, retries=0)}
-        watch = goal("disk", every="300ms", report="state", blind_after="1s")
-        configure(stage, server, [watch], models=models)
+        disk = goal("disk", every="300ms", report="state", blind_after="1s")
+        configure(stage, server, [disk], models=models)
         server.otherwise = finish("problem", "It is full.")
         await stage.start()
 
