@@ -254,8 +254,8 @@ class Setting:
     server: ModelServer
     place: Destination
 
-    def model(self, dialect: Dialect, **settings: Any) -> LibraryModel:
-        """A model of this server, asked in that dialect."""
+    def settings(self, dialect: Dialect, **more: Any) -> ModelSettings:
+        """Of a model of this server, asked in that dialect."""
         given = {
             "provider": dialect.provider,
             "model": dialect.model,
@@ -263,9 +263,12 @@ class Setting:
             "api_key": "key-1",
             "retries": 0,
             "region": "eu-central-1" if dialect.provider == "bedrock" else None,
-            **settings,
+            **more,
         }
-        made = ModelSettings.model_validate(given)
+        return ModelSettings.model_validate(given)
+
+    def model(self, dialect: Dialect, **settings: Any) -> LibraryModel:
+        made = self.settings(dialect, **settings)
         return open_library_model("default", made, self.place.client("model default", made))
 
     async def events(

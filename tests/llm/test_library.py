@@ -24,6 +24,7 @@ from openai_models import HTTP_GET, asking, user
 from agentd.clock import SystemClock
 from agentd.llm import prices
 from agentd.llm.client import open_models
+from agentd.llm.library import open_library_model
 from agentd.llm.port import (
     ChatMessage,
     Done,
@@ -279,16 +280,19 @@ _EXPECTED: dict[str, Any] = {
 
 
 @each
-async def test_thoughts_that_were_shortened_since_are_left_out(world: Setting, dialect: Dialect) -> None:
+@pytest.mark.parametrize(("content", "thinking"), [("Lo", "hm, hm"), ("Look.", "hm"), ("Look.", None)])
+async def test_thoughts_that_were_shortened_since_are_left_out(
+    world: Setting, dialect: Dialect, content: str, thinking: str | None
+) -> None:
     """A signature of something else than what is sent is refused."""
     reply = dialect.reply("Look.", calls=[call("server_look", "c1", at="a1")], thinking="hm, hm")
     done = await world.done(dialect, reply, request=asking(tools=[LOOK]))
-    shortened = replace(done, message=replace(done.message, content="Lo", thinking="hm"))
+    shortened = replace(done, message=replace(done.message, content=content, thinking=thinking))
 
     await world.events(dialect, dialect.reply("well"), request=_again(shortened))
 
     sent = json.dumps(world.server.requests[1].json[_HISTORY[dialect.provider]])
-    assert "Lo" in sent
+    assert content in sent
     assert "hm" not in sent
     assert "c2lnbmVk" not in sent
 
@@ -415,6 +419,24 @@ async def test_the_key_is_read_anew_for_each_call(
 
 
 @pytest.mark.parametrize("dialect", [ANTHROPIC, GEMINI], ids=["anthropic", "gemini"])
+async def test_keys_that_come_and_go_leave_nothing_behind(world: Setting, dialect: Dialect, tmp_path: Path) -> None:
+    """A key that changes every hour must not make each call of the next month slower."""
+    file = tmp_path / "key"
+    settings = world.settings(dialect, api_key=f"${{file:{file}}}")
+    http = world.place.client("model default", settings)
+    model = open_library_model("default", settings, http)
+    world.server.otherwise = dialect.reply("ok")
+
+    hooks = set()
+    for number in range(3):
+        file.write_text(f"key {number}")
+        [_ async for _ in model.stream(asking())]
+        hooks.add(len(http.over_httpx2().event_hooks["response"]))
+
+    assert len(hooks) == 1
+
+
+@pytest.mark.parametrize("dialect", [ANTHROPIC, GEMINI], ids=["anthropic", "gemini"])
 async def test_without_a_key_nothing_is_asked(
     world: Setting, dialect: Dialect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -507,17 +529,7 @@ class Pocket:
 @each
 async def test_among_all_models_it_is_retried_priced_and_paid_like_any_other(world: Setting, dialect: Dialect) -> None:
     """One policy and one purse for all providers; the library's own retries are off."""
-    settings = ModelSettings.model_validate(
-        {
-            "provider": dialect.provider,
-            "model": dialect.model,
-            "base_url": f"http://127.0.0.1:{world.server.port}",
-            "api_key": "key-1",
-            "region": "eu-central-1",
-            "price": {"input": 1, "output": 10, "cached_input": 0.1},
-            "retries": 1,
-        }
-    )
+    settings = world.settings(dialect, retries=1, price={"input": 1, "output": 10, "cached_input": 0.1})
     purse = Pocket()
     world.server.answers(dialect.error(503, "down", "unavailable", retry_after="0"), dialect.reply("there it is"))
 

@@ -9,6 +9,7 @@ These functions load what they need: seconds the first time, so they belong on a
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from agentd.llm.destination import CONNECT_S
 from agentd.llm.failures import classify
@@ -19,6 +20,8 @@ from agentd.llm.settings import ModelSettings
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model as TheirModel
+
+_seen: WeakSet[Any] = WeakSet()
 
 
 def anthropic_model(settings: ModelSettings, secret: str | None, http: Any, who: str) -> TheirModel:
@@ -66,6 +69,9 @@ def _watched(twin: Any, who: str) -> Any:
         if response.status_code == 200 and response.headers.get("content-type", "").startswith("text/html"):
             raise ModelFailure(f"{who} answers with a web page; check `base_url`", FailureKind.GARBAGE)
 
+    if twin in _seen:  # another key, the same client
+        return twin
+    _seen.add(twin)
     hooks = twin.event_hooks
     twin.event_hooks = {"request": [*hooks["request"], connect_soon], "response": [*hooks["response"], look]}
     return twin
