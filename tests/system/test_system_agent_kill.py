@@ -116,14 +116,20 @@ async def test_what_a_killed_run_had_set_aside_counts_as_spent(tmp_path: Path, v
         assert len(server.requests) == 2
 
 
+def end_all(word: str) -> None:
+    for each in processes_with(word):
+        each.kill()
+
+
 SCRIPT = "#!/bin/sh\nsleep {number} &\nsetsid sleep {number} &\nwait\n"
 
 
 @pytest.mark.parametrize("victim", ["host", "daemon", "both", "stop"])
-async def test_no_command_of_an_agent_survives(tmp_path: Path, victim: str) -> None:
+async def test_no_command_of_an_agent_survives(tmp_path: Path, victim: str, request: pytest.FixtureRequest) -> None:
     """A hundred forgotten `tail -f` are how an agent brings a machine down; also those with a session of their own."""
     async with Stage(tmp_path) as stage, ModelServer() as server:
         number = f"98765.{tmp_path.stat().st_ino}"
+        request.addfinalizer(lambda: end_all(number))  # should this fail
         script = tmp_path / "look"
         script.write_text(SCRIPT.format(number=number))
         script.chmod(0o755)
