@@ -36,7 +36,7 @@ class Answering(Purse, Asking, Protocol):
 
 class Call:
     """
-    One run in the host. record, event: told what comes, as it comes.
+    One run in the host. record, event: told what comes, as it comes. spans: given those of its trace, as the host says.
 
     `control` may be called at any time before the end.
     """
@@ -49,12 +49,14 @@ class Call:
         *,
         record: Callable[[Record], None],
         event: Callable[[Mapping[str, Any]], None],
+        spans: Callable[[Any], None] = lambda spans: None,
     ) -> None:
         self._wire = wire
         self._job = job
         self._answering = answering
         self._record = record
         self._event = event
+        self._spans = spans
         self._answers: set[asyncio.Task[None]] = set()
         self._early: list[Control] | None = []
 
@@ -89,6 +91,8 @@ class Call:
             self._record(Record(frame["seq"], frame["at_s"], frame["kind"], frame["data"]))
         elif kind == "event":
             self._event(fields_of(frame))
+        elif kind == "spans":
+            self._spans(frame.get("spans"))
         elif kind == "ask":
             if len(self._answers) >= _MOST_QUESTIONS:
                 raise BrokenWire(f"more than {_MOST_QUESTIONS} questions at once")

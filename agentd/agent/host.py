@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from agentd.agent.lending import Lending
     from agentd.agent.run import Running
     from agentd.llm.client import Models
+    from agentd.telemetry.embedded import RunSpan
+    from agentd.telemetry.traces import Traces
 
 log = logging.getLogger("agentd.agent")
 
@@ -47,6 +49,7 @@ MEMORY_BYTES = 384 * 2**20
 GRACE_S = 15.0
 _WITHOUT_REST = 10
 _LOOK_S = 1.0
+_LAST_SPANS_S = 2.0
 
 
 class RemoteServices:
@@ -176,6 +179,8 @@ class Host:
         self._quiet_since = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lent: Lending | None = None
+        self._traces: Traces | None = None
+        self._wires: dict[str, Wire] = {}
 
     async def serve(self, listening: socket.socket) -> None:
         """Take runs until it is time to end."""
@@ -189,6 +194,8 @@ class Host:
             await asyncio.wait(self._tasks)
         if self._lent is not None:
             await self._lent.close()
+        if self._traces is not None:
+            await self._traces.close(_LAST_SPANS_S)
 
     def _may_end(self) -> bool:
         if self._running:
@@ -240,6 +247,8 @@ class Host:
     async def _run(self, job: Job, models: Models, wire: Wire) -> None:
         from agentd.agent.run import Running
 
+        self._trace(job)
+        self._wires[job.run] = wire
         services = RemoteServices(wire)
         running = Running(job, services, models=models)
         running.subscribe(lambda event: wire.show("event", **_shown(event)))
@@ -251,9 +260,25 @@ class Host:
             await wire.drain()
         finally:
             self._reaper.done(number)
+            del self._wires[job.run]
             services.close()
             listening.cancel()
             await asyncio.wait([listening])
+
+    def _trace(self, job: Job) -> None:
+        """From the first run on, as it says: a run's spans go to the daemon, and to a collector if there is one."""
+        if self._traces is None:
+            from agentd.telemetry.traces import open_traces
+
+            self._traces = open_traces(
+                otlp_endpoint=job.otlp_endpoint, sample=1.0, instance=job.instance, keep=self._traced
+            )
+            self._traces.use_everywhere()
+
+    def _traced(self, spans: list[RunSpan]) -> None:
+        wire = self._wires.get(str(spans[-1]["attributes"].get("gen_ai.conversation.id")))
+        if wire is not None:
+            wire.show("spans", spans=spans)
 
     async def _listen(self, wire: Wire, services: RemoteServices, running: Running) -> None:
         while (frame := await wire.read()) is not None:

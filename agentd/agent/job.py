@@ -108,6 +108,7 @@ class Job(_Value):
     permissions: what is allowed; runbook: gathered first. strategies: lines about what worked before. scenario: of the
     prompts; None: inferred from the goal. prompts: folder of templates of the user.
     plugins: entry points of tools of third parties. now: ISO 8601, the run's begin.
+    traceparent: of the span that the run belongs to. otlp_endpoint: where its own spans go, besides to the daemon.
     """
 
     run: str
@@ -136,6 +137,7 @@ class Job(_Value):
     metadata: dict[str, Any] = {}
     traceparent: str | None = None
     content: Literal["none", "redacted", "full"] = "none"
+    otlp_endpoint: str | None = None
 
 
 class Claim(_Value):

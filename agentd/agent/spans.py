@@ -46,6 +46,7 @@ class Spans:
                 "gen_ai.operation.name": "invoke_agent",
                 "gen_ai.agent.name": self._job.watch,
                 "gen_ai.conversation.id": self._job.run,
+                "agentd.watch": self._job.watch,
                 **self._content("gen_ai.input.messages", text),
             },
         )

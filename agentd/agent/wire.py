@@ -2,7 +2,7 @@
 How the daemon and the agent host speak: frames of JSON on a unix stream socket, one connection for each run.
 
 In and out: mappings. From the daemon: `run` (first, with the job), `control`, `answer`. From the host: `hello`,
-`record`, `event`, `ask`, and as its last `outcome`.
+`record`, `event`, `spans`, `ask`, and as its last `outcome`.
 Promise: the end of a connection is the end of its run, on either side. A frame is bounded; who sends a larger one, or
 rubbish, is hung up on.
 """

@@ -203,6 +203,7 @@ class Daemon:
             host=open_host(self.state_dir, self._loaded.environment),
             instance=self.instance,
             paused=paused,
+            traced=self.recorder.trace,
         )
         stack.push_async_callback(self.agents.runs.close)
         self.events = Events(

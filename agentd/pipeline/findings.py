@@ -37,7 +37,7 @@ from agentd.records import (
     Transition,
     Verdict,
 )
-from agentd.telemetry.traces import WATCH
+from agentd.telemetry.traces import WATCH, context_from
 
 Also = Callable[[apsw.Connection], None]
 Json = Mapping[str, Any]
@@ -61,12 +61,21 @@ class Findings:
     def __init__(self, keeper: Tending) -> None:
         self._keeper = keeper
 
-    async def attach(self, fingerprint: str, incident: datetime | None, finding: Json, cost: Json, also: Also) -> bool:
+    async def attach(
+        self,
+        fingerprint: str,
+        incident: datetime | None,
+        finding: Json,
+        cost: Json,
+        also: Also,
+        *,
+        parent: str | None = None,
+    ) -> bool:
         """
         Write the finding to the alert and tell whoever was told of it; of an incident that is not the alert's any more
         only `also` is done.
 
-        incident: the `started_at` of the alert that was looked into.
+        incident: the `started_at` of the alert that was looked into. parent: `traceparent` of the run.
         """
         keeper = self._keeper
         known = keeper.alerts.get(fingerprint)
@@ -83,7 +92,7 @@ class Findings:
             now = keeper.clock.now()
             news = Transition(alert.status, alert.status, Reason.FINDING, text, now, found, event)
             wish = replace(keeper.wish_of(alert), notify=alert.told)
-            span = keeper.tracer.start_span("finding", attributes={WATCH: alert.watch})
+            span = keeper.tracer.start_span("finding", context=context_from(parent), attributes={WATCH: alert.watch})
             try:
                 return await keeper.commit([Step(found, True, news)], wish, span, also=also)
             finally:
@@ -130,7 +139,14 @@ class Findings:
         return await self._only(change)
 
     async def judge(
-        self, watch: GoalWatch, judgement: Judgement, *, took_s: float, also: Also, finding: Json | None = None
+        self,
+        watch: GoalWatch,
+        judgement: Judgement,
+        *,
+        took_s: float,
+        also: Also,
+        parent: str | None = None,
+        finding: Json | None = None,
     ) -> bool:
         """
         The run's status as a look of the watch: its alert takes a step, as after any probe, or it is blind.
@@ -138,7 +154,7 @@ class Findings:
         Of a watch that reports each finding, only whether it could look at all: ok, or blind.
         """
         keeper = self._keeper
-        run = keeper.tracer.start_span("goal", attributes={WATCH: watch.name})
+        run = keeper.tracer.start_span("goal", context=context_from(parent), attributes={WATCH: watch.name})
         try:
             async with keeper.alone(watch.name):
                 if keeper.watches.get(watch.name) is not watch:

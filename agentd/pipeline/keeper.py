@@ -106,7 +106,8 @@ class Keeper:
     state: the state store. record: takes each check's result. told: called after a commit that put messages into the
     outbox (wakes the courier). changed: called for each transition after its commit. links: gives the links of an
     alert's payload by fingerprint. whole: the webhooks that are told of every member of a group, however many.
-    starts: the runs that a transition starts; rows of its transaction. queued: called after a commit with such rows.
+    starts: the runs that a transition starts, under this `traceparent`; rows of its
+    transaction. queued: called after a commit with such rows.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Keeper:
         self.routing = Routing()
         self.mutes: Mutes | None = None
         self.whole: frozenset[str] = frozenset()
-        self.starts: Callable[[Transition, datetime], Sequence[Run]] = lambda transition, now: ()
+        self.starts: Callable[[Transition, datetime, str], Sequence[Run]] = lambda transition, now, traceparent: ()
         self.queued: Callable[[], None] = lambda: None
         self._held: dict[str, datetime] = {}
         self._muted: set[str] = set()
@@ -219,7 +220,7 @@ class Keeper:
             await breath.take()
         self._hold(told, wish.hold, now)
         seen = self._seen(last.values())
-        runs = [each for transition in told for each in self.starts(transition, now)]
+        runs = [each for transition in told for each in self.starts(transition, now, parent)]
         if told:
             run.set_attribute(KEEP, True)
 

@@ -9,7 +9,7 @@ in `every_s`, so that a daemon doing hundreds of checks a second does not write 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -101,6 +101,32 @@ def compact(span: ReadableSpan) -> RunSpan:
             for link in span.links
         ],
     }
+
+
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "trace_id": str,
+    "span_id": str,
+    "parent": (str, type(None)),
+    "name": str,
+    "start_us": int,
+    "end_us": int,
+    "status": str,
+    "status_text": str,
+    "attributes": dict,
+    "events": list,
+    "links": list,
+}
+_MOST_RECEIVED = 2000
+
+
+def received(spans: Any, trace_id: str) -> list[RunSpan]:
+    """Of what another process says to be spans of this trace, those that are; root last, [] when there are none."""
+    found: list[RunSpan] = []
+    for span in spans[-_MOST_RECEIVED:] if isinstance(spans, list) else ():
+        whole = isinstance(span, dict) and all(isinstance(span.get(key), kind) for key, kind in _FIELDS.items())
+        if whole and span["trace_id"] == trace_id:
+            found.append(cast(RunSpan, {key: span[key] for key in _FIELDS}))
+    return found
 
 
 def _plain(attributes: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Span as ApiSpan
-from opentelemetry.trace import Status, StatusCode, Tracer, get_current_span
+from opentelemetry.trace import Status, StatusCode, Tracer, get_current_span, set_tracer_provider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from agentd import __version__
@@ -116,6 +116,10 @@ class Traces:
         )
         self._provider.add_span_processor(self._collector)
         self.tracer: Tracer = self._provider.get_tracer("agentd", __version__)
+
+    def use_everywhere(self) -> None:
+        """Let every library of this process trace here: for a process that is ours alone, once."""
+        set_tracer_provider(self._provider)
 
     def stats(self) -> TraceStats:
         exporter, collector = self._exporter, self._collector

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime
@@ -34,12 +34,13 @@ from agentd.memory import events, ledger
 from agentd.memory.ledger import Priority, Run, RunOutcome, RunState
 from agentd.memory.spend import Refusal, day_of, to_nano
 from agentd.memory.store import Store
-from agentd.pipeline.findings import Findings, GoalWatch
+from agentd.pipeline.findings import Also, Findings, GoalWatch
 from agentd.pipeline.keeper import SELF, begins, queue_unless_crowded
 from agentd.pipeline.tending import Tending
 from agentd.records import AlertStatus, Judgement, Severity, Transition, Verdict
 from agentd.schedule.bus import DEEPEST, Event
 from agentd.schedule.missed import missed_runs
+from agentd.telemetry.embedded import RunSpan
 
 log = logging.getLogger("agentd.daemon")
 
@@ -52,7 +53,7 @@ _led: ContextVar[tuple[str, ...]] = ContextVar("agentd_run_chain", default=())
 
 class Agents:
     """
-    config: to be changed by `reload`. paused: watches that are not to run now.
+    config: to be changed by `reload`. paused: watches that are not to run now. traced: keeps spans of runs.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Agents:
         host: AgentHost,
         instance: str,
         paused: Mapping[str, Any],
+        traced: Callable[[list[RunSpan]], None] = lambda spans: None,
     ) -> None:
         self.config = config
         self._store = store
@@ -84,6 +86,8 @@ class Agents:
             ask=self._answers.ask,
             refused=self._refused,
             at_once=lambda: self.config.api.max_concurrent_tasks,
+            tracer=keeper.tracer,
+            traced=traced,
         )
         self._investigate: dict[str, WatchConfig] = {}
         self._waiting_for: dict[str, list[WatchConfig]] = {}
@@ -102,7 +106,7 @@ class Agents:
 
     # What starts a run.
 
-    def _started_by(self, transition: Transition, now: datetime) -> Sequence[Run]:
+    def _started_by(self, transition: Transition, now: datetime, traceparent: str) -> Sequence[Run]:
         """The runs that belong into the transaction of a transition."""
         alert = transition.alert
         if alert.watch == SELF or alert.muted_by is not None or not begins(transition):
@@ -114,8 +118,9 @@ class Agents:
         if watch is not None and self._may_run(watch.name):
             assert watch.investigate is not None
             run = self._run(watch, "investigate", watch.investigate.goal, f"alert:{alert.watch}", now)
-            incident = {"incident": optional_us(alert.started_at), "severity": alert.severity.value}
-            found.append(_about(run, alert.fingerprint, alert.severity, incident, chain))
+            about = {"incident": optional_us(alert.started_at), "severity": alert.severity.value}
+            about |= {"traceparent": traceparent}
+            found.append(_about(run, alert.fingerprint, alert.severity, about, chain))
         names = [f"alert:{alert.watch}"]
         if alert.rule is not None:
             names.append(f"log:{alert.watch}/{alert.rule}")
@@ -125,7 +130,7 @@ class Agents:
                     log.info("event_refused", extra={"watch": goal.name, "event": name, "chain": " → ".join(chain)})
                     continue
                 run = self._run(goal, "goal", goal.goal or "", name, now)
-                asked = {"event": name, "payload": payload}
+                asked = {"event": name, "payload": payload, "traceparent": traceparent}
                 found.append(_about(run, alert.fingerprint, alert.severity, asked, chain))
         return found
 
@@ -193,29 +198,32 @@ class Agents:
                 now,
                 ended.state,
                 error=ended.error,
+                trace_id=run.trace_id,
                 outcome=None if outcome is None else row_of(outcome),
             )
 
+        parent = prepared.job.traceparent if prepared is not None else None
         self._remember(run, ended, now)
         token = _led.set(run.chain)
         try:
             if run.kind == "investigate":
-                return await self._investigated(run, outcome, end)
+                return await self._investigated(run, outcome, end, parent)
             if run.kind == "goal":
-                return await self._reached(run, ended, end)
+                return await self._reached(run, ended, end, parent)
             return await self._findings.nothing(None, end)
         finally:
             _led.reset(token)
 
-    async def _investigated(self, run: Run, outcome: Outcome | None, end: Any) -> bool:
+    async def _investigated(self, run: Run, outcome: Outcome | None, end: Also, parent: str | None) -> bool:
         assert run.fingerprint is not None
         if outcome is None or outcome.finding is None:
             return await self._findings.nothing(run.fingerprint, end)
         incident = from_optional_us(run.asked.get("incident"))
         finding = outcome.finding.model_dump(mode="json")
-        return await self._findings.attach(run.fingerprint, incident, finding, cost_of(run, outcome), end)
+        cost = cost_of(run, outcome)
+        return await self._findings.attach(run.fingerprint, incident, finding, cost, end, parent=parent)
 
-    async def _reached(self, run: Run, ended: Ended, end: Any) -> bool:
+    async def _reached(self, run: Run, ended: Ended, end: Also, parent: str | None) -> bool:
         watch, outcome = self._keeper.watches.get(run.watch), ended.outcome
         if not isinstance(watch, GoalWatch) or ended.state is RunState.CANCELLED:
             return await self._findings.nothing(None, end)
@@ -223,17 +231,18 @@ class Agents:
         finding = outcome.finding if outcome is not None else None
         if outcome is None or finding is None:
             why = f"the run {ended.state.value}: {ended.error or 'it came to no finding'}"
-            return await self._findings.judge(watch, Judgement(Verdict.BLIND, why), took_s=took_s, also=end)
+            blind = Judgement(Verdict.BLIND, why)
+            return await self._findings.judge(watch, blind, took_s=took_s, also=end, parent=parent)
         said = finding.model_dump(mode="json")
         if watch.report == "state":
             verdict = Verdict.OK if finding.status == "ok" else Verdict.FAILING
             if finding.analysis is not None:
                 verdict = Verdict.BLIND
             judgement = Judgement(verdict, "" if verdict is Verdict.OK else finding.summary)
-            return await self._findings.judge(watch, judgement, took_s=took_s, also=end, finding=said)
+            return await self._findings.judge(watch, judgement, took_s=took_s, also=end, parent=parent, finding=said)
         fine = Judgement(Verdict.OK)
         if finding.status == "ok":
-            return await self._findings.judge(watch, fine, took_s=took_s, also=end)
+            return await self._findings.judge(watch, fine, took_s=took_s, also=end, parent=parent)
         data = finding_data(
             watch=run.watch,
             instance=self._instance,
@@ -244,9 +253,9 @@ class Agents:
             cost=cost_of(run, outcome),
             trace_id=run.trace_id,
         )
-        told = await self._findings.tell(watch, data, severity=finding.severity, traceparent=None, also=end)
+        told = await self._findings.tell(watch, data, severity=finding.severity, traceparent=parent, also=end)
         if told:
-            await self._findings.judge(watch, fine, took_s=took_s, also=lambda connection: None)
+            await self._findings.judge(watch, fine, took_s=took_s, also=lambda connection: None, parent=parent)
         return told
 
     def _remember(self, run: Run, ended: Ended, now: datetime) -> None:

@@ -15,11 +15,12 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import apsw
+from opentelemetry.trace import Status, StatusCode, Tracer, format_trace_id
 
 from agentd.agent.caller import Call, HostDied
 from agentd.agent.job import Job, Outcome
@@ -33,6 +34,9 @@ from agentd.memory import ledger, meta, outbox
 from agentd.memory.ledger import Run, RunState
 from agentd.memory.spend import Limits, Refusal
 from agentd.memory.store import Store
+from agentd.telemetry.embedded import KEEP, WATCH, RunSpan, received
+from agentd.telemetry.redact import without_secrets
+from agentd.telemetry.traces import context_from, traceparent
 
 log = logging.getLogger("agentd.daemon")
 
@@ -90,6 +94,7 @@ class Runs:
     """
     prepare: makes the job of a run; raises AgentdError for what cannot be asked. conclude: ends it. ask: answers what
     tools ask. refused: told when a budget holds a call back. at_once: gives how many may run beside each other.
+    traced: takes spans that the host says are of a run.
     """
 
     def __init__(
@@ -103,6 +108,8 @@ class Runs:
         ask: Ask,
         refused: Callable[[Job, Refusal], None],
         at_once: Callable[[], int],
+        tracer: Tracer,
+        traced: Callable[[list[RunSpan]], None],
     ) -> None:
         self._store = store
         self._clock = clock
@@ -112,6 +119,8 @@ class Runs:
         self._ask = ask
         self._refused = refused
         self._at_once = at_once
+        self._tracer = tracer
+        self._traced = traced
         self._active: dict[str, _Active] = {}
         self._woken = asyncio.Event()
         self._closing = False
@@ -252,6 +261,12 @@ class Runs:
         run, prepared, ended = active.run, None, Ended(RunState.FAILED, error="a defect in agentd")
         account: Account | None = None
         begun = False
+        span = self._tracer.start_span(
+            f"run {run.kind}",
+            context=context_from(run.asked.get("traceparent")),
+            attributes={WATCH: run.watch, "agentd.run": run.id, "agentd.trigger": run.trigger, KEEP: True},
+        )
+        run = active.run = replace(run, trace_id=format_trace_id(span.get_span_context().trace_id))
         try:
             if not await self._started(run):
                 return
@@ -259,6 +274,7 @@ class Runs:
             log.info("run_started", extra={"run": run.id, "watch": run.watch, "trigger": run.trigger})
             try:
                 prepared = await self._prepare(run)
+                prepared = replace(prepared, job=prepared.job.model_copy(update={"traceparent": traceparent(span)}))
                 account = Account(prepared.job, self._store.history, self._clock)
                 ended = await self._called(active, prepared, account)
             except AgentdError as error:
@@ -275,6 +291,9 @@ class Runs:
             log.exception("run_crashed", extra={"run": run.id})
             await self._finish(active, prepared, Ended(RunState.FAILED, error=f"a defect in agentd: {error!r}"[:500]))
         finally:
+            if ended.state not in (RunState.COMPLETED, RunState.CANCELLED):
+                span.set_status(Status(StatusCode.ERROR, ended.error or ended.state.value))
+            span.end()
             if account is not None:
                 account.close(ended.outcome, ok=ended.state is RunState.COMPLETED and _has_analysis(ended.outcome))
             self._over(active)
@@ -295,13 +314,19 @@ class Runs:
         def refused(refusal: Refusal) -> None:
             self._refused(job, refusal)
 
+        def spans(said: object) -> None:
+            if found := received(said, run.trace_id or ""):
+                self._traced(without_secrets(found))
+
         desk = Desk(job, prepared.limits, state=self._store.state, clock=self._clock, refused=refused, ask=self._ask)
         try:
             wire = await self._host.connect()
         except HostDied as error:
             return Ended(RunState.INTERRUPTED, error=str(error))
         try:
-            active.call = Call(wire, job, desk, record=account.take, event=lambda event: self._tell(active, event))
+            active.call = Call(
+                wire, job, desk, record=account.take, event=lambda event: self._tell(active, event), spans=spans
+            )
             for control in active.unsent:
                 active.call.control(control)
             async with asyncio.timeout(job.limits.time_s + _PATIENCE_S):

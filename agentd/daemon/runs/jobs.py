@@ -138,6 +138,7 @@ def make_job(
         metadata=dict(asked.get("metadata") or {}),
         traceparent=traceparent,
         content=config.telemetry.content,
+        otlp_endpoint=config.telemetry.otlp_endpoint,
     )
 
 
