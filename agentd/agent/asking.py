@@ -63,8 +63,7 @@ class Questions:
     """
     Asks one model for one run.
 
-    window: what it knows; without the system prompt. tools: offered natively. answer_schema: sent where the server
-    takes one. deadline: of the run, by the account's seconds.
+    window: what it knows; without the system prompt. tools: offered natively.
     """
 
     def __init__(
@@ -75,7 +74,6 @@ class Questions:
         *,
         system_prompt: str,
         tools: Sequence[ToolSpec],
-        answer_schema: Mapping[str, Any] | None,
         account: Account,
         listeners: Listeners,
         spans: Spans,
@@ -84,10 +82,8 @@ class Questions:
         self._model = model
         self._window = window
         self._system_prompt = system_prompt
-        offered = [[tool.name, tool.description, tool.input_schema] for tool in tools]
-        self._prompt_hash = sha256([system_prompt, offered, answer_schema])
+        self._offered = [[tool.name, tool.description, tool.input_schema] for tool in tools]
         self._tools = tuple(tools)
-        self._answer_schema = answer_schema
         self._settings: ModelSettings | None = job.models.get(job.model or "")
         self._limits = job.limits
         self._account = account
@@ -95,8 +91,12 @@ class Questions:
         self._spans = spans
         self._inbox = inbox
 
-    async def ask(self) -> Done:
-        """One question. Raises Interrupted, ModelFailure, BudgetSpent."""
+    async def ask(self, answer_schema: Mapping[str, Any] | None) -> Done:
+        """
+        One question. Raises Interrupted, ModelFailure, BudgetSpent.
+
+        answer_schema: what the answer can be, where the server holds the model to it.
+        """
         settings = self._settings
         request = Request(
             self._system_prompt,
@@ -104,10 +104,11 @@ class Questions:
             self._tools,
             settings.max_tokens if settings else _DEFAULT_MAX_TOKENS,
             settings.temperature if settings else None,
-            self._answer_schema,
+            answer_schema,
             self._time_left_s(),
         )
-        return await self._ask(request, self._prompt_hash, "step", self._listeners)
+        prompt_hash = sha256([self._system_prompt, self._offered, answer_schema])
+        return await self._ask(request, prompt_hash, "step", self._listeners)
 
     async def make_room(self) -> str:
         """

@@ -81,13 +81,12 @@ FINDING_SCHEMA: dict[str, Any] = {
 EXAMPLE: dict[str, Any] = {
     "status": "problem",
     "severity": "critical",
-    "summary": "The shop answers 503 because its database refuses connections.",
-    "claims": [
-        {"text": "The database refuses connections.", "evidence": ["e2"], "quotes": ["connect ECONNREFUSED 10.0.0.5"]}
-    ],
-    "next_steps": ["Start the database on 10.0.0.5"],
+    "summary": "(what is wrong and why, in one to three sentences)",
+    "claims": [{"text": "(one thing that you found)", "evidence": ["e2"], "quotes": ["(words copied from e2)"]}],
+    "next_steps": ["(what a person should do)"],
     "confidence": 0.8,
 }
+"""Says nothing of any machine: small models copy what they are shown, and a copy must not read like a finding."""
 
 _SUMMARY_KEYS = ("summary", "conclusion", "answer", "result", "message", "root_cause", "description", "text")
 _CLAIM_KEYS = ("text", "claim", "statement", "summary", "description", "finding", "point")

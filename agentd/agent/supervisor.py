@@ -43,7 +43,16 @@ from agentd.agent.spans import Spans
 from agentd.agent.window import Window
 from agentd.errors import AgentdError
 from agentd.fleet.messages import Result, Task, WorkerClass
-from agentd.llm.actions import SPECIAL_TOOLS, Actions, BadAction, Note, action_guide, action_schema, actions_of
+from agentd.llm.actions import (
+    SPECIAL_TOOLS,
+    Actions,
+    BadAction,
+    Note,
+    action_guide,
+    action_schema,
+    actions_of,
+    finding_answer,
+)
 from agentd.llm.port import ChatMessage, Done, Model, ModelFailure, ToolSpec
 from agentd.llm.spend import BudgetSpent
 from agentd.llm.tokens import count_tools
@@ -52,6 +61,8 @@ log = logging.getLogger("agentd.agent")
 
 _BAD_ANSWERS = 2
 _BROKEN_ANSWERS = 2
+_CIRCLES = 2
+"""After so many steps in a row that showed nothing new, a model that is held to a grammar can but give its answer."""
 _REPEATED = "You made such a call before and it showed the same: do something else, or give your final answer."
 _LAST_STEP = "One step is left: give your final answer now, from what is known."
 _HINTS = {
@@ -120,6 +131,7 @@ class Supervisor:
         self._begun = False
         self._turn_open = False
         self._done_before = 0
+        self._circles = 0
         self.turn = 0
 
     @property
@@ -137,6 +149,7 @@ class Supervisor:
         self._listeners.tell(AgentStart(self._job.run, text))
         self._spans.begin(text)
         self._done_before = self._account.steps
+        self._circles = 0
         try:
             end = await self._to_the_end(text)
         except Interrupted:
@@ -181,7 +194,7 @@ class Supervisor:
         if (model := self._model) is None:
             self._account.record("event", type="no_model", reason=self._why_no_model)
             return
-        guide = "" if self._native else action_guide(self._specs)
+        guide = "" if self._native else self._guide()
         tools = (*self._specs, *SPECIAL_TOOLS) if self._native else ()
         system = self._prompts.system(job, tools=self._specs, guide=guide)
         self._account.record(
@@ -209,12 +222,35 @@ class Supervisor:
             self._window,
             system_prompt=system,
             tools=tools,
-            answer_schema=action_schema(self._specs) if model.grammar and not self._native else None,
             account=self._account,
             listeners=self._listeners,
             spans=self._spans,
             inbox=self._inbox,
         )
+
+    def _guide(self) -> str:
+        # What the answer of a goal looks like, the prompt says: two ways to end are one too many for a small model.
+        return action_guide(self._specs, None) if self._must_find else action_guide(self._specs)
+
+    @property
+    def _must_find(self) -> bool:
+        """Whether nothing but a finding is an answer; a person may be answered in words."""
+        return self._job.kind in ("goal", "investigate")
+
+    def _grammar(self) -> Mapping[str, Any] | None:
+        """
+        What the next answer can be, for servers that hold the model to it.
+
+        Not an answer before anything was looked at, and nothing but an answer at the end: what rules and hints ask
+        of every model, a small one does only when it can do nothing else.
+        """
+        if self._native or self._model is None or not self._model.grammar:
+            return None
+        over = self._steps_left == 1 or self._circles >= _CIRCLES
+        given = self._job.kind == "investigate" and self._exhibits.ids
+        blind = self._must_find and not over and not given and not self._account.tool_calls
+        answer = finding_answer(self._exhibits.ids) if self._must_find else None
+        return action_schema(() if over else self._specs, answer, final=not blind)
 
     async def _runbook(self) -> str:
         """Gather the evidence that needs no model; returns it as text."""
@@ -255,7 +291,7 @@ class Supervisor:
                     patience.squeezed = False
                     self._decided("compact", await questions.make_room())
                 self._take_steering(self._window)
-                done = await questions.ask()
+                done = await questions.ask(self._grammar())
             except Interrupted:
                 self._end_turn("interrupted", "somebody spoke while the model answered")
                 if self._inbox.stopped is not None:
@@ -365,6 +401,7 @@ class Supervisor:
             self._repetition.saw(task.tool, task.input, result)
             for task, result in zip(tasks, acted.results, strict=True)
         ]
+        self._circles = 0 if not seen or "fine" in seen else self._circles + 1
         self._artifacts(acted.results)
         hints = [_REPEATED] if "warn" in seen else []
         if acted.decision in _HINTS:

@@ -13,7 +13,14 @@ import re
 from collections.abc import Iterator, Sequence
 
 from agentd.llm.action_words import WRAPPERS, Fields, kind_in
-from agentd.llm.guide import SPECIAL_TOOLS, action_guide, action_schema, example_call, special_tools
+from agentd.llm.guide import (
+    SPECIAL_TOOLS,
+    action_guide,
+    action_schema,
+    example_call,
+    finding_answer,
+    special_tools,
+)
 from agentd.llm.loosejson import MAX_CHARS, BrokenJson, Found, objects_in, read_object
 from agentd.llm.port import ChatMessage, ToolCall, ToolSpec
 from agentd.llm.reading import CALL_EXAMPLE, MAX_CALLS, Actions, BadAction, Note, Reading, ToolUse
@@ -28,6 +35,7 @@ __all__ = [
     "action_guide",
     "action_schema",
     "actions_of",
+    "finding_answer",
     "special_tools",
 ]
 

@@ -75,6 +75,13 @@ _FINDING: dict[str, Any] = {
     "additionalProperties": False,
 }
 _TEXT = {"type": "string"}
+_LONGEST = {"summary": 600, "evidence": 20, "quotes": 200, "understanding": 400, "approach": 400}
+_LONGEST_OTHER = 300
+_MOST_ITEMS = {"evidence": 4, "quotes": 2}
+_MOST_OTHER = 6
+_MOST_CALLS = 16
+_MOST_IDS = 30
+_SHORT = {"type": "string", "maxLength": 40}
 _PLAN: dict[str, Any] = {
     "understanding": {"type": "string", "description": "What is asked, in your own words"},
     "approach": {"type": "string", "description": "How you will find it out"},
@@ -82,6 +89,36 @@ _PLAN: dict[str, Any] = {
     "estimated_steps": {"type": "integer"},
     "requirements": {"type": "array", "items": _TEXT},
 }
+
+
+def _bounded(schema: Any, name: str = "") -> Any:
+    """The schema with an end to every text and list. name: of the property that it is of."""
+    if isinstance(schema, list):
+        return [_bounded(each, name) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "enum" in schema:
+        return schema
+    if schema.get("type") == "string":
+        return {**schema, "maxLength": _LONGEST.get(name, _LONGEST_OTHER)}
+    if schema.get("type") == "array":
+        return {**schema, "items": _bounded(schema["items"], name), "maxItems": _MOST_ITEMS.get(name, _MOST_OTHER)}
+    if "properties" in schema:
+        return {**schema, "properties": _bounded(schema["properties"])}
+    return {key: _bounded(value, key) for key, value in schema.items()}
+
+
+def finding_answer(evidence: Sequence[str] = ()) -> dict[str, Any]:
+    """
+    Grammar of the answer of whoever must come to a finding.
+
+    evidence: ids of all that there is, oldest first; the newest of them are those that a claim can cite.
+    """
+    answer: dict[str, Any] = _bounded(_FINDING)
+    if evidence:
+        ids = {"type": "array", "items": {"enum": list(evidence[-_MOST_IDS:])}, "maxItems": _MOST_ITEMS["evidence"]}
+        answer["properties"]["claims"]["items"]["properties"]["evidence"] = ids
+    return answer
 
 
 def special_tools(finding: Mapping[str, Any] = _FINDING) -> tuple[ToolSpec, ...]:
@@ -136,13 +173,15 @@ SPECIAL_TOOLS: tuple[ToolSpec, ...] = special_tools()
 
 def action_guide(tools: Sequence[ToolSpec], answer: Any = "what you found, in one to three sentences") -> str:
     """
-    How to write actions, by examples made from the tools' own schemas. answer: what a Final shows as its answer.
+    How to write actions, by examples made from the tools' own schemas.
+
+    answer: what a Final shows as its answer; None: no Final is shown, for what stands beside this shows one.
     """
     tools = tools[:MAX_TOOLS]
-    final = _json({"type": "Final", "answer": answer})
+    final = None if answer is None else _json({"type": "Final", "answer": answer})
     lines = ["Answer with exactly one JSON object and nothing else."]
     if not tools:
-        return "\n".join([*lines, f"There are no tools. Give your answer: {final}"])
+        return "\n".join([*lines, "There are no tools." + (f" Give your answer: {final}" if final else "")])
     lines += ["", "Call a tool:"]
     lines += [example_call(tool) + _remark(tool) for tool in tools]
     calls = [_call(tool) for tool in (tools[0], tools[min(1, len(tools) - 1)])]
@@ -162,7 +201,7 @@ def action_guide(tools: Sequence[ToolSpec], answer: Any = "what you found, in on
         "actions": [calls[0]],
     }
     lines += ["In your first answer, plan and begin:", _short(plan)]
-    return "\n".join([*lines, "When you know enough:", final])
+    return "\n".join([*lines, "When you know enough:", final] if final else lines)
 
 
 def example_call(tool: ToolSpec) -> str:
@@ -176,18 +215,23 @@ def example_input(schema: Mapping[str, Any]) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def action_schema(tools: Sequence[ToolSpec], answer: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def action_schema(
+    tools: Sequence[ToolSpec], answer: Mapping[str, Any] | None = None, *, final: bool = True
+) -> dict[str, Any]:
     """
-    JSON Schema of one action, usable as a grammar. answer: of a Final's answer; default: a finding, or text.
+    JSON Schema of one action, usable as a grammar; without tools, of a Final alone.
 
+    answer: of a Final's answer; default: a finding, or text. final: whether it may be one. What a Final or a Plan holds
+    is bounded: a small model that has begun to repeat itself within a string comes out of it and to the action's end.
     `anyOf` rather than `oneOf`, which some strict servers refuse; an input is looser here than its own schema where
     that uses keywords outside of the common ground: it is checked again before the tool runs.
     """
     tools = tools[:MAX_TOOLS]
-    final = {"anyOf": [_FINDING, _TEXT]} if answer is None else dict(answer)
-    kinds = [_action("Final", {"answer": final})]
-    plan: dict[str, Any] = dict(_PLAN)
+    answer = {"anyOf": [finding_answer(), _TEXT]} if answer is None else dict(answer)
+    last = _action("Final", {"answer": answer})
+    plan: dict[str, Any] = _bounded(_PLAN)
     definitions: dict[str, Any] = {}
+    kinds = []
     if tools:
         definitions = {f"input_{number}": _common(tool.input_schema) for number, tool in enumerate(tools)}
         names = [(tool.name, {"$ref": f"#/$defs/input_{number}"}) for number, tool in enumerate(tools)]
@@ -198,24 +242,24 @@ def action_schema(tools: Sequence[ToolSpec], answer: Mapping[str, Any] | None = 
             "anyOf": [
                 _object(
                     {
-                        "id": _TEXT,
+                        "id": _SHORT,
                         "tool": {"const": name},
                         "input": input,
-                        "depends_on": {"type": "array", "items": _TEXT},
+                        "depends_on": {"type": "array", "items": _SHORT, "maxItems": _MOST_CALLS},
                     }
                 )
                 for name, input in names
             ]
         }
-        calls = {"type": "array", "items": {"$ref": "#/$defs/call"}, "minItems": 1}
+        calls = {"type": "array", "items": {"$ref": "#/$defs/call"}, "minItems": 1, "maxItems": _MOST_CALLS}
         plan["actions"] = calls
         kinds = [
             {"$ref": "#/$defs/call"},
             _action("Parallel", {"actions": calls}),
-            _action("Graph", {"tasks": {"type": "array", "items": {"$ref": "#/$defs/task"}, "minItems": 1}}),
-            *kinds,
+            _action("Graph", {"tasks": {**calls, "items": {"$ref": "#/$defs/task"}}}),
+            _action("Plan", plan),
         ]
-    schema: dict[str, Any] = {"anyOf": [*kinds, _action("Plan", plan)]}
+    schema: dict[str, Any] = {"anyOf": [*kinds, last] if final or not kinds else kinds}
     return {**schema, "$defs": definitions} if definitions else schema
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from agent_run import Desk, FunctionTool, call, final, hanging, says
+from jsonschema import Draft202012Validator
 
 from agentd.agent.events import (
     AgentEnd,
@@ -136,6 +137,60 @@ async def test_a_schema_of_the_answer_goes_only_to_servers_that_take_one() -> No
 
     assert with_grammar.requests[0].answer_schema is not None
     assert without.requests[0].answer_schema is None
+
+
+def held_to(request: Request) -> set[str]:
+    """The kinds of actions that the grammar of this request lets through."""
+    schema = request.answer_schema
+    assert schema is not None
+    actions: list[dict[str, Any]] = [
+        {"type": "ToolCall", "tool": "look", "input": {}},
+        {"type": "Final", "answer": {**FINDING, "claims": []}},
+    ]
+    return {action["type"] for action in actions if Draft202012Validator(schema).is_valid(action)}
+
+
+async def test_a_grammar_asks_for_a_look_first_and_for_the_answer_in_the_end() -> None:
+    """A small model judges before it looks, or looks until its steps are used up, whatever it is told."""
+    model = ScriptedModel(call("look", at="a"), call("look", at="b"), final(FINDING), grammar=True)
+
+    await Desk(model, says(LOOKED), limits={"max_steps": 3}).run()
+
+    assert [held_to(request) for request in model.requests] == [{"ToolCall"}, {"ToolCall", "Final"}, {"Final"}]
+
+
+async def test_a_grammar_takes_a_model_out_of_its_circles() -> None:
+    """What would be stopped without an answer has looked, and can say what it saw."""
+    model = ScriptedModel(call("look"), call("look"), call("look"), final(FINDING), grammar=True)
+
+    outcome = await Desk(model, says(LOOKED)).run()
+
+    assert held_to(model.requests[2]) == {"ToolCall", "Final"}
+    assert held_to(model.requests[3]) == {"Final"}
+    assert outcome.state == "completed"
+
+
+async def test_whoever_has_evidence_at_hand_may_answer_at_once() -> None:
+    """An alert comes with what was seen: asking for another look would cost a step for nothing."""
+    seen = Exhibit(id="e1", title="the last check", text=LOOKED)
+    alert, task = ScriptedModel(final(FINDING), grammar=True), ScriptedModel(final("42"), grammar=True)
+
+    await Desk(alert, says(LOOKED), kind="investigate", exhibits=(seen,)).run()
+    await Desk(task, says(LOOKED), kind="task").run()
+
+    assert held_to(alert.requests[0]) == {"ToolCall", "Final"}
+    assert held_to(task.requests[0]) == {"ToolCall", "Final"}
+
+
+async def test_a_grammar_knows_the_evidence_that_there_is() -> None:
+    """Small models put words where ids belong, and then nothing of what they claim can be shown."""
+    model = ScriptedModel(call("look"), final(FINDING), grammar=True)
+
+    await Desk(model, says(LOOKED)).run()
+
+    grammar = Draft202012Validator(model.requests[1].answer_schema or {})
+    assert grammar.is_valid(final(FINDING))
+    assert not grammar.is_valid(final({**FINDING, "claims": [{"text": "t", "evidence": ["the log"], "quotes": []}]}))
 
 
 async def test_calls_of_one_answer_run_at_once() -> None:

@@ -22,6 +22,7 @@ from agentd.llm.actions import (
     action_guide,
     action_schema,
     actions_of,
+    finding_answer,
     special_tools,
 )
 from agentd.llm.loosejson import MAX_CHARS, objects_in
@@ -568,6 +569,31 @@ def test_what_fits_the_grammar_is_an_action() -> None:
         written(action)
     for bad in ({"type": "ToolCall", "tool": "other", "input": {}}, {"type": "Parallel", "actions": []}, {}):
         assert not validator.is_valid(bad)
+
+
+def _texts_and_lists(schema: Any) -> list[dict[str, Any]]:
+    if isinstance(schema, list):
+        return [each for inner in schema for each in _texts_and_lists(inner)]
+    if not isinstance(schema, dict):
+        return []
+    own = [schema] if schema.get("type") in ("string", "array") and "enum" not in schema else []
+    return own + [each for inner in schema.values() for each in _texts_and_lists(inner)]
+
+
+def test_no_answer_held_to_the_grammar_goes_on_without_end() -> None:
+    """A small model repeats itself to the end of its tokens, and what is cut off is no action."""
+    shapes = [action_schema((), finding_answer()), {**action_schema(TOOLS, {"enum": ["x"]}), "$defs": {}}]
+
+    for schema in _texts_and_lists(shapes):
+        assert schema.keys() & {"maxLength", "maxItems"}, schema
+
+
+def test_without_tools_the_grammar_lets_an_answer_through_alone() -> None:
+    """Who is to end must not plan on."""
+    kinds = {each["properties"]["type"]["const"] for each in action_schema(())["anyOf"]}
+
+    assert kinds == {"Final"}
+    assert not Draft202012Validator(action_schema(TOOLS, final=False)).is_valid({"type": "Final", "answer": "up"})
 
 
 def test_the_special_tools_say_what_they_take() -> None:
