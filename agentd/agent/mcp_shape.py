@@ -34,8 +34,8 @@ _COUNTS = frozenset({"minLength", "maxLength", "minItems", "maxItems"})
 
 
 def tamed_description(text: Any, most: int = _DESCRIPTION_CHARS) -> str:
-    text = " ".join(readable(text).split()) if isinstance(text, str) else ""
-    return text if len(text) <= most else text[: most - 1] + "…"
+    words = " ".join(readable(text).split()) if isinstance(text, str) else ""
+    return words if len(words) <= most else words[: most - 1] + "…"
 
 
 def tamed_schema(schema: Any) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from agentd.config.models import Config
 from agentd.config.watches import Watch
 from agentd.errors import ConfigError, Problem
 from agentd.llm.providers import check as check_model
+from agentd.llm.providers import missing_extra
 from agentd.llm.settings import ModelSettings
 from agentd.settings import show_duration
 
@@ -55,6 +56,10 @@ def check_agent(root: Entry, config: Config, plugins: Collection[str]) -> Iterat
             _, _, words = str(error).partition(": ")
             what, _, cure = words.partition("; ")
             yield root.problem(("models", name), what, cure, key=True)
+        if (extra := missing_extra(model)) is not None:
+            what = f"provider {model.provider} needs a library that is not installed"
+            cure = f"install agentd[{extra}] (`make install EXTRAS={extra}`)"
+            yield root.problem(("models", name, "provider"), what, cure, warning=True)
     for name, server in agent.mcp.items():
         if (server.command is None) == (server.url is None):
             what = "names neither `command` nor `url`" if server.command is None else "names both `command` and `url`"

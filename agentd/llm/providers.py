@@ -8,6 +8,7 @@ Promise: adding a provider of the OpenAI-compatible protocol is one row of `PROV
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -30,7 +31,7 @@ class Provider:
     base_url: its own, None where each has another; base_url_env: variables that may name it.
     key_env: environment variables that hold the key when the config names none, the first that is set.
     key_needed: it lets nobody in without one. key_header, key_prefix: how the key is sent.
-    extra: of the library that speaks to it; None: the built-in adapter does.
+    extra: of the library that speaks to it; None: the built-in adapter does. modules: that come with the extra.
     tokens_field: what bounds the answer. include_usage: it tells the usage of a stream when `stream_options` asks.
     thinking_back: reasoning text of messages that call tools must be sent back to it.
     grammar: takes `response_format: json_schema`; None: to be found out. native_tools: of most of its models.
@@ -45,6 +46,7 @@ class Provider:
     key_header: str = "Authorization"
     key_prefix: str = "Bearer "
     extra: str | None = None
+    modules: tuple[str, ...] = ()
     tokens_field: TokensField = "max_tokens"
     include_usage: bool = True
     thinking_back: bool = False
@@ -113,6 +115,7 @@ PROVIDERS: dict[str, Provider] = {
             key_header="x-api-key",
             key_prefix="",
             extra="anthropic",
+            modules=("pydantic_ai", "anthropic"),
             listing="/v1/models?limit=1000",
             headers={"anthropic-version": "2023-06-01"},
         ),
@@ -123,11 +126,19 @@ PROVIDERS: dict[str, Provider] = {
             key_header="x-goog-api-key",
             key_prefix="",
             extra="gemini",
+            modules=("pydantic_ai", "google.genai"),
             listing="/v1beta/models?pageSize=1000",
         ),
         # Without a key of its own it is asked with AWS's (AWS_ACCESS_KEY_ID, AWS_PROFILE, a role of the machine), which
         # AWS's library reads.
-        Provider("bedrock", key_env=("AWS_BEARER_TOKEN_BEDROCK",), key_needed=False, extra="bedrock", listing=None),
+        Provider(
+            "bedrock",
+            key_env=("AWS_BEARER_TOKEN_BEDROCK",),
+            key_needed=False,
+            extra="bedrock",
+            modules=("pydantic_ai", "boto3"),
+            listing=None,
+        ),
     )
 }
 
@@ -155,6 +166,19 @@ def open_model(name: str, settings: ModelSettings, http: httpx.AsyncClient) -> M
             f"install agentd[{provider.extra}]"
         ) from error
     return model
+
+
+def missing_extra(settings: ModelSettings) -> str | None:
+    """The extra that asking this model needs and that is not installed here. Imports nothing but empty packages."""
+    provider = PROVIDERS[settings.provider]
+    return None if all(map(_is_there, provider.modules)) else provider.extra
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # the package that it is in is not there
+        return False
 
 
 def check(name: str, settings: ModelSettings) -> None:

@@ -155,3 +155,11 @@ def test_the_folder_of_prompts_is_meant_from_the_file(folder: Folder) -> None:
     loaded = folder.load(TOLD + MODEL + "agent: {prompts: prompts.d/}\n" + GOAL)
 
     assert loaded.config.agent.prompts == folder.path / "prompts.d"
+
+
+def test_a_provider_whose_library_is_missing_is_told(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the first incident would show it."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    text = TOLD + "models: {m: {provider: gemini, model: gemini-2.5-flash}}\n" + GOAL
+
+    assert "library that is not installed" in folder.warnings(text)["models.m.provider"]

@@ -14,7 +14,7 @@ TRACE = "0" * 31 + "1"
 
 
 def span(**changes: Any) -> dict[str, Any]:
-    whole = {
+    whole: dict[str, Any] = {
         "trace_id": TRACE,
         "span_id": "0" * 15 + "2",
         "parent": None,
