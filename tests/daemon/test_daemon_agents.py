@@ -315,7 +315,8 @@ def test_what_a_full_store_refused_is_told_when_there_is_room(
 
 
 _IDLE = """
-import asyncio, sys
+import asyncio, faulthandler, sys
+faulthandler.dump_traceback_later(45, exit=True)  # should it hang, it says where
 from pathlib import Path
 from agentd.config.loader import load
 from agentd.daemon.app import Daemon
