@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentd.llm.chat_answer import BROKEN, ChatAnswer, TooLong
 from agentd.llm.chat_request import Habits, ToolNames, body_of, encode
+from agentd.llm.deadline import Deadline
 from agentd.llm.failures import MAX_BODY_BYTES, classify, unreachable
 from agentd.llm.port import FailureKind, ModelEvent, ModelFailure, Request
 from agentd.llm.providers import PROVIDERS, chat_url, headers, key
@@ -170,23 +171,26 @@ class OpenAIChat:
         loop = asyncio.get_running_loop()
         reader = EventReader()
         # Unpacked only if need be: the raw bytes are had with half the work.
-        body = response.aiter_bytes() if "content-encoding" in response.headers else response.aiter_raw()
+        packed = "content-encoding" in response.headers
+        body = response.aiter_bytes() if packed else aiter(response.stream)  # type: ignore[arg-type]  # of an async client
         ended = done = strange = False
         try:
-            while not ended:
-                until = deadline if answer.finish is None else min(deadline, loop.time() + _AFTER_FINISH_S)
-                try:
-                    found = reader.feed(await _within(until, anext(body)))
-                except StopAsyncIteration:
-                    ended = True
-                    found = reader.end()
-                for value in found:
-                    if value is DONE:
-                        ended = done = True
-                        break
-                    if not isinstance(value, dict):
-                        strange = True
-                    else:
+            with Deadline(deadline - loop.time()) as time:
+                while not ended:
+                    until = None if answer.finish is None else min(deadline, loop.time() + _AFTER_FINISH_S)
+                    step = anext(body)
+                    try:
+                        found = reader.feed(await (time.wait(step) if until is None else _within(until, step)))
+                    except StopAsyncIteration:
+                        ended = True
+                        found = reader.end()
+                    for value in found:
+                        if value is DONE:
+                            ended = done = True
+                            break
+                        if not isinstance(value, dict):
+                            strange = True
+                            continue
                         strange = strange or "choices" not in value
                         if (told := _error_of(value)) is not None:
                             raise classify(200, {}, encode(told), who=self._who, received=answer.begun, keep_out=secret)
