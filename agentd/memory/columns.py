@@ -40,6 +40,12 @@ def clipped(value: str, limit: int) -> str:
     return value if "\0" not in value else value.replace("\0", "\ufffd")  # SQLite's own functions end a text there
 
 
+def whole_json(value: Mapping[str, Any], limit: int) -> str | None:
+    """The same for what must not be cut: None when it takes more than `limit` characters."""
+    found = to_json(_fitted(value, limit, limit, _MAX_DEPTH))
+    return found if len(found) <= limit else None
+
+
 def bounded_json(value: Mapping[str, Any] | Sequence[Any], limit: int) -> str:
     """
     JSON of at most `limit` characters, for what strangers wrote: long texts and lists are cut until it fits.

@@ -17,7 +17,7 @@ import apsw
 
 from agentd.clock import from_optional_us, from_us, optional_us, to_us
 from agentd.memory import spend
-from agentd.memory.columns import bounded_json, clipped, first, from_json, text, to_json, value
+from agentd.memory.columns import bounded_json, clipped, first, from_json, text, to_json, value, whole_json
 from agentd.records import Verdict
 
 RunKind = Literal["goal", "investigate", "task", "session"]
@@ -26,6 +26,8 @@ KINDS: tuple[RunKind, ...] = get_args(RunKind)
 MAX_GOAL = 32 * 1024
 MAX_ANSWER = 64 * 1024
 MAX_JSON = 64 * 1024
+MAX_ASKED = 256 * 1024
+"""Characters of JSON of what was asked, without what only describes it."""
 _MAX_ERROR = 2000
 _MAX_NAME = 200
 _MAX_CHAIN = 50
@@ -33,6 +35,9 @@ _MAX_MODELS = 20
 _MAX_ARTIFACTS = 100
 _MAX_PATH = 4096
 _MOST = 10**15
+# What only describes a run may be cut. All else of `asked` says how far it is narrowed: without that it could do more.
+_DESCRIBES = ("metadata", "payload")
+_CUT = "left_out"
 
 
 class RunState(StrEnum):
@@ -175,7 +180,8 @@ _FORGET_PROBE = "DELETE FROM probes WHERE watch = ?"
 
 def queue(c: apsw.Connection, run: Run) -> None:
     """
-    Remember that `run` is to start at its due time; what is longer than the store keeps is cut.
+    Remember that `run` is to start at its due time; what is longer than the store keeps is cut, save what narrows
+    the run: of a run that `was_cut` it is known at least that it is not what was asked.
 
     Raises apsw.ConstraintError when the id is known.
     """
@@ -191,10 +197,20 @@ def queue(c: apsw.Connection, run: Run) -> None:
             clipped(run.goal, MAX_GOAL),
             run.fingerprint,
             int(run.priority),
-            bounded_json(run.asked, MAX_JSON),
+            _kept(run.asked),
             to_json([clipped(each, _MAX_NAME) for each in run.chain[-_MAX_CHAIN:]]),
         ),
     )
+
+
+def is_kept(asked: Mapping[str, Any]) -> bool:
+    """Whether the ledger takes all of it that narrows a run."""
+    return whole_json(_narrows(asked), MAX_ASKED) is not None
+
+
+def was_cut(run: Run) -> bool:
+    """Whether anything is missing of what narrows this run, which must then not start."""
+    return _CUT in run.asked
 
 
 def start(c: apsw.Connection, id: str, now: datetime) -> bool:
@@ -336,6 +352,21 @@ def load_probes(c: apsw.Connection) -> dict[str, ProbeRow]:
 def forget_probe(c: apsw.Connection, watch: str) -> None:
     """The config no longer names it."""
     c.execute(_FORGET_PROBE, (watch,))
+
+
+def _narrows(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: each for key, each in asked.items() if key not in _DESCRIBES}
+
+
+def _kept(asked: Mapping[str, Any]) -> str:
+    found = whole_json(_narrows(asked), MAX_ASKED)
+    if found is None:
+        return to_json({_CUT: "it was too long"})
+    kept = from_json(found)
+    for key in _DESCRIBES:
+        if key in asked:
+            kept[key] = from_json(bounded_json({key: asked[key]}, MAX_JSON)).get(key, {_CUT: "it was too long"})
+    return to_json(kept)
 
 
 def _came(outcome: RunOutcome) -> tuple[Any, ...]:

@@ -314,6 +314,24 @@ def test_what_a_full_store_refused_is_told_when_there_is_room(
     tell(story)
 
 
+def test_a_run_whose_narrowing_is_lost_fails(tell: Tell, played: PlayedHost) -> None:
+    """It asked for a part of what is allowed; to give it all of that because the part was long is no kindness."""
+
+    async def story(house: House) -> None:
+        house.write(goal(), models=PRICED["models"])
+        async with house.living() as daemon:
+            asked = {"tools": ["query_history"] * 50_000}
+            run = Run("r1", "task", "api", house.clock.now(), kind="task", goal="Look only.", asked=asked)
+            await daemon.agents.runs.submit(run)
+            await house.clock.advance(10)
+
+            (row,) = await runs_of(daemon)
+            assert (row.state, played.jobs) == ("failed", [])
+            assert "too long" in (row.error or "")
+
+    tell(story)
+
+
 _IDLE = """
 import asyncio, faulthandler, sys
 faulthandler.dump_traceback_later(45, exit=True)  # should it hang, it says where

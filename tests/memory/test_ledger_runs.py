@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import apsw
 import pytest
@@ -125,7 +126,8 @@ def test_what_strangers_wrote_is_cut_and_never_refused(c: apsw.Connection) -> No
     deep: list[object] = []
     for _ in range(500):
         deep = [deep]
-    asked = {"payload": "x" * 10**6, "nan": math.nan, "deep": deep, "half": "\ud800", "many": list(range(10**5))}
+    payload = {"text": "x" * 10**6, "deep": deep, "many": list(range(10**5))}
+    asked = {"payload": payload, "metadata": {"x": "y" * 10**6}, "nan": math.nan, "deep": deep, "half": "\ud800"}
     ledger.queue(
         c, replace(ASKED, goal="g\0\ud800" * 10**5, asked=asked, chain=("w" * 1000,) * 1000, trigger="t" * 9999)
     )
@@ -143,14 +145,43 @@ def test_what_strangers_wrote_is_cut_and_never_refused(c: apsw.Connection) -> No
     assert run is not None
     assert len(run.goal) == ledger.MAX_GOAL
     assert "\0" not in run.goal
-    assert len(str(run.asked)) <= ledger.MAX_JSON
+    assert len(str(run.asked)) <= 2 * ledger.MAX_JSON
     assert run.asked["nan"] is None
-    assert run.asked["payload"].endswith("…")
+    assert run.asked["payload"]["text"].endswith("…")
+    assert not ledger.was_cut(run)
     assert len(run.chain) <= 50
     assert len(run.outcome.answer) == ledger.MAX_ANSWER
     assert run.outcome.plan == {"x": [None, None]}
     assert run.outcome.steps == 0
     assert len(run.error or "") <= 2000
+
+
+def test_what_narrows_a_run_is_kept_whole_beside_metadata_that_is_not(c: apsw.Connection) -> None:
+    """A run of which nobody knows any more that it may only look, may do all that the configuration allows."""
+    wide: Any = 0
+    for _ in range(5):
+        wide = {f"é{n}": wide for n in range(10)}
+    narrow = {"tools": ["query_history"], "max_steps": 2, "allowed_paths": ["/srv/é" * 500] * 40}
+    ledger.queue(c, replace(ASKED, asked={**narrow, "metadata": wide, "payload": [wide]}))
+
+    run = ledger.get(c, "r1")
+
+    assert run is not None
+    assert not ledger.was_cut(run)
+    assert {key: run.asked[key] for key in narrow} == narrow
+
+
+def test_a_run_that_cannot_be_kept_as_narrow_as_it_was_asked_is_known_by_it(c: apsw.Connection) -> None:
+    """It is a row of its alert's transaction, so nothing is raised; but it must not start."""
+    asked = {"tools": ["x" * 100] * 5000}
+    ledger.queue(c, replace(ASKED, asked=asked))
+
+    run = ledger.get(c, "r1")
+
+    assert run is not None
+    assert ledger.was_cut(run)
+    assert not ledger.is_kept(asked)
+    assert ledger.is_kept(ASKED.asked)
 
 
 def test_the_end_of_a_run_ends_its_reservations_too(c: apsw.Connection) -> None:

@@ -273,6 +273,8 @@ class Runs:
             begun = True
             log.info("run_started", extra={"run": run.id, "watch": run.watch, "trigger": run.trigger})
             try:
+                if ledger.was_cut(run):
+                    raise AgentdError("what was asked is too long to be kept whole; it would allow more than was meant")
                 prepared = await self._prepare(run)
                 prepared = replace(prepared, job=prepared.job.model_copy(update={"traceparent": traceparent(span)}))
                 account = Account(prepared.job, self._store.history, self._clock)

@@ -60,6 +60,8 @@ class Tasks:
         )
         if (known := await self._known(run.id)) is not None:
             return await self._view(known)
+        if not ledger.is_kept(run.asked):
+            raise ConfigError(f"context: all of it may take {ledger.MAX_ASKED} characters; ask for less")
         try:
             make_job(run, self._config, now=now, instance="")
         except NotPermitted as error:
