@@ -137,7 +137,7 @@ _QUEUE = """
 _START = "UPDATE runs SET state = 'running', started_at = ?2 WHERE id = ?1 AND state = 'queued'"
 _END = """
     UPDATE runs SET state = ?2, ended_at = ?3, error = ?4, trace_id = coalesce(?5, trace_id)
-    WHERE id = ?1 AND state IN ('queued', 'running')"""
+    WHERE id = ?1 AND (state = 'queued' OR (state = 'running' AND NOT ?6))"""
 _CAME = """
     UPDATE runs SET answer = ?2, finding = ?3, plan = ?4, steps = ?5, tool_calls = ?6, model_calls = ?7,
                     input_tokens = ?8, output_tokens = ?9, cached_tokens = ?10, usd_nano = ?11, models = ?12,
@@ -152,6 +152,7 @@ _RUNNING = f"SELECT {_COLUMNS} FROM runs WHERE state = 'running' ORDER BY number
 _OPEN_OF = f"""
     SELECT {_COLUMNS} FROM runs INDEXED BY runs_open_of WHERE fingerprint = ? AND state IN ('queued', 'running')
     ORDER BY number DESC LIMIT 1"""
+_STATE = "SELECT state FROM runs WHERE id = ?"
 _GET = f"SELECT {_COLUMNS} FROM runs WHERE id = ?"
 _RUNS = f"""
     SELECT {_COLUMNS} FROM runs
@@ -228,13 +229,15 @@ def end(
     error: str | None = None,
     trace_id: str | None = None,
     outcome: RunOutcome | None = None,
+    unbegun: bool = False,
 ) -> bool:
     """
-    It came to an end; only the first end counts: False when it had ended already.
+    It came to an end; only the first end counts: False when it had ended already. unbegun: False when it has begun.
 
     What the run had reserved and not settled by then stays counted as spent.
     """
-    c.execute(_END, (id, state.value, to_us(now), None if error is None else clipped(error, _MAX_ERROR), trace_id))
+    why = None if error is None else clipped(error, _MAX_ERROR)
+    c.execute(_END, (id, state.value, to_us(now), why, trace_id, unbegun))
     if c.changes() == 0:
         return False
     if outcome is not None:
@@ -270,6 +273,10 @@ def open_of(c: apsw.Connection, fingerprint: str) -> Run | None:
     """The newest run about this alert that is queued or running."""
     row = first(c.execute(_OPEN_OF, (fingerprint,)))
     return _run(row) if row else None
+
+
+def is_running(c: apsw.Connection, id: str) -> bool:
+    return first(c.execute(_STATE, (id,))) == (RunState.RUNNING.value,)
 
 
 def get(c: apsw.Connection, id: str) -> Run | None:

@@ -23,7 +23,7 @@ from agentd.agent.wire import Wire
 from agentd.daemon.app import Daemon
 from agentd.errors import StoreError
 from agentd.memory import ledger
-from agentd.memory.ledger import Run
+from agentd.memory.ledger import Run, RunState
 
 __all__ = ["tell"]  # the fixture, by its name
 
@@ -328,6 +328,70 @@ def test_a_run_whose_narrowing_is_lost_fails(tell: Tell, played: PlayedHost) -> 
             (row,) = await runs_of(daemon)
             assert (row.state, played.jobs) == ("failed", [])
             assert "too long" in (row.error or "")
+
+    tell(story)
+
+
+def test_a_run_that_begins_while_it_is_cancelled_is_ended(
+    tell: Tell, played: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person was told that it is over: a row that says so while the run goes on and spends would be a lie."""
+
+    async def story(house: House) -> None:
+        house.write(goal(), models=PRICED["models"])
+        async with house.living() as daemon:
+            runs, goes_on = daemon.agents.runs, asyncio.Event()
+
+            async def goes(wire: Wire, job: Mapping[str, Any]) -> None:
+                await asyncio.sleep(60)
+                goes_on.set()
+
+            played.play = goes
+            asked = Run("r1", "task", "api", house.clock.now(), kind="task", goal="Look.")
+            await daemon.store.state.write(lambda c: ledger.queue(c, asked))
+            conclude = runs._conclude
+
+            async def late(row: Run, *rest: Any) -> bool:
+                if not goes_on.is_set() and not runs.active:  # it waits; now it begins
+                    runs.wake()
+                    await asyncio.sleep(1)
+                return await conclude(row, *rest)
+
+            monkeypatch.setattr(runs, "_conclude", late)
+            cancel = asyncio.create_task(runs.cancel("r1", "cancelled by me"))
+            await house.clock.advance(2)
+            assert await cancel
+            await house.clock.advance(30)
+
+            assert not goes_on.is_set()
+            (row,) = await runs_of(daemon)
+            assert (row.state, row.error, runs.active) == ("cancelled", "cancelled by me", [])
+
+    tell(story)
+
+
+def test_the_end_of_a_run_that_was_ended_already_tells_nothing(
+    tell: Tell, played: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row says that it came to nothing: a finding beside it would come from nowhere."""
+
+    async def story(house: House) -> None:
+        async with Receiver() as receiver:
+            house.write(goal(on=["startup"], report="each", every="12h"), hook=receiver.url, **PRICED)
+
+            async def ended_elsewhere(wire: Wire, job: Mapping[str, Any]) -> None:
+                await daemon.store.state.write(
+                    lambda c: ledger.end(c, job["run"], house.clock.now(), RunState.INTERRUPTED)
+                )
+                await finds(wire, job)
+
+            played.play = ended_elsewhere
+            async with house.living() as daemon:
+                await house.clock.advance(60)
+
+                assert [run.state for run in await runs_of(daemon)] == ["interrupted"]
+                assert told(receiver) == []
+                assert daemon.agents.runs.active == []
 
     tell(story)
 

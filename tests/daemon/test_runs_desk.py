@@ -8,14 +8,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from agentd.agent.job import Job
+from agentd.agent.port import ToolFailure
 from agentd.clock import SystemClock
 from agentd.daemon.runs.desk import Desk
 from agentd.llm.port import Usage
 from agentd.llm.spend import BudgetSpent, Quote
-from agentd.memory import spend
+from agentd.memory import ledger, spend
+from agentd.memory.ledger import Run, RunState
 from agentd.memory.spend import Limit, Limits, Refusal
 from agentd.memory.store import Store
 
@@ -25,6 +28,13 @@ CENT = 10_000_000
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     opened = await Store.open(tmp_path / "state")
+    now = SystemClock().now()
+
+    def begin(c: apsw.Connection) -> None:
+        ledger.queue(c, Run("r1", "shop", "api", now))
+        ledger.start(c, "r1", now)
+
+    await opened.state.write(begin)
     yield opened
     await opened.close()
 
@@ -69,3 +79,14 @@ async def test_a_price_that_nobody_knows_is_not_free(store: Store) -> None:
 async def test_questions_are_handed_on_with_the_run_that_asks(store: Store) -> None:
     """Tools of two runs ask at once."""
     assert await desk(store, Limits(), []).query("history", {}) == {"asked": "history"}
+
+
+async def test_a_run_that_has_ended_spends_nothing_more(store: Store) -> None:
+    """It was cancelled, and its host has not heard: nobody would settle what it sets aside."""
+    at = desk(store, Limits(), [])
+    await store.state.write(lambda c: ledger.end(c, "r1", SystemClock().now(), RunState.CANCELLED))
+
+    with pytest.raises(ToolFailure, match="has ended"):
+        await at.reserve(Quote("c1", "m", 1000, 0.008))
+
+    assert (await store.state.read(lambda c: spend.of_run(c, "r1"))).tokens == 0

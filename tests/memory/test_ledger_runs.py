@@ -184,6 +184,17 @@ def test_a_run_that_cannot_be_kept_as_narrow_as_it_was_asked_is_known_by_it(c: a
     assert ledger.is_kept(ASKED.asked)
 
 
+def test_a_run_that_has_begun_is_not_ended_as_one_that_waits(c: apsw.Connection) -> None:
+    """Whoever took it off the queue must be told instead, or it would go on unseen."""
+    ledger.queue(c, ASKED)
+    ledger.start(c, "r1", NOW)
+
+    assert not ledger.end(c, "r1", LATER, RunState.CANCELLED, unbegun=True)
+    assert ledger.is_running(c, "r1")
+    assert ledger.end(c, "r1", LATER, RunState.CANCELLED)
+    assert not ledger.is_running(c, "r1")
+
+
 def test_the_end_of_a_run_ends_its_reservations_too(c: apsw.Connection) -> None:
     """A late answer must not give money back that another run may have been refused for."""
     ledger.queue(c, ASKED)

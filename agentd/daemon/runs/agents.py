@@ -26,7 +26,7 @@ from agentd.config.watches import Watch as WatchConfig
 from agentd.cron import parse_cron
 from agentd.daemon.runs.answers import Answers
 from agentd.daemon.runs.desk import show_refusal
-from agentd.daemon.runs.dispatch import Ended, Prepared, Runs, new_run_id
+from agentd.daemon.runs.dispatch import Ended, NotOurs, Prepared, Runs, new_run_id
 from agentd.daemon.runs.host import AgentHost
 from agentd.daemon.runs.jobs import make_job, spend_limits
 from agentd.deliver.payload import alert_data, finding_data
@@ -192,7 +192,7 @@ class Agents:
         now, outcome = self._clock.now(), ended.outcome
 
         def end(connection: apsw.Connection) -> None:
-            ledger.end(
+            ours = ledger.end(
                 connection,
                 run.id,
                 now,
@@ -200,7 +200,10 @@ class Agents:
                 error=ended.error,
                 trace_id=run.trace_id,
                 outcome=None if outcome is None else row_of(outcome),
+                unbegun=ended.unbegun,
             )
+            if not ours:
+                raise NotOurs(f"run {run.id} has ended already, or begun meanwhile")
 
         parent = prepared.job.traceparent if prepared is not None else None
         self._remember(run, ended, now)

@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import apsw
+
 from agentd.agent.job import Job
+from agentd.agent.port import ToolFailure
 from agentd.clock import Clock
+from agentd.fleet.messages import ErrorKind
 from agentd.llm.port import Usage
 from agentd.llm.spend import BudgetSpent, Quote
-from agentd.memory import spend
+from agentd.memory import ledger, spend
 from agentd.memory.database import Database
 from agentd.memory.spend import NANO, Limit, Limits, Refusal, Scope
 
@@ -44,9 +48,13 @@ class Desk:
         if quote.usd is None and (scope := _by_dollars_alone(self._limits)) is not None:
             why = f"nobody knows what {quote.model} costs, and {_SCOPES[scope]} is limited in dollars alone"
             raise BudgetSpent(f"{why}; give the model a `price`, or the budget `tokens`", scope)
-        refusal = await self._state.write(
-            lambda c: spend.reserve(
-                c,
+
+        def change(connection: apsw.Connection) -> Refusal | None:
+            if not ledger.is_running(connection, job.run):
+                # Whatever it would set aside nobody would settle, nor hear of what came of it.
+                raise ToolFailure(f"run {job.run} has ended, and spends nothing more", ErrorKind.CANCELLED)
+            return spend.reserve(
+                connection,
                 id=f"{job.run}/{quote.id}",
                 day=day,
                 watch=job.watch,
@@ -56,7 +64,8 @@ class Desk:
                 usd_nano=spend.to_nano(quote.usd),
                 limits=self._limits,
             )
-        )
+
+        refusal = await self._state.write(change)
         if refusal is not None:
             self._refused(refusal)
             raise BudgetSpent(show_refusal(refusal, quote), refusal.scope)

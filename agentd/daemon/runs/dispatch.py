@@ -56,6 +56,10 @@ class TooManyRuns(AgentdError):
     """The queue is full; ask again later."""
 
 
+class NotOurs(AgentdError):
+    """The run's row is not as whoever would end it believes: it has ended already, or begun meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A job, and the budgets that hold for it."""
@@ -66,16 +70,20 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended. outcome: None when it never came to one; error: why."""
+    """How a run ended. outcome: None when it never came to one; error: why. unbegun: only if it has not begun."""
 
     state: RunState
     outcome: Outcome | None = None
     error: str | None = None
+    unbegun: bool = False
 
 
 Prepare = Callable[[Run], Awaitable[Prepared]]
 Conclude = Callable[[Run, Prepared | None, Ended], Awaitable[bool]]
-"""Ends the run's row together with what it tells. False: the store refused, and nothing happened."""
+"""
+Ends the run's row together with what it tells. False: the store refused, and nothing happened. Raises NotOurs when the
+row is not to be ended so; then nothing is told either.
+"""
 
 
 @dataclass(slots=True)
@@ -175,7 +183,12 @@ class Runs:
         row = await self._store.state.read(lambda c: ledger.get(c, id))
         if row is None or row.state is not RunState.QUEUED:
             return False
-        return await self._conclude(row, None, Ended(RunState.CANCELLED, error=why))
+        try:
+            if not await self._conclude(row, None, Ended(RunState.CANCELLED, error=why, unbegun=True)):
+                raise StoreError(f"the store cannot keep now that {id} is cancelled; it still waits")
+        except NotOurs:
+            return self.control(id, Control("cancel", id, why))  # it began at this very moment
+        return True
 
     async def follow(self, id: str, after: int = 0) -> AsyncIterator[Json]:
         """
@@ -346,10 +359,13 @@ class Runs:
         return Ended(RunState(outcome.state), outcome, why)
 
     async def _finish(self, active: _Active, prepared: Prepared | None, ended: Ended, *, insist: bool = True) -> None:
-        while not await self._conclude(active.run, prepared, ended):
-            if not insist or self._closing:
-                return  # the next start finds it running, and interrupts it
-            await asyncio.sleep(_AGAIN_S)
+        try:
+            while not await self._conclude(active.run, prepared, ended):
+                if not insist or self._closing:
+                    return  # the next start finds it running, and interrupts it
+                await asyncio.sleep(_AGAIN_S)
+        except NotOurs:
+            log.error("run_ended_twice", extra={"run": active.run.id, "state": ended.state.value})
         self.done += 1
 
     def _tell(self, active: _Active, event: Mapping[str, Any]) -> None:
