@@ -327,3 +327,12 @@ def test_whatever_stands_in_a_file_is_a_template_or_a_complaint(data: bytes) -> 
 def test_a_prompts_value_can_be_made_by_hand() -> None:
     """Tests of others need no folder."""
     assert Prompts(Template("g"), Template(""), {"debugging": Template("d")}).scenario(job("?")) == "debugging"
+
+
+def test_the_first_message_names_the_folders_that_can_be_read() -> None:
+    """Otherwise a model learns them by being denied, a step for each guess."""
+    allowed = Permissions(tools=("read_file",), read=("/srv/shop/log",))
+    prompts = load_prompts(None)
+
+    assert "Files can be read beneath: /srv/shop/log\n" in prompts.goal(job(permissions=allowed))
+    assert "/srv" not in prompts.goal(job(permissions=allowed.model_copy(update={"tools": ("http_get",)})))

@@ -52,6 +52,8 @@ _EXHIBIT_BYTES = 24 * 1024
 _MOST_STRATEGIES = 10
 _STRATEGY_CHARS = 300
 _MOST_LABELS = 20
+_MOST_FOLDERS_NAMED = 10
+_FILE_TOOLS = {"read_file", "list_files", "write_file"}
 
 _NAME = re.compile(NAME_PATTERN.strip("^$"))
 _Signature = tuple[tuple[str, int, int, int], ...]
@@ -244,6 +246,9 @@ def _circumstances(job: Job) -> str:
             f"{one_line(name, 60)}={one_line(value, 100)}" for name, value in list(job.labels.items())[:_MOST_LABELS]
         )
         where.append(f"Labels: {', '.join(pairs)}")
+    if job.permissions.read and _FILE_TOOLS.intersection(job.permissions.tools):
+        folders = (one_line(each, 200) for each in job.permissions.read[:_MOST_FOLDERS_NAMED])
+        where.append(f"Files can be read beneath: {', '.join(folders)}")
     most = [f"{limits.max_steps} steps", f"{limits.time_s:g} s", f"{limits.max_parallel} calls at once"]
     most += [f"{limits.tokens} tokens"] if limits.tokens is not None else []
     most += [f"{limits.usd:g} USD"] if limits.usd is not None else []
