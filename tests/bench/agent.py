@@ -5,8 +5,8 @@ All do the same scripted work, streaming, against one server of the OpenAI-compa
 on the other processor: goals of ten steps, each a call of the same instant tool, and answers of fifty pieces, in one go
 and piece by piece. All is overhead then. Printed: CPU time (user and system) of each process, medians of alternating
 rounds, and the ratio to the best peer of the same run; `httpx alone` is no agent, it shows what asking takes at least.
-The aim: at most a third of the best peer. Then, of agentd alone: a thousand goals at once in one process, and twenty
-thousand calls of a model, whose memory must stay flat.
+The aim: at most a third of the best peer. Then, of agentd alone: a thousand goals at once in one process, as many
+through the real agent host, and twenty thousand calls of a model, whose memory must stay flat.
 
     python tests/bench/agent.py [--rounds 5] [--only peers|many|calls] [--quick]
 
@@ -46,6 +46,7 @@ SUBJECTS = {
     "httpx alone": (sys.executable, "bare_call.py"),
 }
 NO_PEER = {"agentd", "httpx alone"}
+HOST_AT_ONCE = 64
 MANY_GOALS, MANY_CALLS, FIRST_CALLS = 1000, 20_000, 1000
 AIM = 1 / 3
 
@@ -152,6 +153,19 @@ def many_goals(url: str, server: Process, goals: int) -> None:
     )
 
 
+def many_in_host(url: str, server: Process, goals: int) -> None:
+    with running(sys.executable, SUBJECT_CPU, "our_host.py", url) as subject:
+        server.most_at_once()
+        done = subject.do("steps-3-200", goals, HOST_AT_ONCE)
+        asked = server.most_at_once()
+    print(
+        f"\nThe same in the real agent host, {HOST_AT_ONCE} goals at once, {asked} calls of the model\n"
+        f"{done['cpu_s'] / goals * 1000:.2f} ms CPU of the host a goal, {done['own_cpu_s'] / goals * 1000:.2f} of the "
+        f"daemon's side ({done['records']:.0f} records, {done['events']:.0f} events a goal), {done['wall_s']:.1f} s in "
+        f"all, RSS {done['rss_then_mib']:.0f} MiB before, {done['rss_mib']:.0f} after"
+    )
+
+
 def many_calls(url: str, calls: int) -> None:
     with running(sys.executable, SUBJECT_CPU, "our_agent.py", url, "calls") as subject:
         done = subject.do("text-10", calls)
@@ -176,7 +190,9 @@ def main() -> None:
                 raise SystemExit("the peers are missing: `make .venv-bench/ready` brings them")
             beside_peers(url, 3 if quick else given.rounds, 4 if quick else 1)
         if given.only in (None, "many"):
-            many_goals(url, server, MANY_GOALS // 10 if quick else MANY_GOALS)
+            goals = MANY_GOALS // 10 if quick else MANY_GOALS
+            many_goals(url, server, goals)
+            many_in_host(url, server, goals)
         if given.only in (None, "calls"):
             many_calls(url, MANY_CALLS // 10 if quick else MANY_CALLS)
 

@@ -1,9 +1,10 @@
 """
 A server of the OpenAI-compatible chat protocol that costs next to nothing: every answer is bytes made beforehand.
 
-What it answers stands in the model's name: `steps-10-200` calls the tool `look` ten times, a call an answer, and then
-says that it is done, each answer after 200 ms; `text-50-1` says 50 pieces, 1 ms between them, `text-50` all at once.
-Prints its port; on SIGUSR1 the most answers that were under way at once, and forgets them.
+What it answers stands in the model's name: `steps-10-200` calls the tool `look` (`query_memory` where that is offered)
+ten times, a call an answer, and then says that it is done, each answer after 200 ms; `text-50-1` says 50 pieces, 1 ms
+between them, `text-50` all at once. Prints its port; on SIGUSR1 the most answers that were under way at once, and
+forgets them.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ def _event(data: str) -> bytes:
 
 
 @cache
-def pieces(kind: str, count: int, before: int) -> tuple[bytes, ...]:
+def pieces(kind: str, count: int, before: int, tool: str = "look") -> tuple[bytes, ...]:
     """The events of an answer. before: calls that were answered already."""
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
     finish = "stop"
     if kind == "steps" and before < count:
         finish = "tool_calls"
-        arguments = json.dumps({"n": before})
-        named = {"id": f"call_{before}", "type": "function", "function": {"name": "look", "arguments": ""}}
+        arguments = json.dumps({"n": before} if tool == "look" else {"query": f"part {before}"})
+        named = {"id": f"call_{before}", "type": "function", "function": {"name": tool, "arguments": ""}}
         deltas.append({"tool_calls": [{"index": 0, **named}]})
         parts = ({"index": 0, "function": {"arguments": part}} for part in (arguments[:3], arguments[3:]))
         deltas.extend({"tool_calls": [part]} for part in parts)
@@ -50,8 +51,8 @@ def pieces(kind: str, count: int, before: int) -> tuple[bytes, ...]:
 
 
 @cache
-def whole(kind: str, count: int, before: int) -> bytes:
-    return b"".join(pieces(kind, count, before))
+def whole(kind: str, count: int, before: int, tool: str) -> bytes:
+    return b"".join(pieces(kind, count, before, tool))
 
 
 class _Most:
@@ -85,15 +86,16 @@ class _Connection(asyncio.Protocol):
         assert asked is not None, body[:200]
         kind, count, ms = asked[1].decode(), int(asked[2]), int(asked[3] or 0)
         before = body.count(b'"role":"tool"') + body.count(b'"role": "tool"')
+        tool = "query_memory" if b'"query_memory"' in body else "look"
         _Most.now += 1
         _Most.most = max(_Most.most, _Most.now)
         loop = asyncio.get_running_loop()
         if kind == "text" and ms:
             self._paced(loop, list(pieces(kind, count, before))[::-1], ms / 1000)
         elif ms:
-            self._timer = loop.call_later(ms / 1000, self._write, whole(kind, count, before))
+            self._timer = loop.call_later(ms / 1000, self._write, whole(kind, count, before, tool))
         else:
-            self._write(whole(kind, count, before))
+            self._write(whole(kind, count, before, tool))
 
     def _paced(self, loop: asyncio.AbstractEventLoop, left: list[bytes], pause_s: float) -> None:
         assert self._transport is not None
