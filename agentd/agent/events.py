@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 log = logging.getLogger("agentd.agent")
@@ -117,8 +117,8 @@ Listener = Callable[[AgentEvent], None]
 
 
 def event_json(event: AgentEvent) -> dict[str, Any]:
-    """The event as JSON, its name under `event`."""
-    return {"event": type(event).__name__, **asdict(event)}
+    """The event as JSON, its name under `event`; what is in it is not copied."""
+    return {"event": type(event).__name__, **{name: getattr(event, name) for name in event.__slots__}}
 
 
 def event_from(data: Mapping[str, Any]) -> AgentEvent:

@@ -19,6 +19,7 @@ from agentd.errors import AgentdError
 MAX_FRAME_BYTES = 16 * 2**20
 MOST_UNSENT_BYTES = 32 * 2**20
 _LENGTH_BYTES = 4
+_write = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 
 class BrokenWire(AgentdError):
@@ -54,7 +55,7 @@ class Wire:
         """Send without waiting; what can no longer be sent is lost with the connection."""
         if self._writer.is_closing():
             return
-        data = json.dumps({"do": do, **fields}, default=str, separators=(",", ":")).encode()
+        data = _write({"do": do, **fields}).encode()
         if len(data) > MAX_FRAME_BYTES:
             raise BrokenWire(f"a {do} of {len(data)} bytes is more than a frame takes")
         self._writer.write(len(data).to_bytes(_LENGTH_BYTES) + data)
