@@ -127,7 +127,7 @@ class PaidModel:
             failure = self._failure(error, call, came)
             broken_off = failure is None or failure.kind is FailureKind.TIMEOUT
             used = Usage()
-            if came.any or call.answered or (broken_off and call.sent):
+            if came.any or call.answered or call.cut or (broken_off and call.sent):
                 used = Usage(call.tokens, came.tokens, estimated=True)
                 self._policy.true_up(call, used.total)
             usd = self._usd(used) if used.total else 0.0
@@ -178,6 +178,9 @@ class PaidModel:
             # What the policy gave up with, whatever the adapter's library has made of it.
             return call.failure
         if isinstance(error, ModelFailure):
+            if call.cut and error.kind is FailureKind.UNAVAILABLE:
+                # It may have been at work. To ask it anew is another call, with money of its own.
+                return ModelFailure(f"model {self.name} broke off before it answered: {error}", FailureKind.CUT)
             error.received = error.received or came.any
             return error
         if isinstance(error, TimeoutError):

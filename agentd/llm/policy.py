@@ -5,7 +5,8 @@ In: an HTTP request of either client library (`httpx` and its fork `httpx2` shar
 `Call` among the extensions, and the function that transmits it. Out: the response as it came, its body unread when
 it is a good one; or the library's own error; or ModelFailure when there was no use in trying.
 Promise: every wait ends within the call's deadline, is refused at once when it could not, and ends when cancelled.
-What a response brings after its first byte of body is no matter of this file: nothing is tried again then.
+Only what was not sent, or answered with a status, is tried again: a question that was sent and broke off without an
+answer may be worked on and billed, so that asking anew is for whoever holds the purse; so is all after a good status.
 """
 
 from __future__ import annotations
@@ -50,13 +51,15 @@ class Call:
 
     deadline: monotonic seconds of the clock. tokens: of the question, estimated. patient: there is nobody else to ask,
     so it waits for a provider that is being left alone, if its deadline lets it.
-    sent: a request has left. answered: a good status has come. failure: what the policy itself gave up with.
+    sent: a request has left. cut: it broke off before any status came. answered: a good status has come.
+    failure: what the policy itself gave up with.
     """
 
     deadline: float
     tokens: int = 0
     patient: bool = False
     sent: bool = False
+    cut: bool = False
     answered: bool = False
     paid: bool = False
     failure: ModelFailure | None = None
@@ -145,7 +148,8 @@ class Policy:
                 raise self._given_up(call, failure) from late
             except http.TransportError as broken:
                 error = broken
-                again = self._broke(broken, http)
+                call.cut = _was_sent(broken, http)
+                again = self._broke(broken, http) and not call.cut
                 pause_s = None
             except BaseException:
                 self._abandoned()
@@ -303,6 +307,12 @@ class Policy:
         # Libraries between here and the caller wrap what they do not know; the caller finds it here.
         call.failure = failure
         return failure
+
+
+def _was_sent(error: Exception, http: ModuleType) -> bool:
+    """Whether the other side may have the whole request."""
+    before = http.ConnectError | http.ConnectTimeout | http.PoolTimeout | http.ProxyError
+    return not isinstance(error, before | http.UnsupportedProtocol | http.LocalProtocolError)
 
 
 def asked_for_s(headers: Mapping[str, str], clock: Clock) -> float | None:

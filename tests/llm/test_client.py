@@ -301,6 +301,37 @@ def test_who_was_not_answered_in_time_pays_for_the_question(clock: FakeClock) ->
     story(clock, tell)
 
 
+def test_a_question_that_was_sent_and_broke_off_is_paid_for_each_time(clock: FakeClock) -> None:
+    """A proxy gave up in front of a model at work: to count that as nothing is to spend beside the budget."""
+
+    async def tell(house: House) -> None:
+        house.main.answers(Reply(raw=b""), Reply(raw=b""))
+        models = house.models(default=house.settings(house.main, retries=3))
+        for _ in range(2):
+            with pytest.raises(ModelFailure, match="broke off before it answered") as caught:
+                await ask(models.get("default"))
+            assert caught.value.kind is FailureKind.CUT, "the loop asks again"
+
+        assert len(house.main.requests) == 2
+        assert [usage for _, usage, _ in house.purse.settled] == [
+            Usage(count_request(question()), 0, estimated=True)
+        ] * 2
+        assert all(usd for *_, usd in house.purse.settled)
+
+    story(clock, tell)
+
+
+def test_what_broke_off_is_stood_in_for(clock: FakeClock) -> None:
+    """Nothing of an answer was shown, so that another model can give the whole of it."""
+
+    async def tell(house: House) -> None:
+        house.main.answers(Reply(raw=b""))
+
+        assert (await ask(house.models().get("default"))).model == "spare"
+
+    story(clock, tell)
+
+
 def test_a_model_s_own_timeout_holds_within_a_longer_request(clock: FakeClock) -> None:
     """The config says how long one model may take."""
 

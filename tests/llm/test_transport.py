@@ -272,15 +272,20 @@ def test_a_connection_that_always_fails_ends_with_the_library_s_own_error(clock:
     story(clock, tell)
 
 
-def test_a_server_that_hangs_up_without_a_status_is_tried_again(clock: FakeClock) -> None:
-    """A load balancer closes kept connections at the very moment they are used."""
+def test_a_question_that_was_sent_and_broke_off_is_not_sent_again(clock: FakeClock) -> None:
+    """The provider may be at work on it, and bills it: another one is another call, with money set aside for it."""
 
     async def tell(side: Side) -> None:
         side.server.answers(Reply(raw=b""))
-        going = asyncio.create_task((await side.client()).post())
-        await clock.advance(1)
+        client = await side.client()
+        call = client.call()
+        going = asyncio.create_task(client.post(call))
+        await clock.advance(10)
 
-        assert going.result().status_code == 200
+        with pytest.raises(httpx.TransportError):
+            await going
+        assert len(side.server.requests) == 1
+        assert call.cut
 
     story(clock, tell)
 
