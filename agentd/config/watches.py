@@ -24,6 +24,7 @@ from agentd.watch import KINDS
 from agentd.watch.probe import Kind
 
 RESERVED_PREFIX = "agentd"
+RESERVED_NAME = "task"
 OTHER_SOURCES = ("log", "journal", "goal")
 EVENT_PATTERN = r"^(startup|alert:[^/\s]+|log:[^/\s]+/[^/\s]+|hook:[^/\s]+|file:/.*|unit:\S+)$"
 
@@ -33,6 +34,8 @@ def _watch_name(name: str) -> str:
         raise ValueError(
             f"names that begin with {RESERVED_PREFIX} are kept for alerts about agentd itself; choose another"
         )
+    if name == RESERVED_NAME:
+        raise ValueError(f"{RESERVED_NAME} is kept for what people ask agents to do; choose another name")
     return name
 
 
@@ -40,10 +43,11 @@ def _investigation(value: Any) -> Any:
     return {"goal": value} if isinstance(value, str) else value
 
 
+_RESERVED = f"^({RESERVED_PREFIX}|{RESERVED_NAME}$)"
 WatchName = Annotated[
     Name,
     AfterValidator(_watch_name),
-    WithJsonSchema({"type": "string", "pattern": NAME_PATTERN, "not": {"pattern": f"^{RESERVED_PREFIX}"}}),
+    WithJsonSchema({"type": "string", "pattern": NAME_PATTERN, "not": {"pattern": _RESERVED}}),
 ]
 Missed = Literal["skip", "once", "all"]
 

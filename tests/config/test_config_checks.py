@@ -85,7 +85,7 @@ def test_a_wrong_watch_is_told(folder: Folder, keys: str, key: str, words: str) 
     assert problem.line == 3
 
 
-@pytest.mark.parametrize("name", ["agentd", "agentd-self", "a b", "-a", "a" * 64, "", "a/b", "ä"])
+@pytest.mark.parametrize("name", ["agentd", "agentd-self", "task", "a b", "-a", "a" * 64, "", "a/b", "ä"])
 def test_a_name_that_cannot_be_one_is_refused(folder: Folder, name: str) -> None:
     """Names stand in URLs and fingerprints; agentd's own alerts must not be mistaken for a watch's."""
     assert folder.problem(TOLD + f'watches: [{{name: "{name}", {HTTP}}}]').key == "watches[0].name"
