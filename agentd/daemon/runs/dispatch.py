@@ -28,6 +28,7 @@ from agentd.clock import Clock
 from agentd.daemon.runs.account import Account
 from agentd.daemon.runs.desk import Ask, Desk
 from agentd.daemon.runs.host import AgentHost
+from agentd.daemon.runs.jobs import NotWanted
 from agentd.errors import AgentdError, StoreError
 from agentd.fleet.messages import ONE_PROMPT, Control
 from agentd.memory import ledger, meta, outbox
@@ -292,6 +293,8 @@ class Runs:
                 prepared = replace(prepared, job=prepared.job.model_copy(update={"traceparent": traceparent(span)}))
                 account = Account(prepared.job, self._store.history, self._clock)
                 ended = await self._called(active, prepared, account)
+            except NotWanted as error:
+                ended = Ended(RunState.CANCELLED, error=str(error))
             except AgentdError as error:
                 ended = Ended(RunState.FAILED, error=str(error))
             await self._finish(active, prepared, ended)

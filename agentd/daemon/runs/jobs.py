@@ -18,12 +18,14 @@ from agentd.clock import iso
 from agentd.config.agents import Budget, Investigation, Step
 from agentd.config.models import Config
 from agentd.config.watches import Watch
-from agentd.errors import ConfigError
+from agentd.errors import AgentdError, ConfigError
 from agentd.memory.ledger import Run
 from agentd.memory.spend import Limit, to_nano
 from agentd.memory.spend import Limits as SpendLimits
 from agentd.records import Severity
 
+ASKED_FOR = ("task", "session")
+"""Kinds of runs that people ask for; all others are of a watch."""
 _NO_TIME_LIMIT_S = 3600.0
 _SESSION_S = 3600.0
 
@@ -39,13 +41,24 @@ class Wanted:
     runbook: tuple[Step, ...] = ()
 
 
+class NotWanted(AgentdError):
+    """The configuration does not ask for this run any more."""
+
+
 def wanted_of(watch: Watch | None, run: Run) -> Wanted:
-    """Of a watch that is gone meanwhile: nothing but what the configuration says for all."""
-    if watch is None:
+    """
+    Of what people ask for: nothing but what the configuration says for all.
+
+    Raises NotWanted when the run's watch is gone meanwhile, or does not ask agents any more: how far it narrowed the
+    run is not known then.
+    """
+    if run.kind in ASKED_FOR:
         return Wanted()
+    if watch is None or not watch.enabled:
+        raise NotWanted(f"the watch {run.watch!r} was removed from the configuration, or is not enabled")
     source: Watch | Investigation | None = watch.investigate if run.kind == "investigate" else watch
-    if source is None:
-        return Wanted()
+    if source is None or source.goal is None:
+        raise NotWanted(f"the watch {run.watch!r} has no `{run.kind}` any more")
     return Wanted(source.model, source.tools, source.budget, source.scenario, source.runbook)
 
 
@@ -84,8 +97,12 @@ def make_job(
     strategies: Iterable[str] = (),
     traceparent: str | None = None,
 ) -> Job:
-    """Raises NotPermitted when the run asks for more than is allowed, ConfigError when its model is gone."""
-    watch = next((each for each in config.watches if each.name == run.watch), None)
+    """
+    Raises NotPermitted when the run asks for more than is allowed, ConfigError when its model is gone, NotWanted as
+    `wanted_of`.
+    """
+    own = run.kind not in ASKED_FOR
+    watch = next((each for each in config.watches if own and each.name == run.watch), None)
     wanted, asked = wanted_of(watch, run), run.asked
     permissions = _permissions(config, wanted, asked)
     model = asked.get("model") or wanted.model or default_model(config)
@@ -159,7 +176,7 @@ def spend_limits(job: Job, config: Config) -> SpendLimits:
     watch, daemon = config.budgets.watch_per_day, config.budgets.daemon_per_day
     return SpendLimits(
         run=Limit(to_nano(job.limits.usd), job.limits.tokens),
-        watch=Limit() if job.watch == "task" else Limit(to_nano(watch.usd), watch.tokens),
+        watch=Limit() if job.kind in ASKED_FOR else Limit(to_nano(watch.usd), watch.tokens),
         daemon=Limit(to_nano(daemon.usd), daemon.tokens),
     )
 
