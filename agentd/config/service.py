@@ -142,7 +142,9 @@ class ApiSettings(Settings):
         default=SocketAccess(), description="Users and @groups by scope on the unix socket"
     )
     rate_limiting: RateLimiting = Field(default=RateLimiting(), description="Rate of each key that has none of its own")
-    max_concurrent_tasks: int = Field(default=10, ge=1, le=1000, description="Agent tasks that run at once")
+    max_concurrent_tasks: int = Field(
+        default=10, ge=1, le=1000, description="Agent runs at once; from 2 on a quarter more is kept for watches"
+    )
     task_timeout: PositiveDuration = Field(default=timedelta(seconds=300), description="Time given to one agent task")
     hooks: dict[Name, Hook] = Field(default={}, description="Inbound webhooks by name")
     cors: Cors = Field(default=Cors(), description="Web pages of other origins")

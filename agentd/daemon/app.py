@@ -385,6 +385,7 @@ class Daemon:
         await self.keeping.resume(watch, by=by)
         if watch in self.plan.due:
             self.scheduler.resume(watch)
+        self.agents.runs.wake()
         self._follow_logs()
 
     async def release(self, *, by: str) -> bool:

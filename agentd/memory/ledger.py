@@ -144,8 +144,9 @@ _CAME = """
                     artifacts = ?13
     WHERE id = ?1"""
 _INTERRUPT = "UPDATE runs SET state = 'interrupted', ended_at = ?1, error = ?2 WHERE state = 'running'"
-_QUEUED = f"""
-    SELECT {_COLUMNS} FROM runs WHERE state = 'queued' AND due_at <= ? ORDER BY priority DESC, due_at, number LIMIT ?"""
+_QUEUED = """
+    SELECT id, watch, kind, trigger, priority, due_at FROM runs WHERE state = 'queued' AND due_at <= ?
+    ORDER BY priority DESC, due_at, number LIMIT ?"""
 _WAITING = "SELECT count(*) FROM runs WHERE state = 'queued' AND watch = ?"
 _ALL_WAITING = "SELECT count(*) FROM runs WHERE state = 'queued'"
 _RUNNING = f"SELECT {_COLUMNS} FROM runs WHERE state = 'running' ORDER BY number"
@@ -254,9 +255,25 @@ def interrupt_all_running(c: apsw.Connection, now: datetime, why: str = "the dae
     return found
 
 
-def queued(c: apsw.Connection, now: datetime, limit: int = 100) -> list[Run]:
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """What of a run that waits decides whether it is to start."""
+
+    id: str
+    watch: str
+    kind: RunKind
+    trigger: str
+    priority: Priority
+    due_at: datetime
+
+
+def queued(c: apsw.Connection, now: datetime, limit: int = 10_000) -> list[Queued]:
     """The runs that are to start now: the highest priority in front, within one what was due first."""
-    return [_run(row) for row in c.execute(_QUEUED, (to_us(now), limit))]
+    found: list[Any] = c.execute(_QUEUED, (to_us(now), limit)).fetchall()
+    return [
+        Queued(id, watch, kind, trigger, Priority(priority), from_us(due_at))
+        for id, watch, kind, trigger, priority, due_at in found
+    ]
 
 
 def waiting(c: apsw.Connection, watch: str | None = None) -> int:

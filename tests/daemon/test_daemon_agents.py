@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from receiver import Receiver
 
 from agentd.agent.caller import HostDied
 from agentd.agent.wire import Wire
+from agentd.daemon.app import Daemon
 from agentd.errors import StoreError
 from agentd.memory import ledger
-from agentd.memory.ledger import Run, RunState
+from agentd.memory.ledger import Priority, Run, RunState
 
 __all__ = ["played", "tell"]  # the fixtures, by their names
 
@@ -309,6 +311,104 @@ def test_the_end_of_a_run_that_was_ended_already_tells_nothing(
                 assert [run.state for run in await runs_of(daemon)] == ["interrupted"]
                 assert told(receiver) == []
                 assert daemon.agents.runs.active == []
+
+    tell(story)
+
+
+async def _hangs(wire: Wire, job: Mapping[str, Any]) -> None:
+    await asyncio.Event().wait()
+
+
+def _about(house: House, id: str, watch: str, **more: Any) -> Run:
+    """A run of a watch that waits."""
+    return Run(id, watch, "alert:x", house.clock.now(), kind="investigate", goal="Why?", fingerprint=id, **more)
+
+
+async def _queue(daemon: Daemon, *runs: Run) -> None:
+    """As they came in, whatever their number; the agents of these watches hang."""
+
+    def change(c: Any) -> None:
+        for run in runs:
+            ledger.queue(c, run)
+
+    await daemon.store.state.write(change)
+    daemon.agents.runs.wake()
+
+
+def _anything_goes(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watches that the configuration does not name have runs too."""
+    prepare = daemon.agents.runs._prepare
+
+    async def of_a_goal(run: Run) -> Any:
+        return await prepare(replace(run, watch="review", kind="goal"))
+
+    monkeypatch.setattr(daemon.agents.runs, "_prepare", of_a_goal)
+
+
+def test_watches_with_much_to_run_hold_up_nobody_else(
+    tell: Tell, played: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each runs one; the rest of a storm waits, however long the line is, and there is room for others."""
+
+    async def story(house: House) -> None:
+        played.play = _hangs
+        house.write(goal(), models=PRICED["models"], api={"max_concurrent_tasks": 50})
+        async with house.living() as daemon:
+            _anything_goes(daemon, monkeypatch)
+            storm = [_about(house, f"{w}.{n}", f"w{w}", priority=Priority.HIGH) for w in range(24) for n in range(20)]
+            await _queue(daemon, *storm, _about(house, "other", "w99"))
+            await house.clock.advance(5)
+
+            active = daemon.agents.runs.active
+            assert sorted(run.watch for run in active) == sorted([*(f"w{w}" for w in range(24)), "w99"])
+
+    tell(story)
+
+
+def test_open_sessions_leave_places_for_what_watches_start(
+    tell: Tell, played: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People think for an hour; the shop is down now."""
+
+    async def story(house: House) -> None:
+        played.play = _hangs
+        house.write(goal(), models=PRICED["models"], api={"max_concurrent_tasks": 8})
+        async with house.living() as daemon:
+            _anything_goes(daemon, monkeypatch)
+            asked = Run("", "task", "api", house.clock.now(), kind="session", goal="Look.")
+            await _queue(daemon, *(replace(asked, id=f"s{n}") for n in range(12)))
+            await house.clock.advance(5)
+            assert len(daemon.agents.runs.active) == 8
+
+            await _queue(daemon, *(_about(house, f"r{n}", f"w{n}") for n in range(5)))
+            await house.clock.advance(5)
+            active = daemon.agents.runs.active
+            assert [run.kind for run in active] == ["session"] * 8 + ["investigate"] * 2
+
+    tell(story)
+
+
+def test_a_run_that_may_not_start_waits_and_holds_up_nobody(
+    tell: Tell, played: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its watch was paused so that nothing more is spent on it; nothing of it is lost either."""
+
+    async def story(house: House) -> None:
+        played.play = _hangs
+        house.write(goal(), models=PRICED["models"], api={"max_concurrent_tasks": 1})
+        async with house.living() as daemon:
+            _anything_goes(daemon, monkeypatch)
+            monkeypatch.setattr(daemon.agents.runs, "_may_start", lambda run: run.watch != "paused")
+            await _queue(daemon, _about(house, "r1", "paused", priority=Priority.HIGH), _about(house, "r2", "other"))
+            await house.clock.advance(5)
+            assert [run.id for run in daemon.agents.runs.active] == ["r2"]
+            assert sorted(run.state for run in await runs_of(daemon)) == ["queued", "running"]
+
+            monkeypatch.undo()
+            await daemon.agents.runs.cancel("r2", "enough")
+            await house.clock.advance(10)
+            assert sorted(run.state for run in await runs_of(daemon))[0] == "cancelled"
+            assert all(run.state != "queued" for run in await runs_of(daemon))
 
     tell(story)
 

@@ -37,7 +37,8 @@ async def test_runs_of_the_older_ledger_stay_and_start(tmp_path: Path) -> None:
 
     database = await Database.open(tmp_path / "state.db", migrations="state", durable=True)
 
-    assert await database.read(lambda c: ledger.queued(c, NOW)) == [Run("waits", "review", "cron", NOW)]
+    assert [run.id for run in await database.read(lambda c: ledger.queued(c, NOW))] == ["waits"]
+    assert await database.read(lambda c: ledger.get(c, "waits")) == Run("waits", "review", "cron", NOW)
     over = await database.read(lambda c: ledger.get(c, "over"))
     assert over == Run("over", "review", "cron", NOW, RunState.FAILED, None, NOW + timedelta(seconds=100), "x", None)
     assert over is not None

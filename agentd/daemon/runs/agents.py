@@ -88,6 +88,7 @@ class Agents:
             at_once=lambda: self.config.api.max_concurrent_tasks,
             tracer=keeper.tracer,
             traced=traced,
+            may_start=lambda run: self._may_run(run.watch),
         )
         self._investigate: dict[str, WatchConfig] = {}
         self._waiting_for: dict[str, list[WatchConfig]] = {}

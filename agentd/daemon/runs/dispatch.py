@@ -3,8 +3,8 @@ Runs of agents, from the row that asks for one to the transaction that ends it.
 
 In: rows of the ledger, queued by transitions, schedules, events and requests. Out: findings handed on, rows ended.
 Promise: what is queued is run, in the order of priority and age, one run of a watch at a time and no more at once than
-allowed. What a crash finds running is interrupted, never run again by itself. The end of a run and what it tells are
-one transaction, tried until the store takes it.
+allowed; what people ask for never takes all places from what watches start. What a crash finds running is interrupted,
+never run again by itself. The end of a run and what it tells are one transaction, tried until the store takes it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import contextlib
 import logging
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -32,7 +32,7 @@ from agentd.daemon.runs.jobs import NotWanted
 from agentd.errors import AgentdError, StoreError
 from agentd.fleet.messages import ONE_PROMPT, Control
 from agentd.memory import ledger, meta, outbox
-from agentd.memory.ledger import Run, RunState
+from agentd.memory.ledger import Queued, Run, RunState
 from agentd.memory.spend import Limits, Refusal
 from agentd.memory.store import Store
 from agentd.telemetry.embedded import KEEP, WATCH, RunSpan, received
@@ -47,7 +47,6 @@ _AGAIN_S = 5.0
 _MOST_EVENTS = 2000
 _MOST_LISTENERS = 100
 _MOST_UNREAD = 5000
-_LOOKED_AT = 200
 MOST_QUEUED = 500
 
 Json = dict[str, Any]
@@ -102,8 +101,9 @@ class _Active:
 class Runs:
     """
     prepare: makes the job of a run; raises AgentdError for what cannot be asked. conclude: ends it. ask: answers what
-    tools ask. refused: told when a budget holds a call back. at_once: gives how many may run beside each other.
-    traced: takes spans that the host says are of a run.
+    tools ask. refused: told when a budget holds a call back. at_once: gives how many may run beside each other; from
+    two on a quarter more is kept for what watches start. traced: takes spans that the host says are of a run.
+    may_start: whether a run that waits may start now; `wake` when it may after all.
     """
 
     def __init__(
@@ -119,6 +119,7 @@ class Runs:
         at_once: Callable[[], int],
         tracer: Tracer,
         traced: Callable[[list[RunSpan]], None],
+        may_start: Callable[[Queued], bool] = lambda run: True,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -130,6 +131,7 @@ class Runs:
         self._at_once = at_once
         self._tracer = tracer
         self._traced = traced
+        self._may_start = may_start
         self._active: dict[str, _Active] = {}
         self._woken = asyncio.Event()
         self._closing = False
@@ -252,24 +254,43 @@ class Runs:
         await self._host.close()
 
     async def _start_due(self) -> None:
-        room = self._at_once() - len(self._active)
-        if room <= 0 or self._closing:
+        if self._closing:
             return
         now = self._clock.now()
         if await self._store.state.read(meta.held):
             return  # after a restore nothing acts before a person says so
-        rows = await self._store.state.read(lambda c: ledger.queued(c, now, _LOOKED_AT))
-        busy = {each.run.watch for each in self._active.values() if each.run.kind in ("goal", "investigate")}
-        for run in rows:
-            if room <= 0:
-                break
-            alone = run.kind in ("goal", "investigate")
-            if run.id in self._active or (alone and run.watch in busy):
+        line = await self._store.state.read(lambda c: ledger.queued(c, now))
+        for waiting in self._chosen(line):
+            run = await self._store.state.read(partial(ledger.get, id=waiting.id))
+            if run is None or run.id in self._active or self._closing:
                 continue
-            busy |= {run.watch} if alone else set()
-            room -= 1
             active = self._active[run.id] = _Active(run)
             active.task = asyncio.create_task(self._live(active), name=f"run:{run.id}")
+
+    def _chosen(self, line: Sequence[Queued]) -> list[Queued]:
+        """Those that may start beside what is under way."""
+        at_once, under_way = self._at_once(), self.active
+        kept = max(1, at_once // 4) if at_once > 1 else 0
+        watches = sum(_is_of_watch(run) for run in under_way)
+        people = len(under_way) - watches
+        busy = {run.watch for run in under_way if _is_of_watch(run)}
+        found = []
+        for run in line:
+            if watches + people >= at_once and watches >= kept:
+                break
+            if run.id in self._active or not self._may_start(run):
+                continue
+            if not _is_of_watch(run):
+                if watches + people >= at_once:
+                    continue
+                people += 1
+            elif run.watch in busy:
+                continue
+            else:
+                busy.add(run.watch)
+                watches += 1
+            found.append(run)
+        return found
 
     async def _live(self, active: _Active) -> None:
         run, prepared, ended = active.run, None, Ended(RunState.FAILED, error="a defect in agentd")
@@ -390,6 +411,10 @@ class Runs:
     def _hang_up(self, active: _Active) -> None:
         if active.task is not None and active.run.id in self._active:
             active.task.cancel()
+
+
+def _is_of_watch(run: Run | Queued) -> bool:
+    return run.kind in ("goal", "investigate")
 
 
 def _has_analysis(outcome: Outcome | None) -> bool:
