@@ -101,9 +101,16 @@ _REVIVE = """
                       leased = 0
     WHERE seq = ?1"""
 _HELD = """
-    SELECT seq, data FROM outbox
+    SELECT seq, data, webhook, lane FROM outbox
     WHERE fingerprint = ?1 AND state = 'waiting' AND type = 'alert.firing' AND attempts = 0 AND leased = 0
       AND (?2 IS NULL OR webhook = ?2)"""
+# What stands before a row and was put off for longer. None is put off for longer than what stands behind it, so the
+# first that was not ends the search: a lane may hold a hundred thousand.
+_LET_BEFORE_GO = """
+    UPDATE outbox SET due_at = ?4, ready_at = ?4
+    WHERE state = 'waiting' AND webhook = ?1 AND lane = ?2 AND seq < ?3 AND attempts = 0 AND leased = 0 AND due_at > ?4
+      AND seq > coalesce((SELECT seq FROM outbox WHERE state = 'waiting' AND webhook = ?1 AND lane = ?2 AND seq < ?3
+                          AND attempts = 0 AND due_at <= ?4 ORDER BY seq DESC LIMIT 1), 0)"""
 _LET_GO = "UPDATE outbox SET data = ?2, due_at = ?3, ready_at = ?3 WHERE seq = ?1"
 _NOW = "UPDATE outbox SET due_at = ?2, ready_at = ?2 WHERE seq = ?1 AND leased = 0"
 _DEAD = """
@@ -171,7 +178,7 @@ def put(c: apsw.Connection, delivery: Delivery) -> int:
     Add a delivery to the end of its lane; returns its seq.
 
     A reminder takes the place of an older one about the same alert that still waits unclaimed; one of a group, of the
-    older one that is the last of its lane.
+    older one that is the last of its lane. What stands before it in the lane and nobody tried yet is due no later.
     Raises apsw.ConstraintError when the id is there already.
     """
     lane, data = text(delivery.lane), text(delivery.data)
@@ -183,6 +190,7 @@ def put(c: apsw.Connection, delivery: Delivery) -> int:
     for (old,) in older:
         c.execute(_DELETE, (old,))
         _move_head(c, delivery.webhook, lane)
+    due_us = to_us(delivery.due_at)
     c.execute(
         _PUT,
         (
@@ -194,13 +202,15 @@ def put(c: apsw.Connection, delivery: Delivery) -> int:
             data,
             delivery.traceparent,
             to_us(delivery.created_at),
-            to_us(delivery.due_at),
+            due_us,
             delivery.attempts,
             _short(delivery.last_error),
             delivery.last_status,
         ),
     )
-    return c.last_insert_rowid()
+    seq = c.last_insert_rowid()
+    c.execute(_LET_BEFORE_GO, (delivery.webhook, lane, seq, due_us))
+    return seq
 
 
 def claim(
@@ -284,14 +294,16 @@ def complete(
     c: apsw.Connection, fingerprint: str, webhook: str | None, change: Callable[[str], str | None], now: datetime
 ) -> int:
     """
-    Change first messages of an alert that nobody tried to send yet, and let them go now; returns how many.
+    Change first messages of an alert that nobody tried to send yet, and let them go now, with what stands before them
+    in their lanes; returns how many changed.
 
     change: gives the new data, None to leave a message as it is. webhook: None means all.
     """
     changed = 0
-    for seq, data in c.execute(_HELD, (fingerprint, webhook)).fetchall():
+    for seq, data, of, lane in c.execute(_HELD, (fingerprint, webhook)).fetchall():
         if (new := change(str(data))) is not None:
             c.execute(_LET_GO, (seq, text(new), to_us(now)))
+            c.execute(_LET_BEFORE_GO, (of, lane, seq, to_us(now)))
             changed += 1
     return changed
 
