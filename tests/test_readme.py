@@ -8,11 +8,12 @@ import re
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 import click
 import pytest
+from modelserver import ModelServer
 
 from agentd.api.beat import read_beat
 from agentd.cli import COMMANDS, cli
@@ -20,6 +21,7 @@ from agentd.condition import judge
 from agentd.config import unserved
 from agentd.config.loader import load
 from agentd.daemon.assemble import open_log_watch, try_log
+from agentd.daemon.inprocess import daemon_here
 from agentd.daemon.vitals import VITALS
 from agentd.logs.settings import RuleType
 from agentd.pipeline.replay import replay
@@ -196,3 +198,23 @@ def test_named_files_are_there() -> None:
 def test_every_command_is_mentioned() -> None:
     """A command that nobody reads of is not used."""
     assert [name for name in COMMANDS if f"agentd {name}" not in README and name != "demo"] == []
+
+
+async def test_the_python_example_runs(tmp_path: Path) -> None:
+    """It is copied before it is read."""
+    (example,) = blocks("python")
+    names: dict[str, Any] = {}
+    exec(compile(example, "README.md", "exec"), names)  # it is ours
+    config = tmp_path / "agentd.yaml"
+    async with ModelServer() as model:
+        model.otherwise = lambda asked: "The journal of June is still there."
+        config.write_text(
+            f"daemon: {{state_dir: {tmp_path}/state}}\n"
+            f"models: {{default: {{provider: openai-compatible, base_url: '{model.url}', model: m}}}}\n"
+        )
+
+        here = await names["in_this_process"](config)
+        async with daemon_here(config):
+            there = await names["over_the_socket"](f"{tmp_path}/state/api.sock")
+
+    assert here == there == "The journal of June is still there."
