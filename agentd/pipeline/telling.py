@@ -282,6 +282,8 @@ def _messages(
     if came.why is Why.REPEAT:
         return [_delivery(group, EventType.REMINDER, _reminding(data, member, seen, now), member, now)]
     first = _delivery(group, member.event, seen.fresh(member.fingerprint) or data, member, now)
+    if member.event is not EventType.FIRING:
+        return [first]  # that it got worse, or lasts, waits for nobody
     return [replace(first, due_at=max(now, seen.held.get(member.fingerprint, now)))]
 
 

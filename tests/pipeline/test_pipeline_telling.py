@@ -263,3 +263,16 @@ def test_who_keeps_alerts_one_by_one_is_told_of_every_member(c: apsw.Connection)
     assert sorted(told(ended, "resolved")) == sorted(everyone)
     assert kinds(c) == [EventType.GROUP_FIRING] * 6 + [EventType.GROUP_RESOLVED] * 3
     assert len({row.delivery.lane for row in outbox.rows(c, limit=100)}) == 1
+
+
+def test_that_an_alert_got_worse_waits_for_no_finding(c: apsw.Connection) -> None:
+    """Who is told because nobody reacts must not wait for what an agent finds out for those who were told first."""
+    begun = fires(1)
+    hold = Seen(held={begun.transition.alert.fingerprint: NOW + timedelta(minutes=10)})
+    tell(c, [begun], hold, NOW)
+    worse = replace(begun.transition, before=AlertStatus.FIRING, reason=Reason.ESCALATED, event=EventType.ESCALATED)
+    tell(c, [replace(begun, transition=worse, reach=replace(begun.reach, notify=("boss",)))], hold, NOW)
+
+    due = {row.delivery.webhook: row.delivery.due_at for row in outbox.rows(c)}
+
+    assert due == {"ops": NOW + timedelta(minutes=10), "boss": NOW}
