@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import timeit
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -83,3 +84,13 @@ def test_everything_that_is_sent_is_counted() -> None:
 def test_everything_of_a_message_is_counted(more: ChatMessage) -> None:
     """Reasoning and calls go back to the model with each step and fill its window like any text."""
     assert count_message(more) > count_message(ChatMessage("assistant", "x"))
+
+
+def test_what_was_counted_once_is_not_taken_for_what_it_became() -> None:
+    """Messages and tools remember their tokens; the window cuts messages, and a cut one must weigh less."""
+    long = ChatMessage("user", "so it goes on " * 500)
+    weight = count_message(long)
+
+    assert count_message(long) == weight
+    assert count_message(replace(long, content="short")) < 10
+    assert long == ChatMessage("user", "so it goes on " * 500)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import AsyncIterator
 from functools import cache
 from typing import Any
 
-from agents import Agent, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
 from openai import AsyncOpenAI
 from subject import ABOUT_LOOK, GOAL, SYSTEM, Pursue, Seen, looked, main
+
+sdk: Any = importlib.import_module("agents")  # a file of our tests has this name too, and mypy would take that
 
 
 @contextlib.asynccontextmanager
 async def opens(url: str) -> AsyncIterator[Pursue]:
-    set_tracing_disabled(True)
+    sdk.set_tracing_disabled(True)
     client = AsyncOpenAI(base_url=f"{url}/v1", api_key="none")
     called = 0
 
@@ -23,17 +25,17 @@ async def opens(url: str) -> AsyncIterator[Pursue]:
         called += 1
         return looked(n)
 
-    tool = function_tool(look, description_override=ABOUT_LOOK)
+    tool = sdk.function_tool(look, description_override=ABOUT_LOOK)
 
     @cache
     def agent(model: str) -> Any:
-        return Agent(
-            name="watchman", instructions=SYSTEM, tools=[tool], model=OpenAIChatCompletionsModel(model, client)
+        return sdk.Agent(
+            name="watchman", instructions=SYSTEM, tools=[tool], model=sdk.OpenAIChatCompletionsModel(model, client)
         )
 
     async def pursue(model: str, seen: Seen) -> None:
         before = called
-        result = Runner.run_streamed(agent(model), GOAL, max_turns=100)
+        result = sdk.Runner.run_streamed(agent(model), GOAL, max_turns=100)
         async for event in result.stream_events():
             if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
                 seen.pieces += 1
