@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from agentd.agent.job import Job, Outcome
 from agentd.agent.port import Asking, Record, ToolFailure
-from agentd.agent.wire import BrokenWire, Wire, fields_of
+from agentd.agent.wire import FROM_HOST, BrokenWire, Wire, fields_of
 from agentd.errors import AgentdError, StoreError
 from agentd.fleet.messages import Control, ErrorKind
 from agentd.llm.port import Usage
@@ -24,6 +24,8 @@ from agentd.llm.spend import BudgetSpent, Purse, Quote
 log = logging.getLogger("agentd.agent")
 
 _MOST_QUESTIONS = 256
+_MOST = 10**15
+_MOST_CHARS = 200
 
 
 class HostDied(AgentdError):
@@ -36,7 +38,8 @@ class Answering(Purse, Asking, Protocol):
 
 class Call:
     """
-    One run in the host. record, event: told what comes, as it comes. spans: given those of its trace, as the host says.
+    One run in the host. record, event: told what comes, as it comes, and how many bytes it took. spans: given those of
+    its trace, as the host says.
 
     `control` may be called at any time before the end.
     """
@@ -47,8 +50,8 @@ class Call:
         job: Job,
         answering: Answering,
         *,
-        record: Callable[[Record], None],
-        event: Callable[[Mapping[str, Any]], None],
+        record: Callable[[Record, int], None],
+        event: Callable[[Mapping[str, Any], int], None],
         spans: Callable[[Any], None] = lambda spans: None,
     ) -> None:
         self._wire = wire
@@ -73,7 +76,7 @@ class Call:
             early, self._early = self._early or [], None
             for control in early:
                 self.control(control)
-            while (frame := await self._wire.read()) is not None:
+            while (frame := await self._wire.read(FROM_HOST)) is not None:
                 if frame["do"] == "outcome":
                     return Outcome.model_validate(frame["outcome"])
                 await self._take(frame)
@@ -88,15 +91,15 @@ class Call:
     async def _take(self, frame: Mapping[str, Any]) -> None:
         kind = frame["do"]
         if kind == "record":
-            self._record(Record(frame["seq"], frame["at_s"], frame["kind"], frame["data"]))
+            self._record(_record(frame), self._wire.read_bytes)
         elif kind == "event":
-            self._event(fields_of(frame))
+            self._event(_event(frame), self._wire.read_bytes)
         elif kind == "spans":
             self._spans(frame.get("spans"))
         elif kind == "ask":
             if len(self._answers) >= _MOST_QUESTIONS:
                 raise BrokenWire(f"more than {_MOST_QUESTIONS} questions at once")
-            task = asyncio.create_task(self._answer(frame["id"], frame["what"], frame["args"]))
+            task = asyncio.create_task(self._answer(_whole(frame, "id"), _text(frame, "what"), _fields(frame, "args")))
             self._answers.add(task)
             task.add_done_callback(self._answers.discard)
 
@@ -105,6 +108,8 @@ class Call:
             value = await self._answered(what, args)
         except BudgetSpent as refused:
             self._wire.send("answer", id=number, budget=refused.scope, message=str(refused))
+        except BrokenWire as wrong:
+            self._wire.send("answer", id=number, error=ErrorKind.INVALID_INPUT.value, message=str(wrong))
         except ToolFailure as failure:
             self._wire.send("answer", id=number, error=failure.kind.value, message=str(failure))
         except StoreError as error:
@@ -120,12 +125,64 @@ class Call:
 
     async def _answered(self, what: str, args: Mapping[str, Any]) -> Any:
         if what == "reserve":
-            await self._answering.reserve(Quote(args["id"], args["model"], args["tokens"], args["usd"]))
+            await self._answering.reserve(_quote(args, _whole(args, "tokens"), _money(args)))
             return None
         if what == "settle":
-            quote, used = Quote(args["id"], args["model"], 0, None), args["usage"]
-            await self._answering.settle(quote, Usage(used["input"], used["output"], used["cached"]), args["usd"])
+            used = _fields(args, "usage")
+            usage = Usage(_whole(used, "input"), _whole(used, "output"), _whole(used, "cached"))
+            await self._answering.settle(_quote(args, 0, None), usage, _money(args))
             return None
         if what == "query":
-            return await self._answering.query(args["what"], args["args"])
+            return await self._answering.query(_text(args, "what"), _fields(args, "args"))
         raise ToolFailure(f"nobody here answers {what[:40]!r}")
+
+
+# What a host says is looked at before it is believed: it reads what the whole world writes.
+
+
+def _record(frame: Mapping[str, Any]) -> Record:
+    return Record(
+        _whole(frame, "seq"), _number(frame.get("at_s"), "at_s"), _text(frame, "kind"), _fields(frame, "data")
+    )
+
+
+def _event(frame: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not _text(frame, "event").isidentifier():
+        raise BrokenWire("an event has no name")
+    return fields_of(frame)
+
+
+def _quote(args: Mapping[str, Any], tokens: int, usd: float | None) -> Quote:
+    return Quote(_text(args, "id"), _text(args, "model"), tokens, usd)
+
+
+def _money(args: Mapping[str, Any]) -> float | None:
+    """USD; None when nobody knows."""
+    return None if args.get("usd") is None else _number(args["usd"], "usd")
+
+
+def _whole(fields: Mapping[str, Any], name: str) -> int:
+    value = fields.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _MOST:
+        raise BrokenWire(f"{name} is no whole number from 0 on")
+    return value
+
+
+def _number(value: Any, name: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < _MOST:
+        raise BrokenWire(f"{name} is no number from 0 on")
+    return float(value)
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= _MOST_CHARS:
+        raise BrokenWire(f"{name} is no text of 1 to {_MOST_CHARS} characters")
+    return value
+
+
+def _fields(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = fields.get(name)
+    if not isinstance(value, dict):
+        raise BrokenWire(f"{name} is no mapping")
+    return value

@@ -24,10 +24,10 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agentd.agent.job import Job
+from agentd.agent.job import Job, Outcome
 from agentd.agent.kin import MARK, kill_marked, mark
 from agentd.agent.port import Record, ToolFailure
-from agentd.agent.wire import BrokenWire, Wire, fields_of
+from agentd.agent.wire import BrokenWire, TooLarge, Wire, fields_of
 from agentd.clock import SystemClock
 from agentd.fleet.messages import Control, ErrorKind
 from agentd.llm.port import Usage
@@ -49,6 +49,9 @@ MEMORY_BYTES = 384 * 2**20
 GRACE_S = 15.0
 _WITHOUT_REST = 10
 _LOOK_S = 1.0
+_CUT_CHARS = 2**20
+_ANSWER_CHARS = 2**18
+_MOST_ARTIFACTS = 200
 _LAST_SPANS_S = 2.0
 
 
@@ -72,14 +75,24 @@ class RemoteServices:
         return await self._ask("query", {"what": what, "args": dict(args)})
 
     def record(self, record: Record) -> None:
-        self._wire.send("record", seq=record.seq, at_s=record.at_s, kind=record.kind, data=record.data)
+        line = {"seq": record.seq, "at_s": record.at_s, "kind": record.kind}
+        try:
+            self._wire.send("record", **line, data=record.data)
+        except TooLarge:
+            # The store would cut it to less than that.
+            from agentd.memory.columns import bounded_json, from_json
+
+            self._wire.send("record", **line, data=from_json(bounded_json(record.data, _CUT_CHARS)))
 
     async def _ask(self, what: str, args: Mapping[str, Any]) -> Any:
         if self._closed:
             raise ToolFailure("the daemon is gone", ErrorKind.CANCELLED)
         number = next(self._numbers)
+        try:
+            self._wire.send("ask", id=number, what=what, args=args)
+        except TooLarge as error:
+            raise ToolFailure(f"the question is too long: {error}", ErrorKind.INVALID_INPUT) from error
         waiting = self._open[number] = asyncio.get_running_loop().create_future()
-        self._wire.send("ask", id=number, what=what, args=args)
         try:
             answer = await waiting
         finally:
@@ -256,7 +269,7 @@ class Host:
         listening = asyncio.create_task(self._listen(wire, services, running))
         try:
             outcome = await running.run()
-            wire.send("outcome", outcome=outcome.model_dump(mode="json"))
+            wire.send("outcome", outcome=_said(outcome))
             await wire.drain()
         finally:
             self._reaper.done(number)
@@ -288,6 +301,12 @@ class Host:
                 running.control(Control.from_json(fields_of(frame)))
         services.close()
         running.control(Control("cancel", "", "the daemon is gone"))
+
+
+def _said(outcome: Outcome) -> dict[str, Any]:
+    """The outcome with as much of it as anybody keeps."""
+    short = {"answer": outcome.answer[:_ANSWER_CHARS], "artifacts": outcome.artifacts[:_MOST_ARTIFACTS]}
+    return outcome.model_copy(update=short).model_dump(mode="json")
 
 
 def _shown(event: Any) -> dict[str, Any]:

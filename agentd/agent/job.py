@@ -7,7 +7,7 @@ be done stands in `Permissions` alone, and those come from the configuration alo
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,7 +16,7 @@ from agentd.records import Severity
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 class Permissions(_Value):
@@ -140,6 +140,12 @@ class Job(_Value):
     otlp_endpoint: str | None = None
 
 
+_Words = Annotated[str, Field(max_length=4000)]
+_Line = Annotated[str, Field(max_length=1000)]
+_Id = Annotated[str, Field(max_length=200)]
+"""Findings go into alerts, messages and memory: whoever sends one is held to about twice what `finding` ever makes."""
+
+
 class Claim(_Value):
     """
     One thing that a finding says. evidence: ids of what it rests on; quotes: words of these, verbatim.
@@ -147,9 +153,9 @@ class Claim(_Value):
     unverified: a quote or an id of it was struck out.
     """
 
-    text: str
-    evidence: tuple[str, ...] = ()
-    quotes: tuple[str, ...] = ()
+    text: _Words
+    evidence: tuple[_Id, ...] = Field(default=(), max_length=8)
+    quotes: tuple[_Line, ...] = Field(default=(), max_length=8)
     unverified: bool = False
 
 
@@ -163,12 +169,12 @@ class Finding(_Value):
 
     status: Literal["ok", "problem", "unclear"] = "unclear"
     severity: Severity = Severity.WARNING
-    summary: str
-    claims: tuple[Claim, ...] = ()
-    next_steps: tuple[str, ...] = ()
+    summary: _Words
+    claims: tuple[Claim, ...] = Field(default=(), max_length=20)
+    next_steps: tuple[_Line, ...] = Field(default=(), max_length=20)
     confidence: float | None = Field(default=None, ge=0, le=1)
     unverified: bool = False
-    analysis: str | None = None
+    analysis: _Line | None = None
 
 
 class AgentPlan(_Value):

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from house import HOUR, House, Shop, Tell, http, tell, told
 from loopback import serving
-from playing import CENT, MODEL, PRICED, Play, PlayedHost, finds, goal, pays_first, played, runs_of
+from playing import CENT, MODEL, PRICED, Play, PlayedHost, finds, goal, pays_first, played, runs_of, say
 from receiver import Receiver
 
 from agentd.agent.caller import HostDied
@@ -409,6 +409,38 @@ def test_a_run_that_may_not_start_waits_and_holds_up_nobody(
             await house.clock.advance(10)
             assert sorted(run.state for run in await runs_of(daemon))[0] == "cancelled"
             assert all(run.state != "queued" for run in await runs_of(daemon))
+
+    tell(story)
+
+
+def test_who_follows_a_run_gets_events_in_their_order_and_only_so_many(
+    tell: Tell, played: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of an event is the daemon's, not the host's; what nobody reads is not kept without end."""
+
+    async def talks(wire: Wire, job: Mapping[str, Any]) -> None:
+        for number in range(20):
+            wire.send("event", event="MessageUpdate", seq="x", number=number, delta="x" * 2**19)
+            await wire.drain()
+        await asyncio.sleep(10)
+        await say(wire)
+
+    async def story(house: House) -> None:
+        played.play = talks
+        house.write(goal(), models=PRICED["models"])
+        async with house.living() as daemon:
+            run = Run("r1", "task", "api", house.clock.now(), kind="task", goal="Talk.")
+            await daemon.agents.runs.submit(run)
+            await house.clock.advance(5)
+
+            async def follow() -> list[tuple[Any, Any]]:
+                return [(event["seq"], event["number"]) async for event in daemon.agents.runs.follow("r1", 14)]
+
+            following = asyncio.create_task(follow())
+            await house.clock.advance(20)
+
+            assert await following == [(seq, seq - 1) for seq in range(15, 21)]
+            assert (await runs_of(daemon))[0].state == "completed"
 
     tell(story)
 

@@ -4,6 +4,8 @@ What is kept of a run in history: its record, its outputs, notes, what worked; a
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -70,3 +72,27 @@ async def test_no_secret_of_the_daemon_is_kept(store: Store, secret: str) -> Non
     assert secret not in repr(lines)
     assert output is not None
     assert secret not in output
+
+
+async def test_what_history_cannot_keep_up_with_is_not_held_in_memory(store: Store) -> None:
+    """A host may say more than a disk takes; a run's record may have gaps, the daemon's memory has an end."""
+    account = Account(JOB, store.history, SystemClock())
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(c: object) -> None:
+        begun.set()
+        go.wait(30)
+
+    store.history.post(slow)
+    await asyncio.to_thread(begun.wait, 30)
+    for number in range(1, 101):
+        account.take(Record(number, 0.0, "result", {"task": str(number), "output": "x"}), 2**20)
+    go.set()
+    await store.history.write(lambda c: None)
+
+    lines = await store.history.read(lambda c: run_records.of(c, "r1"))
+    assert [line.seq for line in lines] == list(range(1, 17))
+
+    account.take(Record(101, 0.0, "result", {"task": "late", "output": "x"}), 2**20)
+    await store.history.write(lambda c: None)
+    assert await store.history.read(lambda c: run_records.count(c, "r1")) == 17

@@ -3,8 +3,8 @@ What is kept of a run in history: its record line by line, the raw outputs of it
 what worked.
 
 In: records as they come, the outcome. Out: posts to the history store, in batches.
-Promise: never waits, never raises; a history that is full or lost costs no run and no finding. Secrets are taken out
-before anything is kept.
+Promise: never waits, never raises; a history that is full, slow or lost costs no run and no finding, and no memory: of
+one run, so many bytes wait at most. Secrets are taken out before anything is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from agentd.memory.spend import to_nano
 from agentd.telemetry.redact import without_secrets
 
 _BATCH = 50
+_BATCH_BYTES = 2**20
+_MOST_UNWRITTEN_BYTES = 16 * 2**20
 _MOST_NOTES = 200
+_MOST_NAMES = 100
+_MOST_NAME_CHARS = 200
 
 
 class Account:
@@ -37,39 +41,56 @@ class Account:
         self._history = history
         self._clock = clock
         self._waiting: list[Record] = []
+        self._waiting_bytes = 0
+        self._unwritten: dict[int, int] = {}
+        self._flushes = 0
         self._notes = 0
         self._steps = 0
         self._shapes: list[str] = []
         self._workers: set[str] = set()
 
-    def take(self, record: Record) -> None:
-        record = replace(record, data=without_secrets(record.data))  # of secrets that the host does not know
-        self._waiting.append(record)
+    def take(self, record: Record, size: int = 0) -> None:
+        """size: bytes of it as JSON, where they are known. What is too much to wait for history is left out."""
         if record.kind == "steps":
             self._steps += 1
-            if isinstance(shape := record.data.get("shape"), str):
-                self._shapes.append(shape)
-        elif record.kind == "task" and isinstance(worker := record.data.get("kind"), str):
-            self._workers.add(worker)
-        if len(self._waiting) >= _BATCH or record.kind in ("model", "plan", "outcome"):
+            if isinstance(shape := record.data.get("shape"), str) and len(self._shapes) < _MOST_NAMES:
+                self._shapes.append(without_secrets(shape[:_MOST_NAME_CHARS]))
+        elif (
+            record.kind == "task"
+            and isinstance(worker := record.data.get("kind"), str)
+            and len(self._workers) < _MOST_NAMES
+        ):
+            self._workers.add(without_secrets(worker[:_MOST_NAME_CHARS]))
+        if self._waiting_bytes + size + sum(list(self._unwritten.values())) > _MOST_UNWRITTEN_BYTES:
+            return
+        self._waiting.append(record)
+        self._waiting_bytes += size
+        full = len(self._waiting) >= _BATCH or self._waiting_bytes >= _BATCH_BYTES
+        if full or record.kind in ("model", "plan", "outcome"):
             self.flush()
 
     def flush(self) -> None:
         """Hand over what waits; returns at once."""
-        lines, self._waiting = self._waiting, []
-        if not lines:
+        taken, self._waiting = self._waiting, []
+        size, self._waiting_bytes = self._waiting_bytes, 0
+        if not taken:
             return
-        at, job = self._clock.now(), self._job
-        results = [line for line in lines if line.kind == "result"][: max(0, _MOST_NOTES - self._notes)]
-        self._notes += len(results)
-        step = self._steps
+        at, job, step = self._clock.now(), self._job, self._steps
+        number = self._flushes = self._flushes + 1
+        room = max(0, _MOST_NOTES - self._notes)
+        self._notes += min(room, sum(line.kind == "result" for line in taken))
 
         def change(connection: apsw.Connection) -> None:
+            self._unwritten.pop(number, None)
+            # Here, on the writer's thread: of secrets that the host does not know, a megabyte takes a while.
+            lines = [replace(line, data=without_secrets(line.data)) for line in taken]
             run_records.save(connection, job.run, at, lines)
-            for line in results:
+            for line in [line for line in lines if line.kind == "result"][:room]:
                 _keep_result(connection, job, line.data, step, at)
 
-        self._history.post(change)
+        self._unwritten[number] = size
+        if not self._history.post(change):
+            self._unwritten.pop(number, None)
 
     def close(self, outcome: Outcome | None, *, ok: bool) -> None:
         """The run is over. ok: it came to what it was for."""

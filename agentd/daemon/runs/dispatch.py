@@ -45,8 +45,11 @@ _PATIENCE_S = 30.0
 _CANCEL_S = 3.0
 _AGAIN_S = 5.0
 _MOST_EVENTS = 2000
+_MOST_EVENT_BYTES = 4 * 2**20
 _MOST_LISTENERS = 100
 _MOST_UNREAD = 5000
+_MOST_UNREAD_BYTES = 4 * 2**20
+_MOST_ERROR_CHARS = 2000
 MOST_QUEUED = 500
 
 Json = dict[str, Any]
@@ -86,6 +89,37 @@ row is not to be ended so; then nothing is told either.
 """
 
 
+class _Listener:
+    """What somebody who follows has not read yet; who does not read misses some, and holds up nobody."""
+
+    def __init__(self) -> None:
+        self._unread: deque[tuple[Json, int]] = deque()
+        self._bytes = 0
+        self._came = asyncio.Event()
+        self._over = False
+
+    def tell(self, event: Json, size: int) -> None:
+        if len(self._unread) < _MOST_UNREAD and self._bytes + size <= _MOST_UNREAD_BYTES:
+            self._unread.append((event, size))
+            self._bytes += size
+            self._came.set()
+
+    def end(self) -> None:
+        self._over = True
+        self._came.set()
+
+    async def next(self) -> Json | None:
+        """None when nothing more will come."""
+        while not self._unread:
+            if self._over:
+                return None
+            self._came.clear()
+            await self._came.wait()
+        event, size = self._unread.popleft()
+        self._bytes -= size
+        return event
+
+
 @dataclass(slots=True)
 class _Active:
     run: Run
@@ -93,8 +127,9 @@ class _Active:
     call: Call | None = None
     cancelled: str | None = None
     unsent: list[Control] = field(default_factory=list)
-    events: deque[Json] = field(default_factory=lambda: deque(maxlen=_MOST_EVENTS))
-    listeners: set[asyncio.Queue[Json | None]] = field(default_factory=set)
+    events: deque[tuple[Json, int]] = field(default_factory=deque)
+    events_bytes: int = 0
+    listeners: set[_Listener] = field(default_factory=set)
     count: int = 0
 
 
@@ -202,13 +237,13 @@ class Runs:
         active = self._active.get(id)
         if active is None or len(active.listeners) >= _MOST_LISTENERS:
             return
-        unread: asyncio.Queue[Json | None] = asyncio.Queue(_MOST_UNREAD)
+        unread = _Listener()
         active.listeners.add(unread)
         try:
-            for event in list(active.events):
+            for event, _ in list(active.events):
                 if event["seq"] > after:
                     yield event
-            while (found := await unread.get()) is not None:
+            while (found := await unread.next()) is not None:
                 yield found
         finally:
             active.listeners.discard(unread)
@@ -364,7 +399,12 @@ class Runs:
             return Ended(RunState.INTERRUPTED, error=str(error))
         try:
             active.call = Call(
-                wire, job, desk, record=account.take, event=lambda event: self._tell(active, event), spans=spans
+                wire,
+                job,
+                desk,
+                record=account.take,
+                event=lambda event, size: self._tell(active, event, size),
+                spans=spans,
             )
             for control in active.unsent:
                 active.call.control(control)
@@ -379,6 +419,7 @@ class Runs:
         finally:
             self._host.done()
         why = outcome.error or (active.cancelled if outcome.state == "cancelled" else None)
+        why = None if why is None else why[:_MOST_ERROR_CHARS]
         log.info("run_ended", extra={"run": run.id, "watch": run.watch, "state": outcome.state, "error": why})
         return Ended(RunState(outcome.state), outcome, why)
 
@@ -392,20 +433,20 @@ class Runs:
             log.error("run_ended_twice", extra={"run": active.run.id, "state": ended.state.value})
         self.done += 1
 
-    def _tell(self, active: _Active, event: Mapping[str, Any]) -> None:
+    def _tell(self, active: _Active, event: Mapping[str, Any], size: int) -> None:
         active.count += 1
-        told = {"seq": active.count, **event}
-        active.events.append(told)
+        told = {**event, "seq": active.count}
+        active.events.append((told, size))
+        active.events_bytes += size
+        while len(active.events) > _MOST_EVENTS or active.events_bytes > _MOST_EVENT_BYTES:
+            active.events_bytes -= active.events.popleft()[1]
         for listener in active.listeners:
-            with contextlib.suppress(asyncio.QueueFull):  # who does not read misses some, and holds up nobody
-                listener.put_nowait(told)
+            listener.tell(told, size)
 
     def _over(self, active: _Active) -> None:
         self._active.pop(active.run.id, None)
         for listener in active.listeners:
-            if listener.full():
-                listener.get_nowait()
-            listener.put_nowait(None)
+            listener.end()
         self.wake()
 
     def _hang_up(self, active: _Active) -> None:

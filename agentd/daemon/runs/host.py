@@ -23,7 +23,7 @@ from pathlib import Path
 
 from agentd.agent.caller import HostDied
 from agentd.agent.kin import MARK, family_of, kill_marked, new_mark
-from agentd.agent.wire import BrokenWire, Wire
+from agentd.agent.wire import FROM_HOST, BrokenWire, Wire
 from agentd.errors import AgentdError
 
 log = logging.getLogger("agentd.daemon")
@@ -110,7 +110,7 @@ class AgentHost:
             raise NoHost(self._why_unreached(error)) from error
         try:
             async with asyncio.timeout(_HELLO_S):
-                hello = await wire.read()
+                hello = await wire.read(FROM_HOST)
         except TimeoutError:
             wire.close()
             raise NoHost(f"the agent host says nothing for {_HELLO_S:g} s; {self._where_to_look}") from None

@@ -47,10 +47,10 @@ class Runs:
         self.url = url
         self.records = self.events = self.begun = 0
 
-    def _record(self, record: Record) -> None:
+    def _record(self, record: Record, size: int) -> None:
         self.records += 1
 
-    def _event(self, event: Mapping[str, Any]) -> None:
+    def _event(self, event: Mapping[str, Any], size: int) -> None:
         self.events += 1
 
     async def pursue(self, model: str) -> None:
