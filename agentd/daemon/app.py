@@ -367,11 +367,13 @@ class Daemon:
             def set_back(connection: apsw.Connection) -> None:
                 outbox.set_back(connection, back, now)
                 groups.set_back(connection, back)
+                ledger.pull_in(connection, now)
 
             await self.store.state.write(set_back)
             self._set_back -= back
             self.pipeline.look_soon()
             self.courier.wake()
+            self.agents.runs.wake()
         for watch in self.keeping.over():
             await self.resume(watch, by=AGENTD)
         await self.keeping.save_beats()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import Any, Literal, get_args
 
@@ -35,6 +35,7 @@ _MAX_MODELS = 20
 _MAX_ARTIFACTS = 100
 _MAX_PATH = 4096
 _MOST = 10**15
+_RAREST = timedelta(days=730)
 # What only describes a run may be cut. All else of `asked` says how far it is narrowed: without that it could do more.
 _DESCRIBES = ("metadata", "payload")
 _CUT = "left_out"
@@ -154,6 +155,11 @@ _OPEN_OF = f"""
     SELECT {_COLUMNS} FROM runs INDEXED BY runs_open_of WHERE fingerprint = ? AND state IN ('queued', 'running')
     ORDER BY number DESC LIMIT 1"""
 _STATE = "SELECT state FROM runs WHERE id = ?"
+_QUEUED_ABOUT = f"""
+    SELECT {_COLUMNS} FROM runs INDEXED BY runs_open_of
+    WHERE fingerprint = ? AND state IN ('queued', 'running') AND state = 'queued' AND watch = ? AND kind = ?
+    ORDER BY number LIMIT 1"""
+_ASK_ANEW = "UPDATE runs SET asked = ?2, priority = max(priority, ?3) WHERE id = ?1 AND state = 'queued'"
 _GET = f"SELECT {_COLUMNS} FROM runs WHERE id = ?"
 _RUNS = f"""
     SELECT {_COLUMNS} FROM runs
@@ -167,9 +173,19 @@ _ABOUT = f"""
     ORDER BY number DESC LIMIT ?4"""
 _COUNTS = "SELECT state, count(*) FROM runs GROUP BY state"
 _LAST_DUE = "SELECT max(due_at) FROM runs WHERE watch = ? AND kind = 'goal'"
-_TRIM_OLD = "DELETE FROM runs WHERE number IN (SELECT number FROM runs WHERE ended_at < ? ORDER BY ended_at LIMIT ?)"
-_TRIM_MANY = """
-    DELETE FROM runs WHERE number IN (SELECT number FROM runs WHERE ended_at IS NOT NULL ORDER BY ended_at LIMIT ?)"""
+# Whether a watch's goal was missed is told by its newest run, be that as long ago as the goal is rare.
+_FREE = """
+    (kind <> 'goal' OR ended_at < ?1 OR EXISTS (
+        SELECT 1 FROM runs AS newer
+        WHERE newer.watch = runs.watch AND newer.kind = 'goal' AND newer.number > runs.number))
+"""
+_TRIM_OLD = f"""
+    DELETE FROM runs WHERE number IN
+        (SELECT number FROM runs WHERE ended_at < ?2 AND {_FREE} ORDER BY ended_at LIMIT ?3)"""
+_TRIM_MANY = f"""
+    DELETE FROM runs WHERE number IN
+        (SELECT number FROM runs WHERE ended_at IS NOT NULL AND {_FREE} ORDER BY ended_at LIMIT ?2)"""
+_PULL_IN = "UPDATE runs SET due_at = ?1 WHERE state = 'queued' AND due_at > ?1"
 _ENDED = "SELECT count(*) FROM runs WHERE ended_at IS NOT NULL"
 _SIZE = """
     SELECT avg(400 + octet_length(goal) + octet_length(asked) + octet_length(answer) +
@@ -276,6 +292,16 @@ def queued(c: apsw.Connection, now: datetime, limit: int = 10_000) -> list[Queue
     ]
 
 
+def pull_in(c: apsw.Connection, now: datetime) -> int:
+    """
+    What waits for later than `now` is due now: a run is due when it is queued at the latest, so the clock was ahead.
+
+    Returns how many moved.
+    """
+    c.execute(_PULL_IN, (to_us(now),))
+    return c.changes()
+
+
 def waiting(c: apsw.Connection, watch: str | None = None) -> int:
     """How many runs of the watch are queued; None: of all watches."""
     return int(value(c.execute(_ALL_WAITING) if watch is None else c.execute(_WAITING, (watch,))))
@@ -294,6 +320,17 @@ def open_of(c: apsw.Connection, fingerprint: str) -> Run | None:
 
 def is_running(c: apsw.Connection, id: str) -> bool:
     return first(c.execute(_STATE, (id,))) == (RunState.RUNNING.value,)
+
+
+def queued_about(c: apsw.Connection, fingerprint: str, watch: str, kind: RunKind) -> Run | None:
+    """The run of this watch about this alert that waits already."""
+    row = first(c.execute(_QUEUED_ABOUT, (fingerprint, watch, kind)))
+    return _run(row) if row else None
+
+
+def ask_anew(c: apsw.Connection, id: str, run: Run) -> None:
+    """The run that waits is to be about what `run` asks, and no later than that one would be."""
+    c.execute(_ASK_ANEW, (id, _kept(run.asked), int(run.priority)))
 
 
 def get(c: apsw.Connection, id: str) -> Run | None:
@@ -336,11 +373,13 @@ def trim(
     limit: int = 500,
 ) -> int:
     """
-    Delete up to `limit` ended runs that ended before `before` or are too many; returns how many went.
+    Delete up to `limit` ended runs that ended before `before` or are too many; returns how many went. The newest run of
+    each watch's goal stays for two years more: from there on runs may have been missed.
 
     max_bytes: what all of them may take, about; judged by the newest.
     """
-    c.execute(_TRIM_OLD, (to_us(before), limit))
+    forgotten = to_us(before - _RAREST)
+    c.execute(_TRIM_OLD, (forgotten, to_us(before), limit))
     gone = c.changes()
     if gone >= limit:
         return gone
@@ -348,7 +387,7 @@ def trim(
         max_rows = min(max_rows, int(max_bytes / size))
     surplus = value(c.execute(_ENDED)) - max_rows
     if surplus > 0:
-        c.execute(_TRIM_MANY, (min(surplus, limit - gone),))
+        c.execute(_TRIM_MANY, (forgotten, min(surplus, limit - gone)))
         gone += c.changes()
     return gone
 

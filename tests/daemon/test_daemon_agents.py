@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -441,6 +441,58 @@ def test_who_follows_a_run_gets_events_in_their_order_and_only_so_many(
 
             assert await following == [(seq, seq - 1) for seq in range(15, 21)]
             assert (await runs_of(daemon))[0].state == "completed"
+
+    tell(story)
+
+
+def test_a_run_that_was_queued_while_the_clock_was_ahead_starts_when_it_is_set_back(
+    tell: Tell, played: PlayedHost
+) -> None:
+    """Its due time lies in a future that comes a day late."""
+
+    async def story(house: House) -> None:
+        house.write(goal(), models=PRICED["models"], api={"max_concurrent_tasks": 1})
+        async with house.living() as daemon:
+            await house.clock.advance(60)
+            ahead = house.clock.now() + timedelta(days=1)
+            asked = Run("r1", "task", "api", ahead, kind="task", goal="Look.")
+            await daemon.store.state.write(lambda c: ledger.queue(c, asked))
+            house.clock.jump(timedelta(minutes=-2))
+            await house.clock.advance(60)
+
+            assert (await runs_of(daemon))[0].state == "completed"
+
+    tell(story)
+
+
+def test_what_the_last_process_was_running_is_interrupted_once_there_is_room(
+    tell: Tell, played: PlayedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full at the start: a row that says running for ever holds up all that wait for its end."""
+
+    async def story(house: House) -> None:
+        house.write(goal(), models=PRICED["models"])
+        interrupt = ledger.interrupt_all_running
+
+        def crashed(c: Any) -> None:
+            for id in ("old", "waits"):
+                ledger.queue(c, Run(id, "task", "api", house.clock.now(), kind="task", goal="Look."))
+            ledger.start(c, "old", house.clock.now())
+
+        def full(*_: Any) -> int:
+            raise StoreError("no room")
+
+        async with house.living() as daemon:
+            await daemon.store.state.write(crashed)
+            await daemon.agents.runs.close()  # before it sees them
+        monkeypatch.setattr(ledger, "interrupt_all_running", full)
+        async with house.living() as daemon:
+            await house.clock.advance(60)
+            assert sorted(run.state for run in await runs_of(daemon)) == ["queued", "running"]
+
+            monkeypatch.setattr(ledger, "interrupt_all_running", interrupt)
+            await house.clock.advance(30)
+            assert {run.id: run.state for run in await runs_of(daemon)} == {"old": "interrupted", "waits": "completed"}
 
     tell(story)
 

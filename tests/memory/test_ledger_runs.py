@@ -236,6 +236,31 @@ def test_ended_runs_are_bounded_by_bytes(c: apsw.Connection) -> None:
     assert ledger.get(c, "29") is not None
 
 
+def test_the_last_run_of_a_rare_goal_is_remembered_until_its_next_one(c: apsw.Connection) -> None:
+    """A monthly report that was due while nobody was there is made up only where its last one is known."""
+    month = Run("month", "monthly", "cron", NOW)
+    others = [replace(month, id="first", due_at=NOW - timedelta(days=1)), replace(ASKED, id="look", watch="monthly")]
+    for run in (*others[:1], month, *others[1:]):
+        ledger.queue(c, run)
+        ledger.end(c, run.id, run.due_at + timedelta(minutes=1), RunState.COMPLETED)
+
+    assert ledger.trim(c, NOW + timedelta(days=30)) == 2
+    assert ledger.trim(c, NOW + timedelta(days=30), max_rows=0) == 0
+    assert ledger.last_due(c, "monthly") == NOW
+
+    assert ledger.trim(c, NOW + timedelta(days=3 * 365)) == 1, "its watch is long gone"
+
+
+def test_what_was_queued_by_a_clock_that_was_ahead_is_due_now(c: apsw.Connection) -> None:
+    """Once the clock is right, an investigation would wait for as long as it was wrong."""
+    ledger.queue(c, replace(ASKED, id="before"))
+    ledger.queue(c, replace(ASKED, id="ahead", due_at=NOW + timedelta(days=1)))
+
+    assert ledger.pull_in(c, LATER) == 1
+
+    assert [(run.id, run.due_at) for run in ledger.queued(c, LATER)] == [("before", NOW), ("ahead", LATER)]
+
+
 def test_priorities_are_named_as_requests_name_them() -> None:
     """`priority: high` of a request is the store's 2, both ways."""
     assert [Priority[word.upper()].word for word in ("low", "normal", "high", "critical")] == [

@@ -35,6 +35,7 @@ from agentd.memory import ledger, meta, outbox
 from agentd.memory.ledger import Queued, Run, RunState
 from agentd.memory.spend import Limits, Refusal
 from agentd.memory.store import Store
+from agentd.records import Alert
 from agentd.telemetry.embedded import KEEP, WATCH, RunSpan, received
 from agentd.telemetry.redact import without_secrets
 from agentd.telemetry.traces import context_from, traceparent
@@ -65,10 +66,11 @@ class NotOurs(AgentdError):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A job, and the budgets that hold for it."""
+    """A job, and the budgets that hold for it. alert: that it is about, as it is when the run begins."""
 
     job: Job
     limits: Limits
+    alert: Alert | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,7 @@ class Runs:
         self._active: dict[str, _Active] = {}
         self._woken = asyncio.Event()
         self._closing = False
+        self._restored = False
         self.done = 0
 
     # Asking for runs.
@@ -251,21 +254,29 @@ class Runs:
     # Running.
 
     async def restore(self) -> None:
-        """At start: nobody runs what the last process was running, and no message waits for its finding."""
+        """
+        At start: nobody runs what the last process was running, and no message waits for its finding. Nothing starts
+        before the store has taken that.
+        """
+        with contextlib.suppress(StoreError):
+            await self._restore()
+        self.wake()
+
+    async def _restore(self) -> None:
         now = self._clock.now()
 
         def change(connection: apsw.Connection) -> int:
+            ledger.pull_in(connection, now)
             for run in ledger.running(connection):
                 if run.kind == "investigate" and run.fingerprint is not None:
                     outbox.complete(connection, run.fingerprint, None, lambda data: data, now)
             return ledger.interrupt_all_running(connection, now)
 
-        with contextlib.suppress(StoreError):
-            found = await self._store.state.write(change)
-            if found:
-                log.warning("runs_interrupted", extra={"count": found})
-                await self._host.clear_up()
-        self.wake()
+        found = await self._store.state.write(change)
+        self._restored = True
+        if found:
+            log.warning("runs_interrupted", extra={"count": found})
+            await self._host.clear_up()
 
     async def run(self) -> None:
         """Start what is queued, as room allows, until cancelled."""
@@ -291,6 +302,8 @@ class Runs:
     async def _start_due(self) -> None:
         if self._closing:
             return
+        if not self._restored:
+            await self._restore()  # the store was full at the start: until now nothing could begin either
         now = self._clock.now()
         if await self._store.state.read(meta.held):
             return  # after a restore nothing acts before a person says so
