@@ -20,8 +20,8 @@ from agentd.memory import ledger
 from agentd.memory.ledger import Run
 
 MODEL = {"provider": "openai-compatible", "base_url": "http://127.0.0.1:9/v1", "model": "fake"}
-PRICED = {"models": {"default": {**MODEL, "price": {"input": 1, "output": 1}}}}
-CENT = {"budgets": {"daemon_per_day": {"usd": 0.01}}}
+PRICED: dict[str, Any] = {"models": {"default": {**MODEL, "price": {"input": 1, "output": 1}}}}
+CENT: dict[str, Any] = {"budgets": {"daemon_per_day": {"usd": 0.01}}}
 FINDING = {"status": "problem", "summary": "The disk is full."}
 
 Play = Callable[["Wire", Mapping[str, Any]], Awaitable[None]]

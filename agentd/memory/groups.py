@@ -47,6 +47,7 @@ _MEMBERS = """
     SELECT fingerprint, firing, one_off, news, muted, event, at, traceparent FROM group_members
     WHERE webhook = ? AND key = ? ORDER BY at, fingerprint"""
 _DATA = "SELECT fired, data FROM group_members WHERE webhook = ? AND key = ? AND fingerprint = ?"
+_RENEW = "UPDATE group_members SET fired = ?4, data = ?4 WHERE webhook = ?1 AND key = ?2 AND fingerprint = ?3"
 _HOME = """
     SELECT key, firing = 0 AND one_off = 1 FROM group_members WHERE fingerprint = ? AND webhook = ?
     ORDER BY firing DESC, key = ? DESC LIMIT 1"""
@@ -187,6 +188,11 @@ def data_of(c: apsw.Connection, webhook: str, key: str, fingerprint: str) -> tup
     """The payload's data of a member, JSON text: as it fired, and as it is."""
     row = c.execute(_DATA, (webhook, key, fingerprint)).fetchall()[0]
     return str(row[0]), str(row[1])
+
+
+def renew(c: apsw.Connection, webhook: str, key: str, fingerprint: str, data: str) -> None:
+    """What is to be told of a member that nobody was told of yet; data: the payload's, JSON text."""
+    c.execute(_RENEW, (webhook, text(key), fingerprint, text(data)))
 
 
 def leave(c: apsw.Connection, webhook: str, key: str, fingerprints: Collection[str]) -> None:

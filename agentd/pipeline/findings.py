@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -20,8 +20,9 @@ import apsw
 
 from agentd.alert.lifecycle import Step, step
 from agentd.errors import StoreError
-from agentd.memory import outbox
+from agentd.memory import ledger, outbox
 from agentd.pipeline.keeper import trace_id
+from agentd.pipeline.telling import News, Seen, tell
 from agentd.pipeline.tending import Tending
 from agentd.pipeline.watches import Check, Watch
 from agentd.records import (
@@ -30,14 +31,16 @@ from agentd.records import (
     CheckResult,
     Delivery,
     EventType,
+    Evidence,
     Judgement,
     Observation,
+    Place,
     Reason,
     Severity,
     Transition,
     Verdict,
 )
-from agentd.telemetry.traces import WATCH, context_from
+from agentd.telemetry.traces import WATCH, context_from, traceparent
 
 Also = Callable[[apsw.Connection], None]
 Json = Mapping[str, Any]
@@ -63,8 +66,7 @@ class Findings:
 
     async def attach(
         self,
-        fingerprint: str,
-        incident: datetime | None,
+        about: Alert,
         finding: Json,
         cost: Json,
         also: Also,
@@ -73,41 +75,62 @@ class Findings:
     ) -> bool:
         """
         Write the finding to the alert and tell whoever was told of it; of an incident that is not the alert's any more
-        only `also` is done.
+        only `also` is done. Of an alert that is gone, who was told of it is told this too.
 
-        incident: the `started_at` of the alert that was looked into. parent: `traceparent` of the run.
+        about: the alert that was looked into, as it was then. parent: `traceparent` of the run.
         """
         keeper = self._keeper
-        known = keeper.alerts.get(fingerprint)
-        if known is None:
-            return await self._only(also)
-        async with keeper.alone(known.watch):
-            alert = keeper.alerts.get(fingerprint)
-            if alert is None or alert.reason is None or alert.started_at != incident:
-                return await self._only(also)
-            found = replace(alert, finding=finding, cost=cost)
+        async with keeper.alone(about.watch):
+            alert = keeper.alerts.get(about.fingerprint, about)
+            if alert.reason is None or alert.started_at != about.started_at:
+                return await self.nothing(about, also)
+            gone = about.fingerprint not in keeper.alerts
+            found = replace(alert, finding=finding, cost=cost, status=AlertStatus.RESOLVED if gone else alert.status)
             text = f"an agent looked into it: {finding.get('summary', '')}"
-            hush = alert.muted_by is not None or not alert.told
-            event = None if hush else EventType.UPDATED
             now = keeper.clock.now()
-            news = Transition(alert.status, alert.status, Reason.FINDING, text, now, found, event)
+            muted_by = self._why_muted(replace(alert, status=AlertStatus.FIRING), now) if gone else alert.muted_by
+            event = None if muted_by is not None or not alert.told else EventType.UPDATED
+            news = Transition(found.status, found.status, Reason.FINDING, text, now, found, event)
             wish = replace(keeper.wish_of(alert), notify=alert.told)
             span = keeper.tracer.start_span("finding", context=context_from(parent), attributes={WATCH: alert.watch})
             try:
-                return await keeper.commit([Step(found, True, news)], wish, span, also=also)
+                if gone:
+                    told = await self._told_late(keeper.news(news, wish, traceparent(span)), also)
+                else:
+                    told = await keeper.commit([Step(found, True, news)], wish, span, also=also)
             finally:
                 span.end()
+        if told:
+            keeper.hold_no_longer(about.fingerprint)
+        return told
 
-    async def nothing(self, fingerprint: str | None, also: Also) -> bool:
-        """The run came to no finding: what waited for it goes without."""
+    async def _told_late(self, news: News, also: Also) -> bool:
+        """Of an alert whose row is gone: that of one value of many (`by`), over before anybody had time to look."""
         now = self._keeper.clock.now()
 
         def change(connection: apsw.Connection) -> None:
             also(connection)
-            if fingerprint is not None:
-                outbox.complete(connection, fingerprint, None, lambda data: data, now)
+            if news.transition.event is not None:
+                tell(connection, [news], Seen(), now)
 
         return await self._only(change)
+
+    async def nothing(self, about: Alert | None, also: Also) -> bool:
+        """The run came to no finding: what waited for it goes without, unless another run is to look into it."""
+        keeper, now, goes = self._keeper, self._keeper.clock.now(), True
+
+        def change(connection: apsw.Connection) -> None:
+            nonlocal goes
+            also(connection)
+            if about is not None:
+                goes = ledger.queued_about(connection, about.fingerprint, about.watch, "investigate") is None
+                if goes:
+                    outbox.complete(connection, about.fingerprint, None, lambda data: data, now)
+
+        done = await self._only(change)
+        if done and goes and about is not None:
+            keeper.hold_no_longer(about.fingerprint)
+        return done
 
     async def tell(
         self, watch: GoalWatch, data: Json, *, severity: Severity, traceparent: str | None, also: Also
@@ -199,3 +222,32 @@ class Findings:
             return False
         self._keeper.messages_waiting()
         return True
+
+
+def alert_of(data: Json, told: Sequence[str]) -> Alert:
+    """
+    An alert as its payload shows it: what a run keeps of one that may be gone before it begins.
+
+    told: the webhooks that were sent it. What was cut stays cut, and what tells alerts of one rule apart is a label.
+    """
+    watch, started_at = str(data["watch"]), data["started_at"]
+    places = [(Place(each.get("file", ""), each.get("offset"), each.get("cursor")), each) for each in data["evidence"]]
+    return Alert(
+        fingerprint=str(data["fingerprint"]),
+        instance=str(data["instance"]),
+        watch=watch,
+        severity=Severity(data["severity"]),
+        rule=data["rule"],
+        labels=dict(data["labels"]),
+        status=AlertStatus(data["state"]),
+        started_at=None if started_at is None else datetime.fromisoformat(started_at),
+        reason=Reason(data["reason"]),
+        reason_text=str(data["reason_text"]),
+        summary=str(data["summary"]).removeprefix(f"{watch}: "),
+        values=dict(data["values"]),
+        failed=tuple(data["failed"]),
+        occurrences=int(data["occurrences"]),
+        told=tuple(told),
+        trace_id=data["trace_id"],
+        evidence=tuple(Evidence(place, str(each["line"])) for place, each in places),
+    )

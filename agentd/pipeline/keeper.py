@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -32,7 +33,7 @@ from agentd.errors import StoreError
 from agentd.memory import alerts as alert_rows
 from agentd.memory import groups, ledger
 from agentd.memory.database import Database
-from agentd.memory.ledger import Run, RunState
+from agentd.memory.ledger import Run
 from agentd.pipeline.telling import News, Seen, is_one_off, tell
 from agentd.pipeline.watches import Watch
 from agentd.records import (
@@ -77,15 +78,53 @@ MOST_WAITING_RUNS = 20
 """So many runs of one watch wait at most: in a storm of alerts the first ones say what there is to say."""
 
 
-def queue_unless_crowded(c: apsw.Connection, run: Run) -> bool:
-    """Queue a run, unless too many of its watch wait already, or one about the same alert."""
-    if ledger.waiting(c, run.watch) >= MOST_WAITING_RUNS:
-        log.warning("run_not_queued", extra={"watch": run.watch, "why": f"{MOST_WAITING_RUNS} wait already"})
-        return False
-    if run.fingerprint is not None:
-        earlier = ledger.open_of(c, run.fingerprint)
-        if earlier is not None and earlier.state is RunState.QUEUED and earlier.watch == run.watch:
+class Room:
+    """
+    How many runs one commit may ask for: of each watch as many as may wait.
+
+    left_out: how many it did not for want of room, by watch.
+    """
+
+    def __init__(self) -> None:
+        self.left_out: Counter[str] = Counter()
+        self._taken: Counter[str] = Counter()
+        self._refused: set[str] = set()
+
+    def take(self, watch: str) -> bool:
+        """Whether there is room for one more run of this watch."""
+        if self._taken[watch] >= MOST_WAITING_RUNS:
+            self.left_out[watch] += 1
             return False
+        self._taken[watch] += 1
+        return True
+
+    def refuse(self, watch: str) -> bool:
+        """The watch is not to run for some other reason; whether that is news, and worth a line."""
+        if watch in self._refused:
+            return False
+        self._refused.add(watch)
+        return True
+
+    def say(self) -> None:
+        """One line for each watch, however many there were."""
+        for watch, count in self.left_out.items():
+            why = f"{MOST_WAITING_RUNS} wait already"
+            log.warning("runs_not_queued", extra={"watch": watch, "count": count, "why": why})
+
+
+def queue_unless_crowded(c: apsw.Connection, run: Run) -> bool:
+    """
+    Queue a run, unless too many of its watch wait already; returns whether one waits now.
+
+    One of the watch that waits to look into the same alert is asked anew instead: it will see what is then.
+    """
+    if run.fingerprint is not None:
+        earlier = ledger.queued_about(c, run.fingerprint, run.watch, run.kind)
+        if earlier is not None:
+            ledger.ask_anew(c, earlier.id, run)
+            return True
+    if ledger.waiting(c, run.watch) >= MOST_WAITING_RUNS:
+        return False
     ledger.queue(c, run)
     return True
 
@@ -106,7 +145,7 @@ class Keeper:
     state: the state store. record: takes each check's result. told: called after a commit that put messages into the
     outbox (wakes the courier). changed: called for each transition after its commit. links: gives the links of an
     alert's payload by fingerprint. whole: the webhooks that are told of every member of a group, however many.
-    starts: the runs that a transition starts, under this `traceparent`; rows of its
+    starts: the runs that a transition starts, under this `traceparent`, as far as there is room; rows of its
     transaction. queued: called after a commit with such rows.
     """
 
@@ -133,7 +172,7 @@ class Keeper:
         self.routing = Routing()
         self.mutes: Mutes | None = None
         self.whole: frozenset[str] = frozenset()
-        self.starts: Callable[[Transition, datetime, str], Sequence[Run]] = lambda transition, now, traceparent: ()
+        self.starts: Callable[[Transition, datetime, str, Room], Sequence[Run]] = lambda *_: ()
         self.queued: Callable[[], None] = lambda: None
         self._held: dict[str, datetime] = {}
         self._muted: set[str] = set()
@@ -216,11 +255,15 @@ class Keeper:
         news: list[News] = []
         for transition in told:
             if transition.event is not None and transition not in unheard:
-                news.append(self._news(transition, wish, parent))
+                news.append(self.news(transition, wish, parent))
             await breath.take()
-        self._hold(told, wish.hold, now)
+        runs: list[Run] = []
+        room = Room()
+        for transition in told:
+            runs += self.starts(transition, now, parent, room)
+            await breath.take()
+        hold: dict[str, datetime] = {}
         seen = self._seen(last.values())
-        runs = [each for transition in told for each in self.starts(transition, now, parent)]
         if told:
             run.set_attribute(KEEP, True)
 
@@ -230,9 +273,12 @@ class Keeper:
                     alert_rows.delete(connection, alert.fingerprint)
                 else:
                     alert_rows.save(connection, alert)
-            soonest = tell(connection, news, seen, now)
             for each in runs:
-                queue_unless_crowded(connection, each)
+                if not queue_unless_crowded(connection, each):
+                    room.left_out[each.watch] += 1
+                elif each.kind == "investigate" and each.fingerprint is not None and wish.hold:
+                    hold[each.fingerprint] = now + wish.hold
+            soonest = tell(connection, news, replace(seen, held={**seen.held, **hold}), now)
             if also is not None:
                 also(connection)
             return soonest
@@ -246,6 +292,8 @@ class Keeper:
             return False
         finally:
             span.end()
+        self._held = {each: until for each, until in self._held.items() if until > now} | hold
+        room.say()
         self._follow(steps)
         for each in gone:
             self.alerts.pop(each, None)
@@ -313,15 +361,12 @@ class Keeper:
             _mark(acked, alert, alert.acked_by)
         return Seen(muted, acked, whole=self.whole, held=self._held)
 
-    def _hold(self, told: Iterable[Transition], hold: timedelta, now: datetime) -> None:
-        """Remember until when first messages wait for a finding; what is over is forgotten."""
-        for each in [each for each, until in self._held.items() if until <= now]:
-            del self._held[each]
-        if hold:
-            firing = (each.alert for each in told if begins(each) and each.alert.muted_by is None)
-            self._held |= {alert.fingerprint: now + hold for alert in firing}
+    def hold_no_longer(self, fingerprint: str) -> None:
+        """What an agent finds out about this alert is there, or will not be: its first message waits for nothing."""
+        self._held = {each: until for each, until in self._held.items() if each != fingerprint}
 
-    def _news(self, transition: Transition, wish: Wish, parent: str | None) -> News:
+    def news(self, transition: Transition, wish: Wish, parent: str | None) -> News:
+        """What people are told of a change. parent: `traceparent` of what made it."""
         alert = transition.alert
         return News(transition, self.routing.of(alert, wish), self._data(transition), parent, is_one_off(alert))
 

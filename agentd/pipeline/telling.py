@@ -113,9 +113,9 @@ def _tell_at_once(c: apsw.Connection, news: News, now: datetime) -> None:
     assert transition.event is not None
     _, key = _group_of(transition.alert, news.reach)
     for webhook in news.reach.notify:
-        if transition.reason is Reason.FINDING and _told_together(c, news, webhook, now):
-            continue
         home = groups.home(c, webhook, key, transition.alert.fingerprint)
+        if transition.reason is Reason.FINDING and _told_together(c, news, webhook, home and home[0], now):
+            continue
         delivery = Delivery(
             id=f"msg_{uuid.uuid4().hex}",
             webhook=webhook,
@@ -130,16 +130,30 @@ def _tell_at_once(c: apsw.Connection, news: News, now: datetime) -> None:
         outbox.put(c, delivery)
 
 
-def _told_together(c: apsw.Connection, news: News, webhook: str, now: datetime) -> bool:
-    """Whether what an agent found can still go with the first message of the alert."""
-    found = json.loads(news.data)
+def _told_together(c: apsw.Connection, news: News, webhook: str, key: str | None, now: datetime) -> bool:
+    """
+    Whether what an agent found can still go with the first message of the alert.
+
+    key: of the group that the alert is in.
+    """
+    found, identity = json.loads(news.data), news.transition.alert.fingerprint
 
     def change(data: str) -> str | None:
-        whole = json.loads(data) | {"finding": found["finding"], "cost": found["cost"]}
-        text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+        told = json.loads(data)
+        if told.get("started_at") != found["started_at"]:
+            return None  # of another incident
+        text = json.dumps(
+            told | {"finding": found["finding"], "cost": found["cost"]}, ensure_ascii=False, separators=(",", ":")
+        )
         return text if len(text.encode()) <= MAX_DATA_BYTES else None
 
-    return outbox.complete(c, news.transition.alert.fingerprint, webhook, change, now) > 0
+    group = None if key is None else groups.get(c, webhook, key)
+    if group is not None and news.transition.after is AlertStatus.FIRING and identity not in group.told_firing:
+        whole = change(groups.data_of(c, webhook, group.key, identity)[0])  # the group is still to tell of it
+        if whole is not None:
+            groups.renew(c, webhook, group.key, identity, whole)
+            return True
+    return outbox.complete(c, identity, webhook, change, now) > 0
 
 
 def _group_of(alert: Alert, reach: Reach) -> tuple[dict[str, str], str]:

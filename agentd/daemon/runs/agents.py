@@ -34,10 +34,10 @@ from agentd.memory import events, ledger
 from agentd.memory.ledger import Priority, Run, RunOutcome, RunState
 from agentd.memory.spend import Refusal, day_of, to_nano
 from agentd.memory.store import Store
-from agentd.pipeline.findings import Also, Findings, GoalWatch
-from agentd.pipeline.keeper import SELF, begins, queue_unless_crowded
+from agentd.pipeline.findings import Also, Findings, GoalWatch, alert_of
+from agentd.pipeline.keeper import SELF, Room, begins, queue_unless_crowded
 from agentd.pipeline.tending import Tending
-from agentd.records import AlertStatus, Judgement, Severity, Transition, Verdict
+from agentd.records import Alert, AlertStatus, Judgement, Severity, Transition, Verdict
 from agentd.schedule.bus import DEEPEST, Event
 from agentd.schedule.missed import missed_runs
 from agentd.telemetry.embedded import RunSpan
@@ -107,20 +107,24 @@ class Agents:
 
     # What starts a run.
 
-    def _started_by(self, transition: Transition, now: datetime, traceparent: str) -> Sequence[Run]:
+    def _started_by(self, transition: Transition, now: datetime, traceparent: str, room: Room) -> Sequence[Run]:
         """The runs that belong into the transaction of a transition."""
         alert = transition.alert
         if alert.watch == SELF or alert.muted_by is not None or not begins(transition):
             return ()
         chain = tuple(dict.fromkeys((*_led.get(), alert.watch)))
-        payload = {"alert": alert_data(transition)}
         found = []
         watch = self._investigate.get(alert.watch)
-        if watch is not None and self._may_run(watch.name):
+        if watch is not None and self._may_run(watch.name) and room.take(watch.name):
             assert watch.investigate is not None
             run = self._run(watch, "investigate", watch.investigate.goal, f"alert:{alert.watch}", now)
-            about = {"incident": optional_us(alert.started_at), "severity": alert.severity.value}
-            about |= {"traceparent": traceparent}
+            about = {
+                "incident": optional_us(alert.started_at),
+                "severity": alert.severity.value,
+                "told": list(alert.told),
+                "payload": {"alert": alert_data(transition)},
+                "traceparent": traceparent,
+            }
             found.append(_about(run, alert.fingerprint, alert.severity, about, chain))
         names = [f"alert:{alert.watch}"]
         if alert.rule is not None:
@@ -128,11 +132,12 @@ class Agents:
         for name in names:
             for goal in self._waiting_for.get(name, ()):
                 if goal.name in chain or len(chain) >= DEEPEST or not self._may_run(goal.name):
-                    log.info("event_refused", extra={"watch": goal.name, "event": name, "chain": " → ".join(chain)})
-                    continue
-                run = self._run(goal, "goal", goal.goal or "", name, now)
-                asked = {"event": name, "payload": payload, "traceparent": traceparent}
-                found.append(_about(run, alert.fingerprint, alert.severity, asked, chain))
+                    if room.refuse(goal.name):
+                        log.info("event_refused", extra={"watch": goal.name, "event": name, "chain": " → ".join(chain)})
+                elif room.take(goal.name):
+                    run = self._run(goal, "goal", goal.goal or "", name, now)
+                    asked = {"event": name, "payload": {"alert": alert_data(transition)}, "traceparent": traceparent}
+                    found.append(_about(run, alert.fingerprint, alert.severity, asked, chain))
         return found
 
     def _may_run(self, watch: str) -> bool:
@@ -177,15 +182,28 @@ class Agents:
     # What it is given.
 
     async def _prepare(self, run: Run) -> Prepared:
+        alert = self._alert_of(run)
         job = make_job(
             run,
             self.config,
             now=self._clock.now(),
             instance=self._instance,
-            exhibits=await self._answers.exhibits(run),
+            exhibits=await self._answers.exhibits(run, alert),
             strategies=await self._answers.strategies(run.kind),
         )
-        return Prepared(job, spend_limits(job, self.config))
+        return Prepared(job, spend_limits(job, self.config), alert)
+
+    def _alert_of(self, run: Run) -> Alert | None:
+        """The alert that a run is about: as it is now, or as it began to fire, where its row is gone since."""
+        alert = self._keeper.alerts.get(run.fingerprint or "")
+        if alert is not None or run.fingerprint is None:
+            return alert
+        asked = run.asked
+        try:
+            kept = alert_of(asked["payload"]["alert"], asked.get("told", ()))
+        except (KeyError, TypeError, ValueError, AttributeError):  # it was too long to be kept whole
+            return None
+        return replace(kept, started_at=from_optional_us(asked.get("incident")) or kept.started_at)
 
     # Where its finding goes.
 
@@ -207,25 +225,28 @@ class Agents:
                 raise NotOurs(f"run {run.id} has ended already, or begun meanwhile")
 
         parent = prepared.job.traceparent if prepared is not None else None
-        self._remember(run, ended, now)
         token = _led.set(run.chain)
         try:
             if run.kind == "investigate":
-                return await self._investigated(run, outcome, end, parent)
-            if run.kind == "goal":
-                return await self._reached(run, ended, end, parent)
-            return await self._findings.nothing(None, end)
+                about = self._alert_of(run) if prepared is None else prepared.alert
+                done = await self._investigated(run, about, outcome, end, parent)
+            elif run.kind == "goal":
+                done = await self._reached(run, ended, end, parent)
+            else:
+                done = await self._findings.nothing(None, end)
         finally:
             _led.reset(token)
+        if done:
+            self._remember(run, ended, now)
+        return done
 
-    async def _investigated(self, run: Run, outcome: Outcome | None, end: Also, parent: str | None) -> bool:
-        assert run.fingerprint is not None
-        if outcome is None or outcome.finding is None:
-            return await self._findings.nothing(run.fingerprint, end)
-        incident = from_optional_us(run.asked.get("incident"))
+    async def _investigated(
+        self, run: Run, about: Alert | None, outcome: Outcome | None, end: Also, parent: str | None
+    ) -> bool:
+        if about is None or outcome is None or outcome.finding is None:
+            return await self._findings.nothing(about, end)
         finding = outcome.finding.model_dump(mode="json")
-        cost = cost_of(run, outcome)
-        return await self._findings.attach(run.fingerprint, incident, finding, cost, end, parent=parent)
+        return await self._findings.attach(about, finding, cost_of(run, outcome), end, parent=parent)
 
     async def _reached(self, run: Run, ended: Ended, end: Also, parent: str | None) -> bool:
         watch, outcome = self._keeper.watches.get(run.watch), ended.outcome

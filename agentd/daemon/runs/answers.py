@@ -153,10 +153,12 @@ class Answers:
             log.warning("history_not_read", extra={"error": str(error)})
             return ()
 
-    async def exhibits(self, run: Run) -> tuple[Exhibit, ...]:
-        """What a run begins with: its alert and what is known of it, what started it, the logs of a review."""
+    async def exhibits(self, run: Run, alert: Alert | None) -> tuple[Exhibit, ...]:
+        """
+        What a run begins with: the alert that it is about and what is known of it, what started it, the logs of a
+        review.
+        """
         found: list[Exhibit] = []
-        alert = self._keeper.alerts.get(run.fingerprint or "")
         if alert is not None:
             found += await self._of_alert(alert)
         if (event := run.asked.get("event")) is not None:
