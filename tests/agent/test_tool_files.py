@@ -523,3 +523,18 @@ async def test_names_of_files_are_no_way_to_the_terminal(inside: Path) -> None:
 
     assert not any("\x1b" in entry["path"] for entry in answer["entries"])
     assert len(answer["entries"]) == 2
+
+
+@pytest.mark.skipif(not os.access("/etc/shadow", os.R_OK), reason="would be refused by the system")
+async def test_an_allowed_folder_that_is_swapped_for_a_link_opens_no_secret(tmp_path: Path) -> None:
+    """Its path is the operator's word, but who may write in the folder above it chooses where that leads."""
+    (tmp_path / "allowed").symlink_to("/etc")
+    (tmp_path / "keys").symlink_to("/proc/self")
+
+    message = await failing(READ, within(tmp_path / "allowed"), DENIED, path=f"{tmp_path}/allowed/shadow")
+    assert "closed" in message
+    await failing(
+        WRITE, within(tmp_path / "allowed", write=True), DENIED, path=f"{tmp_path}/allowed/shadow", content="x"
+    )
+    await failing(READ, within(tmp_path / "keys"), DENIED, path=f"{tmp_path}/keys/status")
+    await failing(LIST, within(tmp_path / "keys"), DENIED, path=f"{tmp_path}/keys")

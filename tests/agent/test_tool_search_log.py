@@ -272,6 +272,70 @@ async def test_a_link_that_the_configuration_names_is_followed(tmp_path: Path) -
     assert [match["line"] for match in answer["matches"]] == ["needle"]
 
 
+@pytest.mark.parametrize("where", ["of the test", "/etc/shadow", "/proc/self/environ"])
+async def test_a_link_at_a_path_of_the_model_is_nobodys_word(tmp_path: Path, where: str) -> None:
+    """Where no watch has a log, the model's path must not pass for the configuration's: it read /etc/shadow."""
+    inside = tmp_path / "in"
+    inside.mkdir()
+    target = log(tmp_path, "private", "needle\n") if where == "of the test" else Path(where)
+    (inside / "app.log").symlink_to(target)
+
+    answer = await call(SEARCH, context(Permissions(read=(str(inside),))), path=str(inside / "app.log"))
+
+    assert answer["matches"] == []
+    assert "leads out" in str(answer["unread"])
+
+
+@pytest.mark.parametrize("closed", ["/etc/shadow", "/proc/self/status"])
+async def test_a_configured_log_swapped_for_a_link_to_a_secret(tmp_path: Path, closed: str) -> None:
+    """Who may write the log's folder must not have the system's secrets read, the daemon often being root."""
+    (tmp_path / "app.log").symlink_to(closed)
+    (tmp_path / "again.log").symlink_to("app.log")
+
+    for name in ("app.log", "again.log"):
+        answer = await call(SEARCH, over(tmp_path / name), watch="app")
+
+        assert (answer["matches"], answer["files"]) == ([], [])
+        assert "closed" in str(answer["unread"]) or "leads out" in str(answer["unread"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a link to another user")
+async def test_a_configured_link_of_another_user_leads_nowhere(tmp_path: Path) -> None:
+    """The user of a service owns its log folder: a link there is the operator's only if the operator made it."""
+    (tmp_path / "logs").mkdir()
+    link = tmp_path / "logs" / "current.log"
+    link.symlink_to(log(tmp_path, "private", "needle\n"))
+    os.chown(link, 65534, 65534, follow_symlinks=False)
+
+    answer = await call(SEARCH, over(link), watch="app")
+
+    assert answer["matches"] == []
+    assert "leads out" in str(answer["unread"])
+
+
+async def test_a_link_behind_the_operators_link_stays_in_its_folder(tmp_path: Path) -> None:
+    """current.log may lead into the folder of a service, whose links are then the service's own."""
+    for name in ("logs", "service"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "logs" / "current.log").symlink_to("../service/now.log")
+    (tmp_path / "service" / "now.log").symlink_to("today.log")
+    log(tmp_path / "service", "today.log", "needle\n")
+
+    answer = await call(SEARCH, over(tmp_path / "logs" / "current.log"), watch="app")
+
+    assert [match["line"] for match in answer["matches"]] == ["needle"]
+
+
+async def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "app.log").symlink_to(tmp_path / "b.log")
+    (tmp_path / "b.log").symlink_to(tmp_path / "a" / "app.log")
+
+    answer = await call(SEARCH, over(tmp_path / "a" / "app.log"), watch="app")
+
+    assert "too many links" in str(answer["unread"])
+
+
 async def test_nothing_there_is_said(tmp_path: Path) -> None:
     answer = await call(SEARCH, over(tmp_path / "no.log", tmp_path / "none" / "*.log"), watch="app")
 

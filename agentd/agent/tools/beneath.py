@@ -4,7 +4,8 @@ Files opened beneath allowed folders, however links and renames try to lead out.
 In: an absolute path that `permissions` let pass by its text. Out: open descriptors of regular files and folders.
 Promise: every name is opened by itself in the folder that is held open already, never following a link; a link is read
 and gone after by the same rules, so that one that stays beneath an allowed folder works and one that leaves does not.
-Whoever swaps a folder for a link between two steps gains nothing. Pipes, devices and sockets are never opened.
+Whoever swaps a folder for a link between two steps gains nothing, and what is open is asked where it lies. Pipes,
+devices and sockets are never opened.
 """
 
 from __future__ import annotations
@@ -106,6 +107,14 @@ class _Walk:
         if is_closed(here) and not is_closed(self.folder):
             raise NotPermitted(f"{here} is closed: it belongs to the system, not to be read by tools")
 
+    def check_opened(self, fd: int, name: str = "") -> None:
+        """The allowed folder may be a link itself, or lie behind one, that somebody else has swapped."""
+        here = os.path.join(os.readlink(f"/proc/self/fd/{fd}"), name)
+        if is_closed(here) and not is_closed(self.folder):
+            raise NotPermitted(
+                f"{self.path} is a link that leads out of what is allowed: {here} is closed: it belongs to the system"
+            )
+
     def to_parent(self) -> str | None:
         """Walk on until one name is left, which is given back; None: the walk ended at a folder that is held."""
         while self.names:
@@ -136,9 +145,43 @@ def open_file(permissions: Permissions, path: str) -> Iterator[int]:
     with _walking(permissions, path) as walk:
         fd = _open_last(walk)
         try:
+            walk.check_opened(fd)
             yield fd
         finally:
             os.close(fd)
+
+
+@contextmanager
+def open_named(path: str) -> Iterator[int]:
+    """
+    A descriptor for reading the very file that the configuration names. Raises NotPermitted, OSError.
+
+    It may be a link out of its folder if the link is root's or our own: whoever writes the log, and may put a link in
+    its place, does not choose what is read. Where such a link leads is then as if the configuration named that.
+    """
+    with contextlib.ExitStack() as stack:
+        for _ in range(_MAX_LINKS):
+            try:
+                fd = stack.enter_context(open_file(Permissions(read=(os.path.dirname(path),)), path))
+                break
+            except NotPermitted:
+                target = _operators_link(path)
+                if target is None:
+                    raise
+                path = target
+        else:
+            raise OSError(errno.ELOOP, "too many links", path)
+        yield fd
+
+
+def _operators_link(path: str) -> str | None:
+    """Where the link leads; None: it is none, is somebody else's, or leads to what is closed."""
+    seen = os.lstat(path)
+    if not stat.S_ISLNK(seen.st_mode) or seen.st_uid not in (0, os.geteuid()):
+        return None
+    folder, target = os.path.realpath(os.path.dirname(path)), os.readlink(path)
+    target = normal_path(os.path.join(folder, target))
+    return None if is_closed(target) and not is_closed(path) else target
 
 
 def _open_last(walk: _Walk) -> int:
@@ -185,6 +228,7 @@ def open_folder(permissions: Permissions, path: str) -> Iterator[int]:
     with _walking(permissions, path) as walk:
         while (name := walk.to_parent()) is not None:
             walk.down(name)
+        walk.check_opened(walk.held[-1])
         yield walk.held[-1]
 
 
@@ -200,6 +244,7 @@ def open_parent(permissions: Permissions, path: str) -> Iterator[tuple[int, str]
         if name is None:
             raise IsADirectoryError(errno.EISDIR, "it is a folder", path)
         walk.check(name)
+        walk.check_opened(walk.held[-1], name)
         yield walk.held[-1], name
 
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from agentd.agent.job import Permissions
 from agentd.agent.permissions import NotPermitted, check_path
 from agentd.agent.port import ToolContext, ToolFailure
-from agentd.agent.tools.beneath import open_file
+from agentd.agent.tools.beneath import open_file, open_named
 from agentd.agent.tools.saying import MOMENT_SCHEMA, invalid, line, read_moment, refusing
 from agentd.agent.tools.working import Stop, on_thread
 from agentd.clock import iso
@@ -116,15 +115,20 @@ def _families(permissions: Permissions, input: Mapping[str, Any]) -> list[_Place
             "(the journal: query_journal)",
             ErrorKind.DENIED,
         )
-    return [_Place(_beneath(pattern), pattern) for pattern in permissions.log_files[name]]
+    return [_Place(_beneath(pattern), pattern, configured=True) for pattern in permissions.log_files[name]]
 
 
 class _Place:
-    """A path or glob, and beneath which folders its files may lie."""
+    """
+    A path or glob, and beneath which folders its files may lie.
 
-    def __init__(self, permissions: Permissions, pattern: str) -> None:
+    configured: it stands so in the configuration; otherwise a model said it.
+    """
+
+    def __init__(self, permissions: Permissions, pattern: str, *, configured: bool = False) -> None:
         self.permissions = permissions
         self.pattern = pattern
+        self.configured = configured
 
     def paths(self, unread: dict[str, str]) -> list[str]:
         from agentd.logs.follow.globs import Globs
@@ -235,23 +239,11 @@ class _Look:
         return [sibling.path for sibling in newest_first if sibling.path != path]
 
 
-@contextmanager
-def _opened(place: _Place, path: str) -> Iterator[int]:
-    try:
-        with open_file(place.permissions, path) as fd:
-            yield fd
-            return
-    except NotPermitted:
-        # A link at the very path that the configuration names is the operator's own.
-        if path != place.pattern or place.permissions.log_files or not os.path.islink(path):
-            raise
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(22, "it is no regular file", path)
-        yield fd
-    finally:
-        os.close(fd)
+def _opened(place: _Place, path: str) -> AbstractContextManager[int]:
+    # Only the path that the configuration says itself, not what a glob finds, nor the rotated files beside it.
+    if place.configured and path == place.pattern:
+        return open_named(path)
+    return open_file(place.permissions, path)
 
 
 def _changed(path: str) -> float:
