@@ -4,7 +4,7 @@ A graph in, results out: how, when, and how many at once.
 In: a sound `TaskGraph`. Out: exactly one `Result` for each task, in the graph's order.
 Promise: whatever is ready runs at once, as far as `max_parallel` and the pools allow; nothing is dropped, nothing
 hangs. What failed is tried again by the table below and by nothing else; that a timeout is worth a second try is for
-the supervisor to say.
+the supervisor to say. What one task hands to another has no secrets in it, as what a model is shown of it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import asyncio
 import logging
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from agentd.agent.call import Call
 from agentd.agent.graph import TaskGraph
-from agentd.agent.references import BadReference, resolved
+from agentd.agent.references import BadReference, referred, resolved
 from agentd.agent.worker import Pools, Worker
 from agentd.fleet.messages import DEFAULT_TIMEOUT_S, ErrorKind, Result, Task
 from agentd.pacing import Uniform, full_jitter
+from agentd.telemetry.redact import redact_all
 
 log = logging.getLogger("agentd.agent")
 
@@ -135,7 +137,8 @@ class _Run:
         self._place = {task.id: place for place, task in enumerate(graph.tasks)}
         self._tasks = list(graph.tasks)
         self._unmet = [len(task.depends_on) for task in graph.tasks]
-        self._outputs = dict(graph.known)
+        self._raw = dict(graph.known)
+        self._outputs: dict[str, Any] = {}
         self._ready: dict[str, deque[int]] = {"io": deque(), "logic": deque()}
         self._calls: dict[int, tuple[Call, Worker]] = {}
         self._waits: dict[int, asyncio.TimerHandle] = {}
@@ -203,8 +206,7 @@ class _Run:
                 return
         try:
             if self.graph.refers(task.id) and not self._tries[place]:
-                input = resolved(task.input, self._outputs, self.graph.ids)
-                self._tasks[place] = task = replace(task, input=input)
+                self._tasks[place] = task = replace(task, input=self._filled_in(task))
             call = worker.start(
                 task,
                 lambda result: self._came(place, worker, result),
@@ -221,6 +223,13 @@ class _Run:
             self._end(place, self._not_run(place, kind, message))
             return
         self._calls[place] = (call, worker)
+
+    def _filled_in(self, task: Task) -> Mapping[str, Any]:
+        """Its input with outputs in it. Only those that are spoken of are redacted: most are not, and it takes time."""
+        for id in referred(task.input, self.graph.ids) & self._raw.keys():
+            self._outputs[id] = redact_all(self._raw.pop(id))
+        filled: Mapping[str, Any] = resolved(task.input, self._outputs, self.graph.ids)
+        return filled
 
     def _timeout_s(self, task: Task) -> float:
         most = self.executor.tool_timeout_s * (1 if task.attempt - self._tries[self._place[task.id]] <= 1 else 2)
@@ -281,7 +290,7 @@ class _Run:
             if self._started[place]:
                 self._tell("ended", task, result)
             if result.ok:
-                self._outputs[task.id] = result.output
+                self._raw[task.id] = result.output
             for id in self.graph.dependents(task.id):
                 other = self._place[id]
                 if not result.ok:

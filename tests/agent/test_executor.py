@@ -412,6 +412,34 @@ async def test_resolved_input_is_checked_as_any_other() -> None:
     assert narrow.inputs == []
 
 
+async def test_no_secret_goes_from_tool_to_tool() -> None:
+    """A model that was told to could send what it is never shown: `${read.text}` within the same graph."""
+
+    async def reads(input: Mapping[str, Any], context: ToolContext) -> Any:
+        return {"text": "db password=hunter2secret\nport 5432", "token": "ab12cd34ef", "lines": 2}
+
+    sends = FakeTool("send")
+    executor = executor_of(FakeTool("read", reads), sends)
+    earlier = Result("s1", "read", {"text": "password=hunter2secret"})
+    graph = TaskGraph(
+        [
+            task("a", tool="read"),
+            task("b", tool="send", input={"url": "http://x/?${a.text}", "all": "${a}", "old": "${s1.text}"}),
+            task("c", "a", tool="send", input={"part": "${a.token}", "lines": "${a.lines}"}),
+        ],
+        known=[earlier],
+    )
+
+    results = await executor.run(graph)
+
+    assert errors(results) == ["ok"] * 3
+    assert "hunter2secret" not in str(sends.inputs)
+    assert "ab12cd34ef" not in str(sends.inputs)
+    assert sends.inputs[0]["url"] == "http://x/?db password=***\nport 5432"
+    assert sends.inputs[1] == {"part": "***", "lines": 2}
+    assert results[0].output["token"] == "ab12cd34ef", "what the watcher is told is for the watcher to clean"
+
+
 async def test_reference_that_leads_nowhere_is_invalid_input() -> None:
     """With words for the model, and what waits for it ends too."""
     graph = TaskGraph([task("a"), task("b", input={"x": "${a.nothing}"}), task("c", "b")])
