@@ -200,7 +200,7 @@ class Daemon:
             store=self.store,
             clock=self.clock,
             keeper=self.pipeline,
-            host=open_host(self.state_dir, self._loaded.environment),
+            host=open_host(self.state_dir, self._loaded.environment, lambda: self.config),
             instance=self.instance,
             paused=paused,
             traced=self.recorder.trace,
@@ -211,7 +211,7 @@ class Daemon:
             scheduler=self.scheduler,
             paused=paused,
             crashed=self._crashed,
-            start_goal=self.agents.start_goal,
+            start_goal=self.agents.start_when_possible,
         )
         stack.push_async_callback(self.events.stop)
         self.following = Following(self.pipeline, self.store, self._crashed)
@@ -452,7 +452,7 @@ class Daemon:
     async def _ask_agent(self, due: Due) -> None:
         """A goal is due: whatever it takes to reach it happens elsewhere."""
         if due.name in self.plan.goals:
-            await self.agents.start_goal(due.name, due.trigger, due.at)
+            await self.agents.start_when_possible(due.name, due.trigger, due.at)
 
     # Reloading.
 

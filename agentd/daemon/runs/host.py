@@ -18,12 +18,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from agentd.agent.caller import HostDied
 from agentd.agent.kin import MARK, family_of, kill_marked, new_mark
 from agentd.agent.wire import FROM_HOST, BrokenWire, Wire
+from agentd.config.models import Config
+from agentd.daemon.runs.environment import host_environment
 from agentd.errors import AgentdError
 
 log = logging.getLogger("agentd.daemon")
@@ -49,20 +51,22 @@ class AgentHost:
     """
     given: path of a listening socket that systemd holds; None: a child of this process, listening in `folder`.
 
-    environment: what the child gets, where it finds its models' keys. options: further words of its command line.
+    environment: gives what a child gets, where it finds its models' keys; when that has changed, the next run begins in
+    a fresh one, unless another is under way in the old. options: further words of its command line.
     """
 
     def __init__(
         self,
         folder: Path,
-        environment: Mapping[str, str],
+        environment: Callable[[], Mapping[str, str]],
         *,
         given: Path | None = None,
         options: tuple[str, ...] = (),
     ) -> None:
         self._path = given or folder / "agent.sock"
         self._is_child = given is None
-        self._environment = {key: value for key, value in environment.items() if key not in _OURS}
+        self._environment = environment
+        self._handed: dict[str, str] = {}
         self._options = options
         self._family = family_of(folder)
         self._mark = ""
@@ -72,6 +76,8 @@ class AgentHost:
         self._watching: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self._waiting = 0
+        self._serving = 0
+        self._retiring = False
         self._closed = False
 
     @property
@@ -85,7 +91,9 @@ class AgentHost:
         try:
             for pause_s in (*_PAUSES_S, None):
                 try:
-                    return await self._connect_once()
+                    wire = await self._connect_once()
+                    self._serving += 1
+                    return wire
                 except NoHost as error:
                     if pause_s is None:
                         log.error("agent_host_missing", extra={"socket": str(self._path), "error": str(error)})
@@ -140,6 +148,7 @@ class AgentHost:
     def done(self) -> None:
         """A run that `connect` was called for is over."""
         self._waiting -= 1
+        self._serving -= 1
 
     async def kill(self) -> None:
         """End the child with all that it started; runs in it are over. The next `connect` starts another."""
@@ -171,6 +180,15 @@ class AgentHost:
             self._lifeline = None
 
     async def _have_child(self) -> None:
+        if self.pid is not None and not self._serving and self._handed != self._wanted():
+            log.info("agent_host_outdated", extra={"host_pid": self.pid})
+            self._retiring = True
+            try:
+                await self.kill()
+                if self._watching is not None:
+                    await asyncio.wait([self._watching])
+            finally:
+                self._retiring = False
         if self._listening is None:
             self._listening = _listen(self._path)
         if self._lifeline is None:
@@ -184,16 +202,20 @@ class AgentHost:
         fd, lifeline = self._listening.fileno(), self._lifeline[0]
         self._mark = new_mark(self._family)
         command = [sys.executable, "-m", "agentd.agent.host", "--fd", str(fd), "--lifeline", str(lifeline)]
+        self._handed = self._wanted()
         child = self._child = await asyncio.create_subprocess_exec(
             *command,
             *self._options,
-            env={**self._environment, MARK: self._mark},
+            env={**self._handed, MARK: self._mark},
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(fd, lifeline),
             start_new_session=True,
         )
         log.info("agent_host_started", extra={"host_pid": child.pid})
         return child
+
+    def _wanted(self) -> dict[str, str]:
+        return {key: value for key, value in self._environment().items() if key not in _OURS}
 
     async def _keep(self, child: asyncio.subprocess.Process) -> None:
         """
@@ -206,7 +228,7 @@ class AgentHost:
             log.info("agent_host_ended", extra={"host_pid": child.pid, "exit_code": code})
             # However it ended: its commands have sessions of their own, and live on without it.
             await asyncio.to_thread(kill_marked, self._mark)
-            if not self._waiting or self._closed:
+            if not self._waiting or self._closed or self._retiring:
                 return
             if time.monotonic() - began < _LIVED_S:
                 self._hang_up()
@@ -225,10 +247,10 @@ class AgentHost:
             self._listening = None
 
 
-def open_host(state_dir: Path, environment: Mapping[str, str]) -> AgentHost:
-    """The host of this installation: the one that systemd holds a socket for, else a child."""
+def open_host(state_dir: Path, environment: Mapping[str, str], config: Callable[[], Config]) -> AgentHost:
+    """The host of this installation: the one that systemd holds a socket for, else a child. config: as it is now."""
     given = environment.get(SOCKET_VARIABLE)
-    return AgentHost(state_dir, environment, given=Path(given) if given else None)
+    return AgentHost(state_dir, lambda: host_environment(environment, config()), given=Path(given) if given else None)
 
 
 def _listen(path: Path) -> socket.socket:

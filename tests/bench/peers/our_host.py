@@ -97,7 +97,7 @@ class Runs:
 
 async def serve(url: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        host = AgentHost(Path(folder), os.environ, options=("--runs", "1000000", "--log-level", "warning"))
+        host = AgentHost(Path(folder), lambda: os.environ, options=("--runs", "1000000", "--log-level", "warning"))
         print("ready", flush=True)
         try:
             runs = Runs(host, url)
