@@ -26,6 +26,9 @@ _CLOSED_FOLDERS = ("/proc", "/sys", "/dev", "/run/credentials", "/var/run/creden
 _CLOSED_FILES = re.compile(
     r"/etc/(?:g?shadow|security/opasswd)[^/]*|/etc/ssh/ssh_host_[^/]*_key|(?:/.*)?/\.ssh(?:/.*)?"
 )
+# A file by another spelling than its path: file:/x, FILE://localhost/x, jar:file:/x, @file:/x, and with the braces and
+# brackets of curl {file,x}:/x and [f-f]ile:/x, in which there is also no telling what the path is.
+_FILE_URL = re.compile(r"(?:^|[^\w.+-])file:(?=\S)|^[^:/]*[\[{][^:/]*:/", re.IGNORECASE)
 _MAX_SHOWN = 12
 
 
@@ -197,7 +200,7 @@ def check_command(permissions: Permissions, argv: Sequence[str], *, real: Callab
         known = _listed([" ".join(pattern) for pattern in permissions.commands])
         raise NotPermitted(
             f"{_shown(' '.join(argv))} is not among the allowed commands: {known} "
-            "(`*` stands for one word that does not begin with -; /proc, /sys, /dev and secrets are closed to it)"
+            "(`*` stands for one word that does not begin with -; /proc, /sys, /dev, file: and secrets are closed)"
         )
 
 
@@ -215,6 +218,8 @@ def check_host(permissions: Permissions, host: str) -> str:
 
 
 def _leads_to_open(word: str, beneath: str | None, directory: str, real: Callable[[str], str] | None) -> bool:
+    if _FILE_URL.search(word):
+        return False
     # Words such as --file=/x begin with a dash and are refused before; if=/x (dd) may carry a path too.
     for part in {word, word.rpartition("=")[2], word.rpartition("://")[2], word.lstrip("@")}:
         path = posixpath.join(directory, part)

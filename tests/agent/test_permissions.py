@@ -232,6 +232,19 @@ def test_commands_that_fit_a_pattern_may_run(argv: list[str]) -> None:
         ["du", "-xd1", "if=/proc/1/environ"],
         ["du", "-xd1", "@/etc/shadow"],
         ["du", "-xd1", "file:///etc/shadow"],
+        ["du", "-xd1", "file:/etc/shadow"],
+        ["du", "-xd1", "FiLe:/etc/shadow"],
+        ["du", "-xd1", " file:/etc/shadow"],
+        ["du", "-xd1", "file://localhost/etc/shadow"],
+        ["du", "-xd1", "file:///etc/sh[a]dow"],
+        ["du", "-xd1", "file:///etc/%73hadow"],
+        ["du", "-xd1", "file:shadow"],
+        ["du", "-xd1", "url=file:/etc/shadow"],
+        ["du", "-xd1", "@file:/etc/shadow"],
+        ["du", "-xd1", "jar:file:/etc/shadow"],
+        ["du", "-xd1", "{http://x.example,file:/etc/shadow}"],
+        ["du", "-xd1", "f{i,a}le:///etc/sh[a-a]dow"],
+        ["du", "-xd1", "[f-f]ile:/etc/shadow"],
         ["du -xd1 /"],
         ["tail", "/etc/passwd"],
         ["tail", "/var/log/../../etc/passwd"],
@@ -243,6 +256,14 @@ def test_commands_that_fit_a_pattern_may_run(argv: list[str]) -> None:
 def test_commands_beside_the_patterns_are_refused(argv: list[str]) -> None:
     """A star is one word that is no option, and no way to what is closed."""
     assert not allowed(argv)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["profile:x", "/srv/file", "a.file:1", "file: not found", "http://[::1]:80/file", "[::1]:80", "http://x/{a,b}:/c"],
+)
+def test_what_only_looks_like_a_file_url_is_a_word(word: str) -> None:
+    assert allowed(["du", "-xd1", word])
 
 
 def test_a_link_beneath_a_star_is_followed_before_it_is_allowed() -> None:
