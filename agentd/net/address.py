@@ -90,7 +90,8 @@ def _has_route(address: str) -> bool:
     return True
 
 
-# RFC 6890 and the IANA special-purpose registries; written out because `is_global` differs between Pythons.
+# RFC 6890 and the IANA special-purpose registries; written out because `is_global` differs between Pythons. And the
+# one address by which a virtual machine of Azure asks its host, in no registry.
 _CLOSED_V4 = tuple(
     IPv4Network(network)
     for network in (
@@ -98,6 +99,7 @@ _CLOSED_V4 = tuple(
         "10.0.0.0/8",
         "100.64.0.0/10",
         "127.0.0.0/8",
+        "168.63.129.16/32",
         "169.254.0.0/16",
         "172.16.0.0/12",
         "192.0.0.0/24",
@@ -114,7 +116,9 @@ _CLOSED_V4 = tuple(
 _OPEN_V6 = IPv6Network("2000::/3")
 _CLOSED_V6 = tuple(IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "3fff::/20"))
 _NAT64 = IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 _SIX_TO_FOUR = IPv6Network("2002::/16")
+_LAST_FOUR = tuple(IPv6Network(network) for network in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96"))
 
 
 def is_public(address: str) -> bool:
@@ -141,6 +145,24 @@ def is_public(address: str) -> bool:
 
 def _is_public_v4(ip: IPv4Address) -> bool:
     return not any(ip in network for network in _CLOSED_V4)
+
+
+def carried(ip: IPv6Address) -> tuple[IPv4Address, ...]:
+    """
+    The IPv4 addresses that an IPv6 one may lead to; most lead to none.
+
+    Compatible, mapped, translated (RFC 2765), NAT64 (RFC 6052, of RFC 8215 by every length of prefix), 6to4, Teredo.
+    """
+    packed = ip.packed
+    if any(ip in network for network in _LAST_FOUR):
+        return (IPv4Address(packed[12:]),)
+    if ip in _SIX_TO_FOUR:
+        return (IPv4Address(packed[2:6]),)
+    if ip in _LOCAL_NAT64:
+        # Bits 64 to 71 are left out, RFC 6052 section 2.2.
+        spread = packed[:8] + packed[9:]
+        return tuple(IPv4Address(each) for each in (packed[12:], spread[6:10], spread[7:11], spread[8:12]))
+    return ip.teredo or ()
 
 
 def literal_address(host: str) -> str | None:

@@ -136,6 +136,19 @@ async def test_private_addresses_are_not_connected_to(host: str) -> None:
     await failing(TLS, to("*", private=False), DENIED, host=host)
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "64:ff9b:1:a9fe:a9:fe00::", "64:ff9b:1:0:a9:fea9:fe00::"),
+        *("2002:a9fe:a9fe::1", "2001:0:a9fe:a9fe::1", "2001::5601:5601", "::ffff:0:a9fe:a9fe", "::a9fe:a9fe"),
+        *("168.63.129.16", "::ffff:168.63.129.16", "64:ff9b::a83f:8110"),
+    ],
+)
+async def test_the_keys_of_the_machine_stay_closed_however_they_are_wrapped(host: str) -> None:
+    """A translator on the way unwraps these; private networks are on, as where one looks at one's own servers."""
+    assert "link-local" in await failing(TLS, to("*"), DENIED, host=host)
+
+
 async def test_hosts_beside_the_list_are_refused() -> None:
     await failing(TLS, to("*.example.com"), DENIED, host="evil.test")
     await failing(TLS, to("*"), DENIED, host="169.254.169.254")

@@ -3,16 +3,16 @@ Which addresses of an allowed host may be connected to.
 
 In: the host in its one spelling. Out: addresses, to be connected to as they are and not resolved again.
 Promise: addresses of private networks only with `private_networks`; link-local ones, where clouds offer the keys of
-the machine, only where the configuration names the very address.
+the machine, only where the configuration names the very address, and so however an IPv6 address wraps them.
 """
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from agentd.agent.job import Permissions
 from agentd.agent.permissions import NotPermitted
-from agentd.net.address import NetFailure, resolve_checked
+from agentd.net.address import NetFailure, carried, resolve_checked
 
 
 async def addresses_of(permissions: Permissions, host: str) -> list[str]:
@@ -33,8 +33,9 @@ async def addresses_of(permissions: Permissions, host: str) -> list[str]:
 
 def _is_link_local(address: str) -> bool:
     ip = ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return (mapped or ip).is_link_local or ip in _METADATA
+    every: tuple[IPv4Address | IPv6Address, ...] = (ip, *carried(ip)) if isinstance(ip, IPv6Address) else (ip,)
+    return any(each.is_link_local or each in _METADATA for each in every)
 
 
-_METADATA = {ip_address("fd00:ec2::254"), ip_address("100.100.100.200"), ip_address("192.0.0.192")}
+_METADATA = {ip_address(each) for each in ("fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")}
+"""Where clouds offer the same beside the link-local networks."""
