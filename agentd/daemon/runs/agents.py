@@ -8,7 +8,7 @@ row of its transaction. A budget that holds calls back is one alert, which ends 
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -19,32 +19,32 @@ from typing import Any
 
 import apsw
 
-from agentd.agent.job import Job, Outcome
+from agentd.agent.job import Outcome
 from agentd.clock import Clock, from_optional_us, iso, optional_us
 from agentd.config.models import Config
 from agentd.config.watches import Watch as WatchConfig
 from agentd.cron import parse_cron
 from agentd.daemon.runs.answers import Answers
-from agentd.daemon.runs.desk import show_refusal
-from agentd.daemon.runs.dispatch import Ended, NotOurs, Prepared, Runs, new_run_id
+from agentd.daemon.runs.budgets import BudgetAlerts
+from agentd.daemon.runs.dispatch import Ended, NotOurs, Prepared, Runs, TooManyRuns, new_run_id
 from agentd.daemon.runs.host import AgentHost
 from agentd.daemon.runs.jobs import make_job, spend_limits
 from agentd.deliver.payload import alert_data, finding_data
+from agentd.errors import StoreError
 from agentd.memory import events, ledger
 from agentd.memory.ledger import Priority, Run, RunOutcome, RunState
-from agentd.memory.spend import Refusal, day_of, to_nano
+from agentd.memory.spend import to_nano
 from agentd.memory.store import Store
 from agentd.pipeline.findings import Also, Findings, GoalWatch, alert_of
 from agentd.pipeline.keeper import SELF, Room, begins, queue_unless_crowded
 from agentd.pipeline.tending import Tending
-from agentd.records import Alert, AlertStatus, Judgement, Severity, Transition, Verdict
+from agentd.records import Alert, Judgement, Severity, Transition, Verdict
 from agentd.schedule.bus import DEEPEST, Event
 from agentd.schedule.missed import missed_runs
 from agentd.telemetry.embedded import RunSpan
 
 log = logging.getLogger("agentd.daemon")
 
-BUDGET_RULE = "budget"
 _PRIORITY = {Severity.INFO: Priority.LOW, Severity.WARNING: Priority.NORMAL, Severity.CRITICAL: Priority.HIGH}
 
 # Of the run whose finding is being told: what its alert starts was led to by these watches.
@@ -76,7 +76,9 @@ class Agents:
         self._paused = paused
         self._findings = Findings(keeper)
         self._answers = Answers(keeper, store, clock, config)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._budgets = BudgetAlerts(keeper, clock, lambda: self.config.budgets)
+        self._put_off: dict[str, tuple[str, datetime, Event | None]] = {}
+        self._made_up = True
         self.runs = Runs(
             store=store,
             clock=clock,
@@ -84,7 +86,7 @@ class Agents:
             prepare=self._prepare,
             conclude=self._conclude,
             ask=self._answers.ask,
-            refused=self._refused,
+            refused=lambda job, refusal: self._budgets.refused(job.watch, refusal),
             at_once=lambda: self.config.api.max_concurrent_tasks,
             tracer=keeper.tracer,
             traced=traced,
@@ -165,8 +167,33 @@ class Agents:
         self.runs.wake()
         return run.id
 
+    async def start_when_possible(self, name: str, trigger: str, due_at: datetime, event: Event | None = None) -> None:
+        """
+        The same for what is due by itself: what the store refuses is kept in mind, the newest of each goal, and tried
+        again by `keep_house`.
+        """
+        try:
+            await self.start_goal(name, trigger, due_at, event)
+        except StoreError as error:
+            log.error("goal_not_started", extra={"watch": name, "trigger": trigger, "error": str(error)})
+            self._put_off[name] = trigger, due_at, event
+        else:
+            self._put_off.pop(name, None)
+
+    async def _start_put_off(self) -> None:
+        for name, put_off in list(self._put_off.items()):
+            if self._may_run(name):
+                await self.start_when_possible(name, *put_off)
+        if not self._made_up:
+            with contextlib.suppress(StoreError, TooManyRuns):
+                await self.make_up()
+
     async def make_up(self) -> None:
-        """At start: queue the runs of cron goals that were due while nobody was there. Raises StoreError."""
+        """
+        At start: queue the runs of cron goals that were due while nobody was there; until that is done, `keep_house`
+        does it. Raises StoreError, TooManyRuns.
+        """
+        self._made_up = False
         now = self._clock.now()
         for watch in self.config.goals:
             if watch.cron is None or watch.name in self._paused:
@@ -178,6 +205,7 @@ class Agents:
                 run = self._run(watch, "goal", watch.goal or "", "missed", due_at)
                 await self.runs.submit(run)
                 log.info("run_made_up", extra={"watch": name, "due_at": iso(due_at)})
+        self._made_up = True
 
     # What it is given.
 
@@ -294,30 +322,15 @@ class Agents:
         kind, watch, about = f"run.{ended.state.value}", run.watch, run.fingerprint
         self._store.history.post(lambda c: events.append(c, kind, now, watch=watch, fingerprint=about, data=data))
 
-    # Money.
-
-    def _refused(self, job: Job, refusal: Refusal) -> None:
-        if refusal.scope == "run":
-            return  # that is what a run's own limit is for; its finding says so
-        rule = BUDGET_RULE if refusal.scope == "daemon_per_day" else f"{BUDGET_RULE}:{job.watch}"
-        task = asyncio.create_task(self._keeper.report_self(rule, show_refusal(refusal)), name="budget")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def keep_house(self) -> None:
-        """Called now and then: a day's budgets end with it, and new notes are measured for recall by meaning."""
-        await self._look_at_budgets()
+        """
+        Called now and then: what the store refused is tried again, a day's budgets end with it, and new notes are
+        measured for recall by meaning.
+        """
+        await self._start_put_off()
+        await self._budgets.look()
         if (meaning := self._answers.meaning()) is not None:
             await meaning.catch_up()
-
-    async def _look_at_budgets(self) -> None:
-        """A new day (UTC): what held calls back holds them back no longer."""
-        today = day_of(self._clock.now())
-        for alert in list(self._keeper.alerts.values()):
-            rule, since = alert.rule or "", alert.started_at
-            about = alert.watch == SELF and rule.split(":")[0] == BUDGET_RULE and alert.status is AlertStatus.FIRING
-            if about and since is not None and day_of(since) < today:
-                await self._keeper.report_self(rule, None)
 
 
 def cost_of(run: Run, outcome: Outcome) -> dict[str, Any]:
