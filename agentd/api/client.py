@@ -97,8 +97,9 @@ class HttpTasks:
         found = await self._call("GET", "/api/v1/runs", query={key: value for key, value in asked.items() if value})
         return list(found["runs"])
 
-    async def run(self, id: str) -> Json:
-        return await self._call("GET", f"/api/v1/runs/{_step(id)}")
+    async def run(self, id: str, after: int = -1) -> Json:
+        behind = "" if after < 0 else f"?after={after}"
+        return await self._call("GET", f"/api/v1/runs/{_step(id)}{behind}")
 
     async def tools(self) -> list[Json]:
         return list((await self._call("GET", "/api/v1/tools"))["tools"])

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from agentd.api.over_tcp import abridged_run
 from agentd.api.tasks import TaskService, read_message, read_task
 from agentd.memory.ledger import RunState
 
@@ -26,7 +27,10 @@ Answer = Callable[[Any, int], Response]
 
 
 class TaskRoutes:
-    """body: reads a request's JSON. who: whom the audit trail names. answer: JSON with a status."""
+    """
+    body: reads a request's JSON. who: whom the audit trail names. answer: JSON with a status. trusted: the caller may see
+    what people asked.
+    """
 
     def __init__(
         self,
@@ -36,12 +40,14 @@ class TaskRoutes:
         who: Callable[[dict[str, Any]], str],
         limit: Callable[[Request, int], int],
         answer: Answer,
+        trusted: bool,
     ) -> None:
         self._service = service
         self._body = body
         self._who = who
         self._limit = limit
         self._answer = answer
+        self._trusted = trusted
 
     def routes(self) -> list[Route]:
         return [
@@ -86,10 +92,13 @@ class TaskRoutes:
         if state is not None and state not in list(RunState):
             raise HTTPException(422, f"state: write one of {', '.join(RunState)}")
         rows = await self._service.runs(watch=query.get("watch"), state=state, limit=self._limit(request, 100))
-        return self._answer({"runs": rows}, 200)
+        return self._answer({"runs": rows if self._trusted else [abridged_run(row) for row in rows]}, 200)
 
     async def run(self, request: Request) -> Response:
-        return self._answer(await self._service.run(request.path_params["id"]), 200)
+        after = request.query_params.get("after", "-1")
+        if after != "-1" and (not after.isdecimal() or len(after) > 18):
+            raise HTTPException(422, "after: write the seq of the last line that was seen")
+        return self._answer(await self._service.run(request.path_params["id"], int(after)), 200)
 
     async def tools(self, request: Request) -> Response:
         return self._answer({"tools": await self._service.tools()}, 200)

@@ -8,14 +8,13 @@ Promise: what a request asks for can only narrow what the configuration allows; 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from agentd.clock import iso
 from agentd.errors import ConfigError
-from agentd.memory import run_records
 from agentd.memory.ledger import Run, RunState
 from agentd.memory.run_records import Line
 
@@ -23,8 +22,12 @@ Json = dict[str, Any]
 
 MAX_GOAL_CHARS = 32 * 1024
 MOST_LINES = 5000
-"""Lines of a run's record that are shown."""
+"""Lines of a run's record that are shown at once."""
+MOST_SHOWN_CHARS = 2**20
+"""Of a record, or of the outputs of a task, in one answer: to write it must not hold up the daemon."""
 _SHOWN_CHARS = 4096
+_TEXT_CHARS = 16 * 1024
+_GOAL_CHARS = 1000
 STATES: Mapping[RunState, str] = {
     RunState.QUEUED: "pending",
     RunState.RUNNING: "in_progress",
@@ -157,8 +160,8 @@ class TaskService(Protocol):
 
     async def runs(self, *, watch: str | None, state: str | None, limit: int) -> list[Json]: ...
 
-    async def run(self, id: str) -> Json:
-        """One run with its record, line by line. Raises NotFound."""
+    async def run(self, id: str, after: int = -1) -> Json:
+        """One run with its record, line by line, behind line `after`. Raises NotFound."""
         ...
 
     async def tools(self) -> list[Json]: ...
@@ -166,9 +169,20 @@ class TaskService(Protocol):
     async def models(self) -> list[Json]: ...
 
 
-def task_view(run: Run, lines: Sequence[Line] = ()) -> Json:
-    """A task as callers see it. lines: of its record, at least plans and results: what was done, oldest first."""
-    plans = [dict(line.data) for line in lines if line.kind == "plan"]
+def task_view(run: Run, lines: Iterable[Line] = ()) -> Json:
+    """
+    A task as callers see it. lines: of its record, at least plans and results: what was done, oldest first; taken one
+    at a time.
+    """
+    plan: Json | None = None
+    steps: list[Json] = []
+    room = MOST_SHOWN_CHARS
+    for line in lines:
+        if line.kind == "plan":
+            plan = _without(dict(line.data), "own")
+        elif line.kind == "result":
+            steps.append(step := _step(line.data, min(room, _SHOWN_CHARS)))
+            room -= len(step["output"])
     outcome, ended = run.outcome, run.ended_at is not None
     finding = outcome.finding or {}
     took_s = (run.ended_at - run.started_at).total_seconds() if run.ended_at and run.started_at else None
@@ -190,8 +204,8 @@ def task_view(run: Run, lines: Sequence[Line] = ()) -> Json:
         }
         if ended
         else None,
-        "plan": outcome.plan or (_without(plans[-1], "own") if plans else None),
-        "steps": [_step(line.data) for line in lines if line.kind == "result"],
+        "plan": outcome.plan or plan,
+        "steps": steps,
         "metrics": {
             "steps": outcome.steps,
             "tool_calls": outcome.tool_calls,
@@ -217,7 +231,7 @@ def run_view(run: Run) -> Json:
         "kind": run.kind,
         "trigger": run.trigger,
         "state": run.state.value,
-        "goal": run.goal,
+        "goal": run.goal[:_GOAL_CHARS],
         "fingerprint": run.fingerprint,
         "due_at": iso(run.due_at),
         "started_at": None if run.started_at is None else iso(run.started_at),
@@ -233,21 +247,47 @@ def run_view(run: Run) -> Json:
     }
 
 
-def run_with_record(run: Run, lines: Sequence[Line]) -> Json:
-    """A run alone, with its record line by line. whole: nothing of the record is missing."""
-    record = [{"seq": line.seq, "at_s": line.at_s, "kind": line.kind, "data": line.data} for line in lines]
+def run_with_record(run: Run, lines: Iterable[Line], *, after: int = -1) -> Json:
+    """
+    A run alone, with its record line by line, long texts cut. lines: those behind `after`, taken one at a time.
+
+    whole: no line behind `after` is missing. next: where to go on when there is more than fits into one answer.
+    """
+    record: list[Json] = []
+    size, whole, going_on = 0, True, None
+    for line in lines:
+        if size >= MOST_SHOWN_CHARS or len(record) == MOST_LINES:
+            whole, going_on = False, record[-1]["seq"]
+            break
+        expected = record[-1]["seq"] + 1 if record else after + 1
+        whole = whole and (line.seq == expected or (expected == 0 and line.seq == 1))
+        data = _shortened(line.data)
+        size += len(json.dumps(data, ensure_ascii=False, default=str))
+        record.append({"seq": line.seq, "at_s": line.at_s, "kind": line.kind, "data": data})
     return run_view(run) | {
+        "goal": run.goal,
         "answer": run.outcome.answer,
         "finding": run.outcome.finding,
         "plan": run.outcome.plan,
         "asked": dict(run.asked),
         "record": record,
-        "whole": run_records.is_whole(lines),
+        "whole": whole and bool(record or after >= 0),
+        "next": going_on,
     }
 
 
-def _step(data: Mapping[str, Any]) -> Json:
-    """A finished call of a tool, for callers."""
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= _TEXT_CHARS else value[:_TEXT_CHARS] + "…"
+    if isinstance(value, Mapping):
+        return {key: _shortened(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shortened(each) for each in value]
+    return value
+
+
+def _step(data: Mapping[str, Any], chars: int) -> Json:
+    """A finished call of a tool, for callers; of its output so many characters."""
     output = data.get("output")
     text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, default=str)
     return {
@@ -255,9 +295,9 @@ def _step(data: Mapping[str, Any]) -> Json:
         "tool": data.get("tool"),
         "ok": data.get("error") is None,
         "error": data.get("error"),
-        "message": data.get("message", ""),
+        "message": str(data.get("message", ""))[:_SHOWN_CHARS],
         "duration_s": data.get("duration_s"),
-        "output": text[:_SHOWN_CHARS],
+        "output": text[:chars],
     }
 
 

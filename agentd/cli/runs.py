@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from agentd.api.tasks import MOST_LINES, run_view, run_with_record
+from agentd.api.tasks import run_view, run_with_record
 from agentd.cli import FAILED
 from agentd.cli.answer import answer_lines, prose, shown_seconds, shown_usd
 from agentd.cli.client import quoted, read_or_open, read_store
@@ -116,8 +116,7 @@ def _show(config_path: Path | None, identity: str, output: str) -> None:
         run = await store.state.read(lambda c: ledger.get(c, identity))
         if run is None:
             raise _unknown(identity)
-        lines = await store.history.read(lambda c: run_records.of(c, identity, limit=MOST_LINES))
-        return run_with_record(run, lines)
+        return await store.history.read(lambda c: run_with_record(run, run_records.read(c, identity)))
 
     run = read_or_open(place, f"/api/v1/runs/{quoted(identity)}", offline)
     if output == "json":

@@ -7,7 +7,7 @@ Promise: a line that was kept comes back as it was; what is missing is seen by `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -76,15 +76,23 @@ def save(c: apsw.Connection, run: str, at: datetime, lines: Iterable[Line]) -> N
     )
 
 
-def of(
+def read(
     c: apsw.Connection, run: str, *, after: int = -1, kinds: Sequence[str] = (), limit: int = MAX_LINES
-) -> list[RunLine]:
-    """The lines of the run behind `after`, in order; kinds: only these."""
+) -> Iterator[RunLine]:
+    """The lines of the run behind `after`, in order, one at a time: all of them may be gigabytes. kinds: only these."""
     if kinds:
         found = c.execute(_KINDS, (run, after, limit, bounded_json(kinds, MAX_LINE)))
     else:
         found = c.execute(_OF, (run, after, limit))
-    return [RunLine(seq, at_s, kind, from_json(unpack(data))) for seq, at_s, kind, data in found]
+    for seq, at_s, kind, data in found:
+        yield RunLine(seq, at_s, kind, from_json(unpack(data)))
+
+
+def of(
+    c: apsw.Connection, run: str, *, after: int = -1, kinds: Sequence[str] = (), limit: int = MAX_LINES
+) -> list[RunLine]:
+    """The same, all at once."""
+    return list(read(c, run, after=after, kinds=kinds, limit=limit))
 
 
 def count(c: apsw.Connection, run: str) -> int:

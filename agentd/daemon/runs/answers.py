@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import apsw
@@ -44,6 +45,7 @@ _RECENT = 20
 _LOGS_SHOWN = 10
 _TEMPLATES_SHOWN = 200
 _PAYLOAD_CHARS = 8192
+_QUERY_CHARS = 1000
 
 
 class Known(Protocol):
@@ -68,17 +70,20 @@ class Answers:
 
     async def ask(self, job: Job, what: str, args: Mapping[str, Any]) -> Any:
         """Raises ToolFailure."""
-        limit = min(int(args.get("limit", 50)), _MOST)
+        try:
+            limit = max(1, min(int(args.get("limit", 50)), _MOST))
+            since, until = _moment(args.get("since")), _moment(args.get("until"))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ToolFailure(f"cannot be asked so: {str(error)[:200]}", ErrorKind.INVALID_INPUT) from error
         watch = args.get("watch")
-        if watch is not None and watch not in self._keeper.watches:
+        if watch is not None and (not isinstance(watch, str) or watch not in self._keeper.watches):
             known = ", ".join(list(self._keeper.watches)[:50]) or "none"
             raise ToolFailure(f"there is no watch {str(watch)[:60]!r}; there are: {known}", ErrorKind.INVALID_INPUT)
-        since, until = _moment(args.get("since")), _moment(args.get("until"))
         try:
             if what == "templates":
                 return await self._templates(str(watch), limit)
             if what == "memory":
-                return await self._memory(str(args.get("query", "")), watch, limit)
+                return await self._memory(str(args.get("query", ""))[:_QUERY_CHARS], watch, limit)
             if what == "history":
                 return await self._history(str(args.get("kind", "results")), watch, since, until, limit)
         except StoreError as error:
@@ -107,8 +112,9 @@ class Answers:
         }
 
     async def _alerts(self, watch: str | None, since: datetime | None, until: datetime | None, limit: int) -> Any:
-        alerts = [each for each in self._keeper.alerts.values() if watch is None or each.watch == watch]
-        current = [_without_empty(alert_view(each)) for each in alerts if is_current(each)][:limit]
+        alerts = (each for each in self._keeper.alerts.values() if watch is None or each.watch == watch)
+        # Of ten thousand that fire, views of those alone that are shown.
+        current = [_without_empty(alert_view(each)) for each in islice(filter(is_current, alerts), limit)]
         past = await self._store.history.read(lambda c: events.last(c, watch=watch, limit=limit))
         earlier = [
             {"at": iso(each.at), "kind": each.kind, "watch": each.watch, **_without_empty(each.data)}
@@ -233,7 +239,8 @@ def _without_empty(data: Mapping[str, Any]) -> Json:
 
 
 def _moment(text: Any) -> datetime | None:
-    return datetime.fromisoformat(text) if isinstance(text, str) else None
+    at = datetime.fromisoformat(text) if isinstance(text, str) else None
+    return at if at is None or at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def _within(at: datetime, since: datetime | None, until: datetime | None) -> bool:

@@ -107,13 +107,18 @@ class Tasks:
 
     async def runs(self, *, watch: str | None, state: str | None, limit: int) -> list[Json]:
         wanted = None if state is None else RunState(state)
-        rows = await self._store.state.read(lambda c: ledger.runs(c, watch=watch, state=wanted, limit=limit))
-        return [run_view(row) for row in rows]
 
-    async def run(self, id: str) -> Json:
+        # Views are made where they are read, on a thread: a hundred answers of a model are megabytes.
+        def look(c: apsw.Connection) -> list[Json]:
+            return [run_view(row) for row in ledger.runs(c, watch=watch, state=wanted, limit=limit)]
+
+        return await self._store.state.read(look)
+
+    async def run(self, id: str, after: int = -1) -> Json:
         run = await self._found(id)
-        lines = await self._store.history.read(lambda c: run_records.of(c, run.id, limit=MOST_LINES))
-        return run_with_record(run, lines)
+        return await self._store.history.read(
+            lambda c: run_with_record(run, run_records.read(c, run.id, after=after), after=after)
+        )
 
     async def tools(self) -> list[Json]:
         return tools_of(self._config)
@@ -122,8 +127,9 @@ class Tasks:
         return models_of(self._config)
 
     async def _view(self, run: Run) -> Json:
-        lines = await self._store.history.read(lambda c: run_records.of(c, run.id, kinds=_KINDS, limit=MOST_LINES))
-        return task_view(run, lines)
+        return await self._store.history.read(
+            lambda c: task_view(run, run_records.read(c, run.id, kinds=_KINDS, limit=MOST_LINES))
+        )
 
     async def _known(self, id: str) -> Run | None:
         return await self._store.state.read(lambda c: ledger.get(c, id))
