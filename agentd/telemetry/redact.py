@@ -24,7 +24,9 @@ _MOST_SECRETS = 2000
 _PATTERNS = re.compile(
     # A digit or sign must be in it: "basic understanding" is no credential.
     r"(?P<scheme>\b(?:Bearer|Basic)[ \t]+)(?=[A-Za-z]*[0-9._~+/=-])[A-Za-z0-9._~+/=-]{6,}"
-    r"|(?P<header>\b(?:Proxy-)?Authorization[\"']?[ \t]*[:=][ \t]*[\"']?)[^\s\"',;]+(?:[ \t]+[^\s\"',;]+)?"
+    r"|(?P<header>\b(?:Proxy-)?Authorization[\"']?[ \t]*[:=][ \t]*+[\"']?+)"
+    # Stars alone: it is taken out, and the word behind them is another.
+    r"(?!\*{3}(?![^\s\"',;]))[^\s\"',;]+(?:[ \t]+[^\s\"',;]+)?"
     r"|\b(?P<prefix>whsec_)[A-Za-z0-9+/=]+"
     r"|(?P<userinfo>\b[a-z][a-z0-9+.-]{0,20}://)[^\s/@?#\"'<>]{1,300}@",
     re.IGNORECASE,
@@ -40,7 +42,7 @@ _KEYED = re.compile(
     # What stands before the word does not matter: db_password, accessToken.
     rf"(?P<key>(?:{_KEY}|(?<![a-z])pass(?=[ \t]{{0,3}}=))(?P<shut>\\{{0,4}}[\"']?)"
     # `password= user=eve` says that there is none.
-    r"(?:[ \t]{0,3}(?:=>|:=|(?P<colon>:))|[ \t]{1,3}={1,2}|={1,2}(?![ \t]{1,3}[^\s=]{0,100}=))[ \t]{0,3}"
+    r"(?>[ \t]{0,3}(?:=>|:=|(?P<colon>:))|[ \t]{1,3}={1,2}|={1,2}(?![ \t]{1,3}[^\s=]{0,100}=))[ \t]{0,3}"
     # Nothing yet, nothing any more, and placeholders of templates.
     r"(?!(?:null|nil|none|true|false|undefined)\b|\*{3}|<[a-z*]+>))"
     r"(?:"
@@ -62,7 +64,8 @@ _LONG_WORD = 16
 
 _SHAPES = re.compile(
     r"\b(?:(?P<shape>gh[opsur]_|github_pat_|glpat-|xox[abeoprs]-|xapp-|sk[-_]|rk_live_|AIza|npm_|pypi-)[\w-]{16,}"
-    r"|(?P<aws>AKIA|ASIA)[A-Z0-9]{12,}"
+    # With the rest of the word: a secret that touches one has nothing before it that makes it a word.
+    r"|(?P<aws>AKIA|ASIA)[A-Z0-9]{12,}[\w.-]*"
     # The head alone is known to all; what signs and what is said comes behind it.
     r"|(?P<jwt>eyJ)[\w-]{8,}\.[\w-]*(?:\.[\w-]*){0,3})"
     r"|(?P<pem>-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,20}-----)(?:(?!-----END ).)*",
