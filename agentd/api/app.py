@@ -3,7 +3,8 @@ The HTTP surface of the daemon: routes from paths to the `Service` port.
 
 In: requests over the unix socket (people of this machine, through the CLI) and over TCP (reading, and heartbeats and
 hooks with their secret). Out: JSON, problem details (RFC 9457) for errors, one page.
-Promise: over TCP nothing is changed but by a heartbeat's or a hook's secret, and only a known Host is answered.
+Promise: over TCP nothing is changed but by a heartbeat's or a hook's secret, nothing is shown that agents read, and
+only a known Host is answered.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentd.api.beat import read_beat
 from agentd.api.hook import MAX_BODY_BYTES as MAX_HOOK_BYTES
+from agentd.api.over_tcp import REFUSED, abridged_alert, abridged_message, is_record
 from agentd.api.page import STYLE, render_overview
 from agentd.api.service import Conflict, Forbidden, NoSecret, NotFound, Service, TooMany
 from agentd.api.silence import MAX_REASON_CHARS, one_line, read_ack, read_silence
@@ -49,7 +51,10 @@ def make_app(service: Service, *, hosts: Collection[str] | None, tasks: TaskServ
     never by asking the connection: one that is reset at once has no peer any more.
     """
     routes = _Routes(service, trusted=hosts is None)
-    more = [] if tasks is None else TaskRoutes(tasks, body=_body, who=_who, limit=_limit, answer=_Json).routes()
+    more: list[Route] = []
+    if tasks is not None:
+        how = TaskRoutes(tasks, body=_body, who=_who, limit=_limit, answer=_Json, trusted=hosts is None)
+        more = how.routes()
     app = Starlette(
         routes=[
             Route("/", routes.page),
@@ -87,7 +92,10 @@ def make_app(service: Service, *, hosts: Collection[str] | None, tasks: TaskServ
 
 
 class _Gate:
-    """Over TCP: a known Host only (a page elsewhere could name us by its own DNS), and reading only."""
+    """
+    Over TCP: a known Host only (a page elsewhere could name us by its own DNS), and reading only; not even that
+    of what agents did.
+    """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
         self._app = app
@@ -106,6 +114,8 @@ class _Gate:
             answer = _problem(
                 403, "Forbidden", "over TCP one may only read; use the command line on the machine itself"
             )
+        elif is_record(scope["path"]):
+            answer = _problem(403, "Forbidden", REFUSED)
         else:
             await self._app(scope, receive, send)
             return
@@ -155,7 +165,8 @@ class _Routes:
 
     async def alerts(self, request: Request) -> Response:
         everything = request.query_params.get("all") in ("1", "true")
-        return _listed("alerts", await self._service.alerts(everything=everything))
+        rows = await self._service.alerts(everything=everything)
+        return _listed("alerts", rows if self._trusted else [abridged_alert(row) for row in rows])
 
     async def ack(self, request: Request) -> Response:
         body = await _body(request)
@@ -209,7 +220,8 @@ class _Routes:
         return _Json(rows)
 
     async def delivery(self, request: Request) -> Response:
-        return _Json(await self._service.delivery(request.path_params["id"]))
+        view = await self._service.delivery(request.path_params["id"])
+        return _Json(view if self._trusted else abridged_message(view))
 
     async def retry(self, request: Request) -> Response:
         who = _who(await _body(request))

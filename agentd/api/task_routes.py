@@ -28,8 +28,8 @@ Answer = Callable[[Any, int], Response]
 
 class TaskRoutes:
     """
-    body: reads a request's JSON. who: whom the audit trail names. answer: JSON with a status. trusted: the caller may see
-    what people asked.
+    body: reads a request's JSON. who: whom the audit trail names. answer: JSON with a status. trusted: the caller may
+    see what people asked.
     """
 
     def __init__(
