@@ -303,7 +303,7 @@ class Supervisor:
                 continue
             self._window.add(done.message)
             try:
-                actions = self._actions(done)
+                actions = self._actions(done, last_try=patience.bad >= _BAD_ANSWERS)
                 if actions.calls:
                     tasks = self._tasks(actions)
                     acted = await self._hands.carry_out(tasks)
@@ -346,17 +346,26 @@ class Supervisor:
             else self._failed(str(failure))
         )
 
-    def _actions(self, done: Done) -> Actions:
+    def _actions(self, done: Done, *, last_try: bool) -> Actions:
+        """What the answer asks for; on the last try also what is cut, or doubtful. Raises BadAction."""
         if done.stop_reason == "content_filter" and not done.message.tool_calls and not done.message.content.strip():
             raise BadAction("the provider's filter held the answer back; say it in other words")
+        cut = done.stop_reason in ("length", "content_filter")
         try:
-            return actions_of(done.message, self._native, self._specs)
+            return actions_of(done.message, self._native, self._specs, cut=cut, quoted=self._is_quoted)
         except BadAction as error:
-            if done.stop_reason == "length":
-                raise BadAction(
-                    f"the answer was cut at its {done.usage.output_tokens} tokens, make it shorter: {error}"
-                ) from error
-            raise
+            if last_try and error.otherwise is not None:
+                self._decided("make_do", str(error))
+                return error.otherwise
+            if not cut:
+                raise
+            by = f"its {done.usage.output_tokens} tokens" if done.stop_reason == "length" else "the provider's filter"
+            raise BadAction(
+                f"the answer was cut by {by}, make it shorter: {error}", call_id=error.call_id, tool=error.tool
+            ) from error
+
+    def _is_quoted(self, text: str) -> bool:
+        return any(self._exhibits.said(id, text) for id in self._exhibits.ids)
 
     def _tasks(self, actions: Actions) -> list[Task]:
         limits = self._job.limits

@@ -30,10 +30,10 @@ KINDS = {
     "plan": Kind.PLAN,
 }
 TYPE_KEYS = ("type", "actiontype", "kind")
-TOOL_KEYS = ("toolname", "tool", "function", "name")
+TOOL_KEYS = ("toolname", "tool", "function", "name", "recipientname")
 INPUT_KEYS = ("input", "inputs", "arguments", "args", "parameters", "params", "toolinput", "actioninput")
 ANSWER_KEYS = ("answer", "finalanswer", "final", "finding", "result", "response", "output", "content", "text")
-LIST_KEYS = ("actions", "toolcalls", "calls")
+LIST_KEYS = ("actions", "toolcalls", "calls", "tooluses")
 WRAPPERS = ("action", "nextaction", "toolcall", "functioncall", "response", "output")
 _PLAN_KEYS = {
     "understanding": "understanding",

@@ -57,12 +57,16 @@ class BrokenJson(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One object or list of objects in a text. broken: it is none, and this is why; value is None then."""
+    """
+    One object or list of objects in a text. broken: it is none, and this is why; value is None then. closed: its last
+    brace is there.
+    """
 
     value: Any
     start: int
     end: int
     broken: BrokenJson | None = None
+    closed: bool = True
 
 
 def objects_in(text: str) -> Iterator[Found]:
@@ -84,13 +88,14 @@ def objects_in(text: str) -> Iterator[Found]:
             else:
                 yield _found(value, begin, at)
                 continue
+        reader = _Reader(text)
         try:
-            value, at = _Reader(text).read(begin)
+            value, at = reader.read(begin)
         except BrokenJson as error:
             at = max(error.at, begin + 1)
             yield Found(None, begin, at, error)
         else:
-            yield _found(value, begin, at)
+            yield _found(value, begin, at, reader.closed)
 
 
 def read_object(text: str) -> dict[str, Any]:
@@ -136,17 +141,18 @@ def _value(text: str) -> tuple[Any, int]:
     return _clean(value), end
 
 
-def _found(value: Any, start: int, end: int) -> Found:
+def _found(value: Any, start: int, end: int, closed: bool = True) -> Found:
     try:
-        return Found(_clean(value), start, end)
+        return Found(_clean(value), start, end, closed=closed)
     except BrokenJson as error:
         return Found(None, start, end, error)
 
 
 class _Reader:
-    """Reads one value by hand, leniently."""
+    """Reads one value by hand, leniently. closed: no brace was missing."""
 
     def __init__(self, text: str) -> None:
+        self.closed = True
         self._text = text
         self._at = 0
         self._depth = 0
@@ -193,6 +199,7 @@ class _Reader:
             self._gap()
             if not self._takes(",") and not self._text.startswith("}", self._at):
                 if self._depth == 1 and isinstance(value, dict | list | str) and self._at_end():
+                    self.closed = False
                     break
                 raise self._broken("a comma or } is missing")
         self._depth -= 1

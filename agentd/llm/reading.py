@@ -50,13 +50,22 @@ class BadAction(AgentdError):
     """
     The answer cannot be done; the message is for the model: what is wrong, and one example.
 
-    call_id, tool: of the native call that is wrong, None when it is the text.
+    call_id, tool: of the native call that is wrong, None when it is the text. otherwise: what to take the answer for
+    when the model has no try left; None: it is good for nothing.
     """
 
-    def __init__(self, message: str, *, call_id: str | None = None, tool: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        call_id: str | None = None,
+        tool: str | None = None,
+        otherwise: Actions | None = None,
+    ) -> None:
         super().__init__(message)
         self.call_id = call_id
         self.tool = tool
+        self.otherwise = otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +171,8 @@ class Reading:
             self._finish(input, call_id)
         elif tool == RUN_GRAPH:
             self.graph(input.get("tasks"), call_id)
+        elif _is_multi(tool):
+            self._uses(input, call_id, tool)
         elif tool == PLAN:
             if not self._planned(input):
                 raise BadAction('The plan needs "understanding" and "approach".', call_id=call_id, tool=tool)
@@ -211,6 +222,14 @@ class Reading:
                 )
             self.take(action)
 
+    def _uses(self, input: Mapping[str, Any], call_id: str | None, tool: str) -> None:
+        """The calls in one of a tool that models of OpenAI were trained to wrap them in, offered or not."""
+        uses = Fields.of(input).first(LIST_KEYS)
+        if not isinstance(uses, list) or not uses or not all(isinstance(use, Mapping) for use in uses):
+            raise BadAction("There is no such tool. Call each tool by itself.", call_id=call_id, tool=tool)
+        for use in uses:
+            self._call(Fields.of(use), call_id, 0)
+
     def _call(self, fields: Fields, call_id: str | None, scope: int) -> None:
         known = fields.known
         function = known.get("function")
@@ -226,9 +245,9 @@ class Reading:
             example = self.example if scope == 0 else _GRAPH_EXAMPLE
             what = "A ToolCall" if scope == 0 else "A task of the graph"
             raise BadAction(f'{what} needs "tool", the name of a tool. Write for example {example}', call_id=call_id)
-        tool = tool.strip()
+        tool = tool.strip().removeprefix("functions.")
         input = self._input(fields, tool, call_id)
-        if scope == 0 and tool in (FINISH, PLAN, RUN_GRAPH):
+        if scope == 0 and (tool in (FINISH, PLAN, RUN_GRAPH) or _is_multi(tool)):
             self.use(tool, input, call_id)
             return
         id = fields.first(("id", "taskid"))
@@ -377,6 +396,10 @@ class Reading:
             depends_on = tuple(ids[draft.scope, each] for each in draft.depends_on)
             calls.append(ToolUse(draft.tool, draft.input, id, depends_on, draft.timeout_s, draft.call_id))
         return tuple(calls)
+
+
+def _is_multi(tool: str) -> bool:
+    return plain(tool).replace(".", "") == "multitooluseparallel"
 
 
 def _free(taken: Mapping[str, None]) -> str:
