@@ -8,23 +8,26 @@ decision is recorded.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import logging
 import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from opentelemetry.trace import Span
 
 from agentd.agent.account import Account
+from agentd.agent.cleaning import Said, cleaned, is_small, threads
 from agentd.agent.decisions import Decision, decide
 from agentd.agent.events import Listeners, ToolExecutionEnd, ToolExecutionStart, ToolExecutionUpdate
-from agentd.agent.excerpt import head_and_tail, size_of
+from agentd.agent.evidence import Fence
 from agentd.agent.executor import Watcher
 from agentd.agent.graph import TaskGraph
 from agentd.agent.inbox import Inbox, Interrupted
-from agentd.agent.observe import rendered
 from agentd.agent.spans import Spans
 from agentd.fleet.messages import ErrorKind, Result, Task, WorkerClass
 from agentd.llm.actions import ToolUse
@@ -35,13 +38,17 @@ log = logging.getLogger("agentd.agent")
 _MOST_ROUNDS = 10
 _MOST_KNOWN = 32
 _SHOWN = 2000
-_LONGEST_MESSAGE = 4000
 _REFERENCE = re.compile(r"\$\{([A-Za-z0-9_.\-]{1,200})\}")
 
 
 class Executes(Protocol):
-    """What runs graphs: the executor, or in a replay what its records say."""
+    """
+    What runs graphs: the executor, or in a replay what its records say.
 
+    recorded: its results were recorded, and so cleaned, before.
+    """
+
+    recorded: bool
     max_parallel: int
 
     async def run(self, graph: TaskGraph, watcher: Watcher) -> list[Result]: ...
@@ -51,9 +58,13 @@ class Executes(Protocol):
 
 @dataclass(slots=True)
 class Acted:
-    """results: the last of each task, in the graph's order. decision, reason: what is to be done now."""
+    """
+    results: the last of each task, in the graph's order; texts: what they said, cleaned, by the task's id.
+    decision, reason: what is to be done now.
+    """
 
     results: list[Result] = field(default_factory=list)
+    texts: dict[str, Said] = field(default_factory=dict)
     decision: str = "continue"
     reason: str = ""
 
@@ -69,9 +80,12 @@ class Hands:
         listeners: Listeners,
         spans: Spans,
         inbox: Inbox,
+        fence: Fence,
         output_bytes: int,
     ) -> None:
         self._executor = executor
+        self.recorded = executor.recorded
+        self.fence = fence
         self.account = account
         self.listeners = listeners
         self.spans = spans
@@ -88,7 +102,7 @@ class Hands:
         last: dict[str, Result] = {}
         acted = Acted()
         for tries in range(_MOST_ROUNDS):
-            last.update((result.task, result) for result in await self._round(graph))
+            last.update((result.task, result) for result in await self._round(graph, acted.texts))
             acted.results = [last[task.id] for task in tasks]
             if self._inbox.calls_for_attention:
                 acted.decision, acted.reason = "interrupted", "somebody spoke while tools were at work"
@@ -112,19 +126,26 @@ class Hands:
         self._failed_in_a_row = 0 if good else self._failed_in_a_row + 1
         return acted
 
-    async def _round(self, graph: TaskGraph) -> list[Result]:
-        watch = _Watch(self, graph)
-        results: list[Result] = []
+    async def _round(self, graph: TaskGraph, texts: dict[str, Said]) -> list[Result]:
+        watch = _Watch(self, graph, texts)
         try:
-            results = await self._inbox.heed(self._executor.run(graph, watch), halt=self._executor.cancel)
+            await self._inbox.heed(self._run(graph, watch), halt=self._executor.cancel)
         except Interrupted:
-            pass
+            # Who steers wants to have what has come already; who cancels wants an end.
+            with contextlib.suppress(Interrupted):
+                await self._inbox.unless_stopped(watch.cleaned())
         except Exception as error:
             log.exception("executor_failed")
             watch.defect = f"a defect in agentd: {type(error).__name__}: {error}"
         finally:
-            results = watch.close(results)
+            results = watch.close()
         return results
+
+    async def _run(self, graph: TaskGraph, watch: _Watch) -> None:
+        for result in await self._executor.run(graph, watch):
+            if result.task in graph:
+                watch.ended(graph[result.task], result)
+        await watch.cleaned()
 
     def _note(self, decision: Decision, tries: int) -> None:
         self.account.record(
@@ -138,11 +159,17 @@ class Hands:
 
 
 class _Watch:
-    """Tells listeners, spans and the record what one run of a graph does, until it is closed."""
+    """
+    Tells listeners, spans and the record what one run of a graph does, until it is closed.
 
-    def __init__(self, hands: Hands, graph: TaskGraph) -> None:
+    texts: where it puts what the results said.
+    """
+
+    def __init__(self, hands: Hands, graph: TaskGraph, texts: dict[str, Said]) -> None:
         self._hands = hands
         self._graph = graph
+        self._texts = texts
+        self._cleaning: dict[str, asyncio.Future[tuple[Result, Said]]] = {}
         self._open: dict[str, tuple[Task, Span]] = {}
         self._ended: dict[str, Result] = {}
         self._closed = False
@@ -171,31 +198,59 @@ class _Watch:
             self._hands.listeners.tell(ToolExecutionUpdate(task.id, task.tool, redact(text[:_SHOWN])))
 
     def ended(self, task: Task, result: Result) -> None:
-        if self._closed or task.id in self._ended:
+        if self._closed or task.id in self._ended or task.id in self._cleaning:
             return
         hands = self._hands
-        result = self._ended[task.id] = clean(result, hands.output_bytes)
         hands.under_way.pop(task.id, None)
+        if hands.recorded or is_small(result.output):
+            self._tell(task, *cleaned(result, hands.output_bytes, hands.fence, recorded=hands.recorded))
+            return
+        loop = asyncio.get_running_loop()
+        self._cleaning[task.id] = work = loop.run_in_executor(
+            threads(), cleaned, result, hands.output_bytes, hands.fence
+        )
+        work.add_done_callback(functools.partial(self._cleaned, task))
+
+    async def cleaned(self) -> None:
+        """Wait until all that has ended so far is told."""
+        while self._cleaning:
+            await asyncio.wait(self._cleaning.values())
+
+    def _cleaned(self, task: Task, work: asyncio.Future[tuple[Result, Said]]) -> None:
+        self._cleaning.pop(task.id, None)
+        if self._closed or work.cancelled():
+            return
+        if (error := work.exception()) is not None:
+            log.error("cleaning_failed", exc_info=error)
+            self._tell_of_defect(task, f"a defect in agentd: {type(error).__name__}")
+        else:
+            self._tell(task, *work.result())
+
+    def _tell_of_defect(self, task: Task, message: str, kind: ErrorKind = ErrorKind.TOOL_ERROR) -> None:
+        result = Result(task.id, task.tool, None, kind, message, task.attempt)
+        self._tell(task, *cleaned(result, self._hands.output_bytes, self._hands.fence))
+
+    def _tell(self, task: Task, result: Result, text: Said) -> None:
+        hands = self._hands
+        hands.under_way.pop(task.id, None)
+        self._ended[task.id], self._texts[task.id] = result, text
         hands.account.record("result", **_result_json(result))
         if (began := self._open.pop(task.id, None)) is None:
             return
         hands.spans.ended(began[1], result)
         if hands.listeners:
             error = result.error.value if result.error else None
-            hands.listeners.tell(
-                ToolExecutionEnd(task.id, task.tool, shown(result.output), error, result.message, result.duration_s)
-            )
+            shown = text.text[:_SHOWN] if result.ok and result.output is not None else ""
+            hands.listeners.tell(ToolExecutionEnd(task.id, task.tool, shown, error, result.message, result.duration_s))
 
-    def close(self, results: Sequence[Result]) -> list[Result]:
+    def close(self) -> list[Result]:
         """One result for each task of the graph, in its order; whatever began is ended."""
-        for result in results:
-            if result.task in self._graph and result.task not in self._ended:
-                self.ended(self._graph[result.task], result)
         for task in self._graph:
+            if (work := self._cleaning.get(task.id)) is not None:
+                work.cancel()
             if task.id not in self._ended:
-                error = ErrorKind.TOOL_ERROR if self.defect else ErrorKind.CANCELLED
-                message = self.defect or "stopped: the run was interrupted"
-                self.ended(task, Result(task.id, task.tool, None, error, message, task.attempt))
+                kind = ErrorKind.TOOL_ERROR if self.defect else ErrorKind.CANCELLED
+                self._tell_of_defect(task, self.defect or "stopped: the run was interrupted", kind)
         self._closed = True
         return [self._ended[task.id] for task in self._graph]
 
@@ -226,22 +281,6 @@ def _result_json(result: Result) -> dict[str, Any]:
         "retry_after_s": result.retry_after_s,
         "again": result.again,
     }
-
-
-def clean(result: Result, limit_bytes: int) -> Result:
-    """The result without secrets and no larger than what is kept."""
-    output = redact_all(result.output)
-    if isinstance(output, str | list | dict) and size_of(text := rendered(output)) > limit_bytes:
-        output = head_and_tail(text, limit_bytes)
-    message = redact(result.message)[:_LONGEST_MESSAGE]
-    if output is result.output and message == result.message:
-        return result
-    return replace(result, output=output, message=message)
-
-
-def shown(output: Any) -> str:
-    """An output for people, short."""
-    return "" if output is None else rendered(output)[:_SHOWN]
 
 
 def tasks_of(

@@ -69,7 +69,11 @@ class Fence:
 
     def clean(self, text: str) -> str:
         """`text` redacted, visible and without the mark."""
-        return self._mark.sub("[mark removed]", defused(visible(redact(text))))
+        return self.shown(redact(text))
+
+    def shown(self, text: str) -> str:
+        """`text`, that was redacted, visible and without the mark."""
+        return self._mark.sub("[mark removed]", defused(visible(text)))
 
     def block(self, id: str, title: str, text: str) -> str:
         """A block of data. title and text: cleaned here once more in so far as they could end it."""
@@ -117,9 +121,11 @@ class Exhibits:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def add(self, id: str, title: str, text: str) -> str:
+    def add(self, id: str, title: str, text: str, *, clean: bool = False) -> str:
         """
         Keep an exhibit. Returns its id: another one where this is taken or no id; empty when there are too many.
+
+        clean: the fence has cleaned the text already.
         """
         if len(self._kept) >= self._most:
             return ""
@@ -128,14 +134,14 @@ class Exhibits:
         # Half of what is left, so that there is always room for one more.
         limit = min(self._bytes, self._left // 2)
         # Cut roughly before, since looking for secrets costs time, and well beyond what stays, lest half of one does.
-        kept = head_and_tail(self.fence.clean(head_and_tail(text, 4 * limit + 4096)), limit)
+        kept = head_and_tail(text if clean else self.fence.clean(head_and_tail(text, 4 * limit + 4096)), limit)
         self._left -= size_of(kept)
         self._kept[id] = Exhibit(id=id, title=self.fence.clean(one_line(title, _TITLE_CHARS)), text=kept)
         return id
 
-    def keep(self, title: str, text: str, *, step: str = "") -> str:
+    def keep(self, title: str, text: str, *, step: str = "", clean: bool = False) -> str:
         """Keep an exhibit under the next free id. step: of the task that gave it, by which it may be cited too."""
-        id = self.add("", title, text)
+        id = self.add("", title, text, clean=clean)
         if id and step:
             self._steps[step.lower()] = id
         return id

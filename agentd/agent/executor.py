@@ -57,6 +57,8 @@ class Executor:
     the most a task may take, whatever it asks for; twice that from its second attempt on.
     """
 
+    recorded = False
+
     def __init__(
         self,
         pools: Pools,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Literal, TypeVar
@@ -98,6 +99,28 @@ class Inbox:
             raise Interrupted
         return task.result()
 
+    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work, whoever steers, unless all is stopped. Raises Interrupted."""
+        if self.stopped is not None:
+            work.close()
+            raise Interrupted
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work)
+        try:
+            while not task.done() and self.stopped is None:
+                waiter = loop.create_future()
+                self._halt = functools.partial(_wake, waiter)
+                task.add_done_callback(functools.partial(_woken, waiter))
+                await waiter
+        finally:
+            self._halt = None
+            if not task.done():
+                task.cancel()
+                self._leave(task)
+        if not task.done():
+            raise Interrupted
+        return task.result()
+
     @contextlib.contextmanager
     def halting(self, halt: Callable[[], object]) -> Iterator[None]:
         """For work that must stay in its caller's own task: whoever speaks within calls `halt`."""
@@ -135,6 +158,10 @@ def _put(messages: deque[str], text: str) -> None:
     if len(messages) >= MOST_WAITING:
         raise InboxFull(f"{MOST_WAITING} messages wait already; say it again when the agent has read them")
     messages.append(text)
+
+
+def _woken(waiter: asyncio.Future[None], task: asyncio.Task[Any]) -> None:
+    _wake(waiter)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -7,16 +7,15 @@ Promise: never longer than asked for; no result is left out unsaid; what a tool 
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
 
-from agentd.agent.evidence import Exhibits
-from agentd.agent.excerpt import head_and_tail, shares, shortened, size_of
+from agentd.agent.cleaning import Said, cleaned, said
+from agentd.agent.evidence import MOST_BYTES, Exhibits
+from agentd.agent.excerpt import head_and_tail, shares, size_of
 from agentd.fleet.messages import ErrorKind, Result
-from agentd.telemetry.redact import is_sensitive
 
 LEAST_BYTES = 512
 _LEAST_CONTENT = 120
@@ -35,15 +34,18 @@ MENDING: dict[ErrorKind, str] = {
 }
 
 
-def observe(results: Sequence[Result], *, limit_bytes: int, exhibits: Exhibits) -> str:
+def observe(
+    results: Sequence[Result], *, limit_bytes: int, exhibits: Exhibits, texts: Mapping[str, Said] = MappingProxyType({})
+) -> str:
     """
     The results as one text of at most `limit_bytes` (512 at least) of UTF-8; each becomes an exhibit.
 
-    Costs about 60 ms for 256 KiB of output, secrets being looked for in all of it.
+    texts: what they said, cleaned, by the ids of their tasks; the others are cleaned here, which costs about 60 ms for
+    256 KiB of output.
     """
     good = sum(result.ok for result in results)
     first = f"Executed {len(results)} {_tasks(len(results))}: {good} success, {len(results) - good} failed"
-    shown = [_keep(result, exhibits) for result in results]
+    shown = [_keep(result, exhibits, texts.get(result.task)) for result in results]
     room = max(limit_bytes, LEAST_BYTES) - size_of(first)
     fitting = _how_many(shown, room)
     note = ""
@@ -52,9 +54,9 @@ def observe(results: Sequence[Result], *, limit_bytes: int, exhibits: Exhibits) 
         note = _unshown(len(shown) - fitting)
     told = shown[:fitting]
     room -= size_of(note) + sum(each.frame for each in told)
-    given = shares([size_of(each.text) for each in told], room)
+    given = shares([each.said.text_bytes for each in told], room)
     parts = [
-        f"\n\n{each.header}\n{exhibits.fence.block(each.id, '', shortened(each.text, share))}"
+        f"\n\n{each.header}\n{exhibits.fence.block(each.id, '', each.said.within(share))}"
         for each, share in zip(told, given, strict=True)
     ]
     return first + "".join(parts) + note
@@ -66,40 +68,20 @@ class _Shown:
 
     id: str
     header: str
-    text: str
+    said: Said
     frame: int
 
 
-def _keep(result: Result, exhibits: Exhibits) -> _Shown:
-    said = rendered(result.output) if result.ok else result.message or "(no message)"
-    id = exhibits.keep(f"{result.tool} {result.error or 'ok'} (step {result.task})", said, step=result.task)
-    text = exhibits.text(id) if id else exhibits.fence.clean(head_and_tail(said, _UNKEPT_BYTES))
+def _keep(result: Result, exhibits: Exhibits, known: Said | None) -> _Shown:
+    each = known or cleaned(result, MOST_BYTES, exhibits.fence)[1]
+    title = f"{result.tool} {result.error or 'ok'} (step {result.task})"
+    id = exhibits.keep(title, each.text, step=result.task, clean=True)
+    kept = exhibits.text(id) if id else head_and_tail(each.text, _UNKEPT_BYTES)
+    if kept != each.text:
+        # What is not kept must not be shown: it could be quoted and not be found.
+        each = said(kept)
     header = _header(result, id)
-    return _Shown(id, header, text, size_of(f"\n\n{header}\n{exhibits.fence.block(id, '', '')}"))
-
-
-def rendered(output: Any) -> str:
-    """
-    A tool's output as text: text as it is; lists one item a line; texts of many lines within an object as such.
-
-    JSON is compact. Never raises.
-    """
-    if output is None or output == "":
-        return "(no output)"
-    if isinstance(output, str):
-        return output
-    if isinstance(output, list | tuple) and len(output) > 1:
-        return "\n".join(each if isinstance(each, str) and "\n" not in each else _json(each) for each in output)
-    if isinstance(output, dict):
-        long = {
-            str(key): value
-            for key, value in output.items()
-            if isinstance(value, str) and "\n" in value.strip("\n") and not is_sensitive(str(key))
-        }
-        short = {key: value for key, value in output.items() if str(key) not in long}
-        parts = ([_json(short)] if short else []) + [f"{key}:\n{value}" for key, value in long.items()]
-        return "\n".join(parts)
-    return _json(output)
+    return _Shown(id, header, each, size_of(f"\n\n{header}\n{exhibits.fence.block(id, '', '')}"))
 
 
 def _header(result: Result, id: str) -> str:
@@ -127,7 +109,7 @@ def _how_many(shown: Sequence[_Shown], room: int) -> int:
     """How many of the first results can be shown with at least a little of what they say."""
     used = 0
     for index, each in enumerate(shown):
-        used += each.frame + min(_LEAST_CONTENT, size_of(each.text))
+        used += each.frame + min(_LEAST_CONTENT, each.said.text_bytes)
         if used > room:
             return index
     return len(shown)
@@ -139,10 +121,3 @@ def _unshown(number: int) -> str:
 
 def _tasks(number: int) -> str:
     return "task" if number == 1 else "tasks"
-
-
-def _json(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-    except (ValueError, TypeError, RecursionError):
-        return f"({type(value).__name__} that cannot be shown)"

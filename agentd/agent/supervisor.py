@@ -115,15 +115,16 @@ class Supervisor:
         self._listeners = listeners
         self._spans = spans
         self._inbox = inbox
+        self._exhibits = Exhibits(job.run, job.exhibits)
         self._hands = Hands(
             executor,
             account=account,
             listeners=listeners,
             spans=spans,
             inbox=inbox,
+            fence=self._exhibits.fence,
             output_bytes=job.limits.output_bytes,
         )
-        self._exhibits = Exhibits(job.run, job.exhibits)
         self._repetition = Repetition()
         self._window: Window | None = None
         self._questions: Questions | None = None
@@ -273,7 +274,9 @@ class Supervisor:
             acted = await self._hands.carry_out(tasks, purpose="runbook")
         except GraphError as error:
             return f"The runbook could not be run: {error}"
-        seen = observe(acted.results, limit_bytes=job.limits.observation_bytes, exhibits=self._exhibits)
+        seen = observe(
+            acted.results, limit_bytes=job.limits.observation_bytes, exhibits=self._exhibits, texts=acted.texts
+        )
         self._account.record("observation", purpose="runbook", text=seen)
         if self._inbox.stopped is not None:
             raise Interrupted
@@ -417,7 +420,7 @@ class Supervisor:
             hints.append(_HINTS[acted.decision])
         if self._steps_left == 1:
             hints.append(_LAST_STEP)
-        texts = self._texts(tasks, acted.results)
+        texts = self._texts(tasks, acted)
         if hints:
             last = list(texts)[-1]
             texts[last] = "\n\n".join((texts[last], *hints))
@@ -436,14 +439,19 @@ class Supervisor:
         self._end_turn(acted.decision, acted.reason)
         return None
 
-    def _texts(self, tasks: Sequence[Task], results: Sequence[Result]) -> dict[str | None, str]:
+    def _texts(self, tasks: Sequence[Task], acted: Acted) -> dict[str | None, str]:
         """What the model is told, by the call that asked; of JSON actions there is one, under None."""
         groups: dict[str | None, list[Result]] = {}
-        for task, result in zip(tasks, results, strict=True):
+        for task, result in zip(tasks, acted.results, strict=True):
             groups.setdefault(task.call_id if self._native else None, []).append(result)
         limit = self._job.limits.observation_bytes
         return {
-            call: observe(group, limit_bytes=limit * len(group) // len(results), exhibits=self._exhibits)
+            call: observe(
+                group,
+                limit_bytes=limit * len(group) // len(acted.results),
+                exhibits=self._exhibits,
+                texts=acted.texts,
+            )
             for call, group in groups.items()
         }
 

@@ -151,6 +151,8 @@ class RecordedModel:
 class RecordedExecutor:
     """Gives the results that were had then, in the order in which they came."""
 
+    recorded = True
+
     def __init__(self, tape: Tape, max_parallel: int) -> None:
         self._tape = tape
         self.max_parallel = max_parallel

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentd.agent.evidence import Exhibits
-from agentd.agent.observe import observe, rendered
+from agentd.agent.observe import observe
+from agentd.agent.rendering import rendered
 from agentd.fleet.messages import ErrorKind, Result
 
 JSON = st.recursive(
