@@ -3,7 +3,8 @@ The models of the configuration, ready to be asked: each with its policy, its pr
 
 In: their settings, the purse. Out: `Models`, by name; each a `Model`.
 Promise: who asks one model gets its answer or that of the first of its fallbacks that can give one, and pays for each
-that was asked. Once a word of an answer has come nobody else goes on with it. Nothing is opened before it is asked for.
+that was asked. Once a word of an answer has come nobody else goes on with it, but the question after that begins with
+another. Nothing is opened before it is asked for.
 It brings httpx along, a tenth of a second: whoever may never ask a model imports it only when it does.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from agentd.llm import prices, providers
 from agentd.llm.destination import Destination, identity
 from agentd.llm.failures import FALLS_BACK
 from agentd.llm.paid import PaidModel
-from agentd.llm.port import Model, ModelEvent, ModelFailure, Request
+from agentd.llm.port import Done, FailureKind, Model, ModelEvent, ModelFailure, Request
 from agentd.llm.settings import ModelSettings
 from agentd.llm.spend import Purse
 from agentd.llm.tokens import count_request
@@ -35,6 +36,8 @@ OpenModel = Callable[[str, ModelSettings, Any], Model]
 
 _CLOSE_S = 5.0
 _SHORTEST_ANSWER = 256
+_CUTS = 2
+"""Answers of a model that broke off one after the other; then another is asked, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,8 @@ class _WithFallbacks:
         self.name = first.name
         self._first = first
         self._models = models
+        self._passed_over: set[str] = set()
+        self._cuts: Counter[str] = Counter()
 
     @property
     def native_tools(self) -> bool:
@@ -162,12 +167,16 @@ class _WithFallbacks:
         return self._first.raw.context_tokens
 
     async def stream(self, request: Request) -> AsyncGenerator[ModelEvent, None]:
-        """Half of the time is kept for the next model while there is one. Raises ModelFailure."""
+        """
+        Half of the time is kept for the next model while there is one. Raises ModelFailure.
+
+        Nobody goes on with an answer that broke off; but whoever asks again then is answered by the next model first.
+        """
         clock = self._models.clock
         deadline = clock.monotonic() + request.timeout_s
         failures: list[ModelFailure] = []
-        others = deque(self._models.chain(self.name)[1:])
-        following: tuple[PaidModel, Request] | None = (self._first, request)
+        others = deque(sorted(self._models.chain(self.name), key=self._passed_over.__contains__))
+        following = self._next(others, request)
         while following is not None:
             model, asked = following
             began = False
@@ -175,10 +184,16 @@ class _WithFallbacks:
                 async with aclosing(model.ask(asked, deadline, patient=not others)) as events:
                     async for event in events:
                         began = True
+                        if isinstance(event, Done):
+                            self._passed_over.clear()
+                            self._cuts.pop(model.name, None)
                         yield event
                 return
             except ModelFailure as failure:
-                if began or failure.received or failure.kind not in FALLS_BACK:
+                if began or failure.received:
+                    self._broke_off(model.name, failure.kind)
+                    raise
+                if failure.kind not in FALLS_BACK:
                     raise
                 failures.append(failure)
             if asked.tools and not model.raw.native_tools and (in_words := for_stand_in(asked, model)) is not None:
@@ -190,9 +205,23 @@ class _WithFallbacks:
                 log.warning("model_fell_back", extra={"model": model.name, "to": following[0].name, "kind": kind})
         raise _all_of(failures)
 
+    def _broke_off(self, name: str, kind: FailureKind) -> None:
+        """An answer broke off: the next question begins with another model, at once or when this goes on like that."""
+        if kind in (FailureKind.CUT, FailureKind.GARBAGE):
+            self._cuts[name] += 1
+            if self._cuts[name] < _CUTS:
+                return
+        elif kind not in FALLS_BACK:
+            return
+        self._passed_over.add(name)
+        if self._passed_over.issuperset(self._models.chain(self.name)):
+            self._passed_over.clear()
+
     def _next(self, others: deque[str], request: Request) -> tuple[PaidModel, Request] | None:
         while others:
             name = others.popleft()
+            if name == self.name:
+                return self._first, request
             try:
                 model = self._models.opened(name)
             except AgentdError as error:

@@ -384,6 +384,73 @@ def test_an_answer_that_broke_off_is_not_gone_on_with_by_another(clock: FakeCloc
     story(clock, tell)
 
 
+OVERLOADED = Reply(stream=[{"choices": [{"index": 0, "delta": {"content": "The"}}]},
+                           {"error": {"type": "overloaded_error", "message": "Overloaded"}}])  # fmt: skip
+CUT = Reply("The disk is full because", pieces=6, cut_after=4)
+
+
+async def asked_until_answered(house: House, model: Model) -> list[FailureKind | str]:
+    """What came of each question, until one was answered, and who answered."""
+    came: list[FailureKind | str] = []
+    for _ in range(5):
+        try:
+            came.append((await ask(model)).model)
+            return came
+        except ModelFailure as failure:
+            came.append(failure.kind)
+    return came
+
+
+@pytest.mark.parametrize(
+    ("failure", "kinds"), [(OVERLOADED, [FailureKind.OVERLOADED]), (CUT, [FailureKind.CUT, FailureKind.CUT])]
+)
+def test_the_question_after_one_that_broke_off_begins_with_another(
+    clock: FakeClock, failure: Reply, kinds: list[FailureKind]
+) -> None:
+    """Who asks again would else ask the model that breaks off each time, and pay for it; a cut alone is bad luck."""
+
+    async def tell(house: House) -> None:
+        house.main.otherwise = failure
+        model = house.models().get("default")
+
+        assert await asked_until_answered(house, model) == [*kinds, "spare"]
+        # It has its chance again, but no patience any more.
+        assert await asked_until_answered(house, model) == [kinds[0], "spare"]
+
+        house.main.otherwise = "All is well."
+        assert await asked_until_answered(house, model) == ["default"]
+
+    story(clock, tell)
+
+
+def test_when_all_break_off_the_first_is_asked_again(clock: FakeClock) -> None:
+    """A chain of which nobody is left is no reason to ask nobody."""
+
+    async def tell(house: House) -> None:
+        house.main.answers(OVERLOADED)
+        house.other.answers(OVERLOADED)
+
+        came = await asked_until_answered(house, house.models().get("default"))
+
+        assert came == [FailureKind.OVERLOADED, FailureKind.OVERLOADED, "default"]
+
+    story(clock, tell)
+
+
+def test_who_was_passed_over_is_asked_when_no_other_can_answer(clock: FakeClock) -> None:
+    """An overload passes sooner than a wrong key."""
+
+    async def tell(house: House) -> None:
+        house.main.answers(OVERLOADED)
+        house.other.otherwise = failing(401)
+
+        came = await asked_until_answered(house, house.models().get("default"))
+
+        assert came == [FailureKind.OVERLOADED, "default"]
+
+    story(clock, tell)
+
+
 @pytest.mark.parametrize("failure", [failing(400, "maximum context length", "context_length_exceeded")])
 def test_an_overflow_is_for_the_loop_to_mend(clock: FakeClock, failure: Reply) -> None:
     """It compacts the conversation; another model would only be asked too much as well."""
