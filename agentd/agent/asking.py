@@ -19,6 +19,7 @@ from agentd.agent.job import Job
 from agentd.agent.spans import Spans
 from agentd.agent.turn import put
 from agentd.agent.window import Window
+from agentd.llm.failures import FALLS_BACK
 from agentd.llm.port import ChatMessage, Done, FailureKind, Model, ModelFailure, Request, ToolSpec
 from agentd.llm.settings import ModelSettings
 from agentd.llm.spend import BudgetSpent
@@ -45,18 +46,26 @@ class Cure(Enum):
     NONE = "none"
 
 
+_BROKEN = frozenset({FailureKind.CUT, FailureKind.GARBAGE})
 _CURES = {
-    FailureKind.CUT: Cure.ASK_AGAIN,
-    FailureKind.GARBAGE: Cure.ASK_AGAIN,
     FailureKind.CONTEXT_OVERFLOW: Cure.COMPACT,
-    FailureKind.BAD_REQUEST: Cure.NONE,
-    FailureKind.FILTERED: Cure.NONE,
+    **dict.fromkeys((*_BROKEN, FailureKind.BAD_REQUEST, FailureKind.FILTERED), Cure.NONE),
 }
 """All others say that there is no model to be had now: the client has retried and fallen back already."""
 
 
-def cure_for(failure: ModelFailure | BudgetSpent) -> Cure:
-    return _CURES.get(failure.kind, Cure.WITHOUT) if isinstance(failure, ModelFailure) else Cure.WITHOUT
+def cure_for(failure: ModelFailure | BudgetSpent, *, again: bool) -> Cure:
+    """
+    again: whether the question may be asked once more.
+
+    Once some of an answer has come, the client neither retries nor falls back: then it is for us to ask again, and the
+    client begins with the next model.
+    """
+    if isinstance(failure, BudgetSpent):
+        return Cure.WITHOUT
+    if again and (failure.kind in _BROKEN or (failure.received and failure.kind in FALLS_BACK)):
+        return Cure.ASK_AGAIN
+    return _CURES.get(failure.kind, Cure.WITHOUT)
 
 
 class Questions:

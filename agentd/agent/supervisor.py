@@ -327,8 +327,8 @@ class Supervisor:
     def _mended(self, failure: ModelFailure | BudgetSpent, patience: _Patience) -> End | None:
         """Make good what can be, or give up."""
         assert self._window is not None
-        cure = cure_for(failure)
-        if cure is Cure.ASK_AGAIN and patience.broken < _BROKEN_ANSWERS:
+        cure = cure_for(failure, again=patience.broken < _BROKEN_ANSWERS)
+        if cure is Cure.ASK_AGAIN:
             patience.broken += 1
             self._decided("ask_again", str(failure))
             self._end_turn("ask_again", str(failure))

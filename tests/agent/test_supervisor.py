@@ -381,6 +381,33 @@ async def test_calls_that_show_the_same_again_and_again_are_warned_of_and_stoppe
     assert "made such a call before" in model.requests[-1].messages[-1].content
 
 
+@pytest.mark.parametrize("kind", [FailureKind.OVERLOADED, FailureKind.RATE_LIMITED, FailureKind.TIMEOUT])
+async def test_a_failure_told_in_mid_answer_is_asked_again(kind: FailureKind) -> None:
+    """The client retries nothing of which some has come, and so the run would end on a moment's overload."""
+    broken = ModelFailure(f"it is {kind}", kind, received=True)
+    desk = Desk(ScriptedModel(["Let me s", broken], call("look"), final(FINDING)), says(LOOKED))
+
+    outcome = await desk.run()
+
+    assert outcome.state == "completed"
+    assert outcome.finding is not None
+    assert outcome.finding.status == "problem"
+    assert [each["decision"] for each in desk.keeper.of("decision")][:1] == ["ask_again"]
+
+
+async def test_a_model_that_breaks_off_again_and_again_leaves_a_goal_its_evidence() -> None:
+    """What was asked again without end would never be told."""
+    broken = ModelFailure("overloaded", FailureKind.OVERLOADED, received=True)
+    model = ScriptedModel(otherwise=["Let me s", broken])
+
+    outcome = await Desk(model).run()
+
+    assert outcome.state == "completed"
+    assert outcome.finding is not None
+    assert outcome.finding.analysis == "unavailable (overloaded)"
+    assert len(model.requests) == 3
+
+
 @pytest.mark.parametrize("kind", [FailureKind.CUT, FailureKind.GARBAGE])
 async def test_an_answer_that_breaks_off_is_asked_for_again(kind: FailureKind) -> None:
     """The transport cannot retry what has begun; the agent can."""
