@@ -123,6 +123,12 @@ def watches(config_path: Path | None, output: str) -> None:
     print_table(rows, columns | {"summary": "WHAT"}, empty="No watches are configured.")
 
 
+def _found(alert: dict[str, Any]) -> dict[str, Any]:
+    """What an agent found out about it, in one sentence, and the run that has the rest."""
+    finding = alert["finding"] or {}
+    return {"found": finding.get("summary"), "run": (alert.get("cost") or {}).get("run")}
+
+
 @click.command()
 @click.option("--all", "everything", is_flag=True, help="Resolved ones too.")
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when something is firing.")
@@ -144,6 +150,9 @@ def alerts(everything: bool, exit_code: bool, config_path: Path | None, output: 
         columns = {"id": "ID", "state": "STATE", "severity": "SEVERITY", "watch": "WATCH", "rule": "RULE"}
         columns |= {"summary": "WHAT", "reason_text": "WHY", "started_at": "SINCE"}
         columns |= {"muted_by": "MUTED BY", "acked_by": "ACKED"}
+        if any(row["finding"] for row in rows):
+            rows = [row | _found(row) for row in rows]
+            columns |= {"found": "FOUND", "run": "RUN"}
         print_table(rows, columns, empty="All is well.")
     if exit_code and any(alert["state"] == "firing" for alert in answer["alerts"]):
         sys.exit(FIRING)

@@ -38,7 +38,7 @@ _COLOURS = {
 }
 
 
-_PROSE = ("summary", "reason_text", "last_error", "template", "muted_by", "acked_by", "reason", "matchers")
+_PROSE = ("summary", "reason_text", "last_error", "template", "muted_by", "acked_by", "reason", "matchers", "found")
 _LEAST_PROSE = 20
 _MOMENTS = ("_at", "_until")
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from agentd.deliver.formats import Message
-from agentd.records import EventType
+from agentd.records import EventType, Reason
 
 _WORDS = {
     EventType.FIRING: "Firing",
@@ -142,10 +142,11 @@ def _alert(message: Message) -> Digest:
     facts = [
         ("Severity", data["severity"]),
         ("Instance", data["instance"]),
-        ("Reason", data["reason_text"]),
+        ("Reason", _reason(data)),
         ("Since", _since(data)),
         ("Occurrences", data["occurrences"] or ""),
         ("Muted", data.get("muted_by") or ""),
+        ("Run", _run_of(data)),
         *data["labels"].items(),
     ]
     return Digest(
@@ -210,6 +211,8 @@ def _finding(data: Mapping[str, Any]) -> Digest:
                 ("Severity", severity),
                 ("Status", status),
                 ("Instance", data.get("instance", "")),
+                ("Goal", data.get("goal") or ""),
+                ("Run", data.get("run") or ""),
                 *(data.get("labels") or {}).items(),
             ]
         ),
@@ -250,7 +253,9 @@ def _said(item: Any) -> str:
     if isinstance(item, Mapping):
         text = item.get("text") or item.get("claim") or ""
         sources = ", ".join(one_line(each) for each in _list(item.get("evidence")))
-        return one_line(text) + (f" [{sources}]" if sources else "")
+        quotes = "".join(f" “{one_line(each)}”" for each in _list(item.get("quotes")))
+        unverified = " (unverified)" if item.get("unverified") else ""
+        return one_line(text) + unverified + (f" [{sources}]" if sources else "") + quotes
     return one_line(item)
 
 
@@ -272,6 +277,19 @@ def _origin(data: Mapping[str, Any]) -> tuple[str, ...]:
     if data.get("trace_id"):
         origin.append(f"trace {one_line(data['trace_id'])}")
     return tuple(origin)
+
+
+def _reason(data: Mapping[str, Any]) -> str:
+    """What an agent found stands below, with what it rests on: once is enough."""
+    if data["reason"] == Reason.FINDING and isinstance(data.get("finding"), Mapping):
+        return "an agent looked into it"
+    return str(data["reason_text"])
+
+
+def _run_of(data: Mapping[str, Any]) -> str:
+    """The run that the finding came of, for `agentd runs`."""
+    cost = data.get("cost") if data.get("finding") else None
+    return str(cost.get("run") or "") if isinstance(cost, Mapping) else ""
 
 
 def _since(data: Mapping[str, Any]) -> str:
