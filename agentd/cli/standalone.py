@@ -33,7 +33,7 @@ from agentd.daemon.runs.agents import row_of
 from agentd.daemon.runs.answers import Answers
 from agentd.daemon.runs.desk import Desk
 from agentd.daemon.runs.dispatch import new_run_id
-from agentd.daemon.runs.jobs import make_job, spend_limits
+from agentd.daemon.runs.jobs import in_its_scenario, make_job, spend_limits
 from agentd.daemon.runs.tasks import TASK
 from agentd.errors import ConfigError, StoreBusy, StoreError
 from agentd.fleet.messages import ONE_PROMPT, Control, ErrorKind
@@ -84,8 +84,9 @@ async def open_standalone(place: Place, asked: TaskAsked, *, insist: bool, tell:
         books: _Books | None = None
         if store is not None:
             stack.push_async_callback(store.close)
+            job = await asyncio.to_thread(in_its_scenario, job)
             books = await _open_books(store, config, clock, run, job)
-            job = job.model_copy(update={"strategies": tuple(await books.answers.strategies(run.kind))})
+            job = await books.answers.advised(job)
         errand = Standalone(run, job, books, clock, tell)
         stack.push_async_callback(errand.close)
         yield errand

@@ -23,7 +23,7 @@ from agentd.agent.caller import HostDied
 from agentd.agent.wire import Wire
 from agentd.daemon.app import Daemon
 from agentd.errors import StoreError
-from agentd.memory import ledger
+from agentd.memory import ledger, worked
 from agentd.memory.ledger import Priority, Run, RunState
 
 __all__ = ["played", "tell"]  # the fixtures, by their names
@@ -92,6 +92,24 @@ def test_a_history_that_cannot_be_read_costs_no_run(
                 assert "503" in json.dumps(played.jobs[0]["exhibits"])
                 assert told(receiver)[:2] == ["shop alert.firing", "shop alert.updated"]
                 monkeypatch.undo()
+
+    tell(story)
+
+
+def test_what_worked_is_kept_and_asked_for_by_the_scenario(tell: Tell, played: PlayedHost) -> None:
+    """Nobody said which: by the kind of the run alone all goals would be one, and never meet those that said it."""
+
+    async def story(house: House) -> None:
+        house.write(goal(goal="Debug why the build fails."), **PRICED)
+        async with house.living() as daemon:
+            for _ in range(5):
+                await house.clock.advance(HOUR)
+            learnt = await daemon.store.history.read(worked.rows)
+
+            assert {each.kind for each in learnt} == {"debugging"}
+            assert {job["scenario"] for job in played.jobs} == {"debugging"}
+            assert played.jobs[0]["strategies"] == []
+            assert "went well" in played.jobs[-1]["strategies"][0]
 
     tell(story)
 

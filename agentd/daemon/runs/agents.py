@@ -217,8 +217,8 @@ class Agents:
             now=self._clock.now(),
             instance=self._instance,
             exhibits=await self._answers.exhibits(run, alert),
-            strategies=await self._answers.strategies(run.kind),
         )
+        job = await self._answers.advised(job)
         return Prepared(job, spend_limits(job, self.config), alert)
 
     def _alert_of(self, run: Run) -> Alert | None:

@@ -7,6 +7,7 @@ Promise: only reads. What is told of logs are kinds of lines with counts and sam
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from agentd.clock import Clock, iso
 from agentd.config.agents import EmbeddingsSettings
 from agentd.config.models import Config
 from agentd.daemon.runs.embedding import embed
+from agentd.daemon.runs.jobs import in_its_scenario
 from agentd.errors import StoreError
 from agentd.fleet.messages import ErrorKind
 from agentd.memory import events, ledger, notes, results, rollups, templates, worked
@@ -147,9 +149,11 @@ class Answers:
             self._meaning = settings, Meaning(self._store.history, partial(embed, settings), settings.model)
         return self._meaning[1]
 
-    async def strategies(self, kind: str) -> list[str]:
-        """What worked before for tasks of this kind."""
-        return list(await self._past(lambda c: worked.advice(c, kind)))
+    async def advised(self, job: Job) -> Job:
+        """The job in its scenario, with what worked before in that."""
+        job = await asyncio.to_thread(in_its_scenario, job)
+        found = await self._past(lambda c: worked.advice(c, job.scenario or job.kind))
+        return job.model_copy(update={"strategies": tuple(found)})
 
     async def _past(self, look: Callable[[apsw.Connection], Sequence[T]]) -> Sequence[T]:
         """What history says; nothing where it cannot be read: what was costs no run."""

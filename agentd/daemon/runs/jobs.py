@@ -2,7 +2,8 @@
 From a queued run and the configuration to a `Job`: what is asked, what may be done, what may be spent.
 
 In: a row of the ledger, the configuration as it is now, what is known of the alert. Out: a job for the agent host.
-Promise: pure. Permissions come from the configuration; what a watch or a request asks for can only narrow them.
+Promise: pure, save for a look at the templates of prompts. Permissions come from the configuration; what a watch or a
+request asks for can only narrow them.
 """
 
 from __future__ import annotations
@@ -94,7 +95,6 @@ def make_job(
     now: datetime,
     instance: str,
     exhibits: Sequence[Exhibit] = (),
-    strategies: Iterable[str] = (),
     traceparent: str | None = None,
 ) -> Job:
     """
@@ -134,7 +134,6 @@ def make_job(
         prompts=None if config.agent.prompts is None else str(config.agent.prompts),
         exhibits=tuple(exhibits),
         runbook=tuple(RunbookStep(tool=step.tool, input=step.input) for step in wanted.runbook),
-        strategies=tuple(strategies),
         permissions=permissions,
         limits=limits,
         models=dict(config.models),
@@ -157,6 +156,18 @@ def make_job(
         content=config.telemetry.content,
         otlp_endpoint=config.telemetry.otlp_endpoint,
     )
+
+
+def in_its_scenario(job: Job) -> Job:
+    """
+    The job with the scenario that its goal is meant for, where nobody said one: what worked before is kept and asked
+    for by that word. Not for the loop: it looks at the templates' files.
+    """
+    if job.scenario:
+        return job
+    from agentd.agent.prompts import load_prompts
+
+    return job.model_copy(update={"scenario": load_prompts(job.prompts).scenario(job)})
 
 
 def budget_of(wanted: Wanted, config: Config) -> Budget:
