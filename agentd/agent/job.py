@@ -105,7 +105,8 @@ class Job(_Value):
     watch: whose run it is, or `task`. kind: `goal` of a watch on its schedule, `investigate` an alert, `task` of a
     person, `session`: a task that stays open for further prompts. fingerprint: of the alert that is investigated.
     models: by their name in the config; model: the one to ask first, None: there is none, and `why_no_model` says why.
-    permissions: what is allowed; runbook: gathered first. strategies: lines about what worked before. scenario: of the
+    permissions: what is allowed; runbook: gathered first. strategies: lines about what worked before.
+    watches: names of those that can be asked about. scenario: of the
     prompts; None: inferred from the goal. prompts: folder of templates of the user.
     plugins: entry points of tools of third parties. now: ISO 8601, the run's begin.
     traceparent: of the span that the run belongs to. otlp_endpoint: where its own spans go, besides to the daemon.
@@ -121,6 +122,7 @@ class Job(_Value):
     instance: str = ""
     now: str = ""
     timezone: str = "UTC"
+    watches: tuple[str, ...] = ()
     scenario: str | None = None
     prompts: str | None = None
     exhibits: tuple[Exhibit, ...] = ()

@@ -336,3 +336,30 @@ def test_the_first_message_names_the_folders_that_can_be_read() -> None:
 
     assert "Files can be read beneath: /srv/shop/log\n" in prompts.goal(job(permissions=allowed))
     assert "/srv" not in prompts.goal(job(permissions=allowed.model_copy(update={"tools": ("http_get",)})))
+
+
+def test_the_model_is_told_what_it_may_ask_about() -> None:
+    """It would find out from denials, and spend its steps and our money on them."""
+    may = Permissions(
+        tools=("http_get", "run_command", "search_log", "query_history"),
+        http=("*.example.com",),
+        commands=(("df", "-h"), ("du", "-xd1", "*")),
+        log_files={"app": ("/var/log/app.log",)},
+    )
+    said = load_prompts(None).goal(Job(run="r", goal="look", permissions=may, watches=("shop", "app")))
+
+    for line in (
+        "Hosts that can be asked: *.example.com",
+        "Commands that can be run: df -h, du -xd1 *",
+        "Logs that can be searched, by watch: app",
+        "Watches: shop, app",
+    ):
+        assert line in said
+
+
+def test_what_no_tool_can_reach_is_not_told() -> None:
+    """Words cost tokens, and an offer that cannot be taken is a wrong one."""
+    may = Permissions(tools=("dns_lookup",), read=("/srv",), commands=(("df",),))
+    said = load_prompts(None).goal(Job(run="r", goal="look", permissions=may, watches=("shop",)))
+
+    assert not any(word in said for word in ("Files", "Commands", "Watches", "Hosts"))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -52,8 +52,12 @@ _EXHIBIT_BYTES = 24 * 1024
 _MOST_STRATEGIES = 10
 _STRATEGY_CHARS = 300
 _MOST_LABELS = 20
-_MOST_FOLDERS_NAMED = 10
+_MOST_NAMED = 30
 _FILE_TOOLS = {"read_file", "list_files", "write_file"}
+_HOST_TOOLS = frozenset({"http_get", "dns_lookup", "tls_info"})
+_COMMAND_TOOLS = frozenset({"run_command"})
+_LOG_TOOLS = frozenset({"search_log"})
+_HISTORY_TOOLS = frozenset({"query_history"})
 
 _NAME = re.compile(NAME_PATTERN.strip("^$"))
 _Signature = tuple[tuple[str, int, int, int], ...]
@@ -235,6 +239,22 @@ def _values(job: Job) -> dict[str, str]:
     return labels | values | {"instance": job.instance or "this machine"}
 
 
+def _allowed(job: Job) -> Iterator[tuple[str, list[str]]]:
+    """What tools may be asked about: a model that has to find out from denials spends its steps on them."""
+    may, tools = job.permissions, frozenset(job.permissions.tools)
+    named = (
+        ("Files can be read beneath", _FILE_TOOLS, may.read),
+        ("Hosts that can be asked", _HOST_TOOLS, may.http),
+        ("Commands that can be run", _COMMAND_TOOLS, [" ".join(argv) for argv in may.commands]),
+        ("Logs that can be searched, by watch", _LOG_TOOLS, list(may.log_files)),
+        ("Watches", _HISTORY_TOOLS, job.watches),
+    )
+    for what, needed, names in named:
+        if names and needed & tools:
+            shown = [one_line(each, 200) for each in names[:_MOST_NAMED]]
+            yield what, shown + ([f"and {len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else [])
+
+
 def _circumstances(job: Job) -> str:
     limits = job.limits
     where = [f"Watch: {one_line(job.watch, 100)}"] if job.watch != "task" else []
@@ -246,9 +266,7 @@ def _circumstances(job: Job) -> str:
             f"{one_line(name, 60)}={one_line(value, 100)}" for name, value in list(job.labels.items())[:_MOST_LABELS]
         )
         where.append(f"Labels: {', '.join(pairs)}")
-    if job.permissions.read and _FILE_TOOLS.intersection(job.permissions.tools):
-        folders = (one_line(each, 200) for each in job.permissions.read[:_MOST_FOLDERS_NAMED])
-        where.append(f"Files can be read beneath: {', '.join(folders)}")
+    where += [f"{what}: {', '.join(names)}" for what, names in _allowed(job)]
     most = [f"{limits.max_steps} steps", f"{limits.time_s:g} s", f"{limits.max_parallel} calls at once"]
     most += [f"{limits.tokens} tokens"] if limits.tokens is not None else []
     most += [f"{limits.usd:g} USD"] if limits.usd is not None else []
