@@ -64,6 +64,7 @@ _BROKEN_ANSWERS = 2
 _CIRCLES = 2
 """After so many steps in a row that showed nothing new, a model that is held to a grammar can but give its answer."""
 _REPEATED = "You made such a call before and it showed the same: do something else, or give your final answer."
+_ALIKE = "You have asked like this many times. Go on with it only if that tells you something new."
 _LAST_STEP = "One step is left: give your final answer now, from what is known."
 _HINTS = {
     "replan": "Some of this failed: find another way.",
@@ -410,12 +411,12 @@ class Supervisor:
 
     def _observed(self, message: ChatMessage, tasks: Sequence[Task], acted: Acted, notes: Sequence[Note]) -> End | None:
         seen = [
-            self._repetition.saw(task.tool, task.input, result)
+            self._repetition.saw(task.tool, task.input, result, step=self._account.steps)
             for task, result in zip(tasks, acted.results, strict=True)
         ]
-        self._circles = 0 if not seen or "fine" in seen else self._circles + 1
+        self._circles = self._circles + 1 if seen and set(seen) <= {"warn", "stop"} else 0
         self._artifacts(acted.results)
-        hints = [_REPEATED] if "warn" in seen else []
+        hints = [_REPEATED] if {"warn", "stop"} & set(seen) else [_ALIKE] if "alike" in seen else []
         if acted.decision in _HINTS:
             hints.append(_HINTS[acted.decision])
         if self._steps_left == 1:

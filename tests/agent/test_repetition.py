@@ -26,7 +26,7 @@ def test_same_call_with_same_result_is_warned_of_then_stopped() -> None:
     ("first", "second"),
     [
         ({"q": "disk full", "n": 5}, {"n": 5, "q": "disk full"}),
-        ({"q": "disk full"}, {"q": "  Disk   FULL "}),
+        ({"q": "disk full"}, {"q": "  disk   full "}),
         ({"url": "http://x/a"}, {"url": "http://x/a/"}),
         ({"n": 5}, {"n": 5.0}),
         ({"q": "x", "since": None}, {"q": "x"}),
@@ -40,13 +40,40 @@ def test_inputs_that_ask_the_same_are_the_same(first: dict[str, Any], second: di
     assert seen.saw("look", second, came()) == "warn"
 
 
-def test_polling_may_go_on_longer() -> None:
-    """Looking again whether it has come back is work, as long as something changes."""
+@pytest.mark.parametrize("key", ["path", "Path"])
+def test_inputs_that_differ_in_case_ask_for_different_things(key: str) -> None:
+    """`/A` is another file than `/a`."""
     seen = Repetition()
-    verdicts = [seen.saw("look", {}, came(f"{n} ms")) for n in range(SAME_CALL[1])]
 
-    assert verdicts.index("warn") == SAME_CALL[0] - 1
-    assert verdicts.index("stop") == SAME_CALL[1] - 1
+    assert [seen.saw("look", {key: path}, came()) for path in ("/A", "/a", "/Ab", "/aB")] == ["fine"] * 4
+
+
+def test_polling_that_shows_something_new_is_never_stopped() -> None:
+    """Looking again how far it has come is work."""
+    seen = Repetition()
+    verdicts = [seen.saw("look", {}, came(f"{n} %")) for n in range(100)]
+
+    assert verdicts[: SAME_CALL - 1] == ["fine"] * (SAME_CALL - 1)
+    assert set(verdicts[SAME_CALL - 1 :]) == {"alike"}
+
+
+def test_polling_that_shows_nothing_new_any_more_is_stopped() -> None:
+    """From there on it is a circle like any other."""
+    seen = Repetition()
+    for n in range(20):
+        seen.saw("look", {}, came(f"{n} %"))
+
+    assert [seen.saw("look", {}, came("stuck")) for _ in range(4)][1:] == ["warn", "warn", "stop"]
+
+
+def test_calls_of_one_step_count_once() -> None:
+    """None of them could know of the others: ten units that are all active are ten answers."""
+    seen = Repetition()
+    many = [seen.saw("look", {"unit": f"u{n}"}, came("active"), step=1) for n in range(10)]
+    same = [seen.saw("look", {"unit": "u0"}, came("active"), step=2) for _ in range(5)]
+
+    assert many == ["fine"] * 10
+    assert same == ["warn"] * 5
 
 
 def test_duration_and_worker_make_no_result_new() -> None:
@@ -60,19 +87,25 @@ def test_duration_and_worker_make_no_result_new() -> None:
 def test_two_calls_in_turns_are_a_circle() -> None:
     """A-B-A-B never does the same twice in a row."""
     seen = Repetition()
+    verdicts = [seen.saw("look", {"at": "ab"[n % 2]}, came("ab"[n % 2])) for n in range(8)]
+
+    assert verdicts == ["fine"] * 2 + ["warn"] * 4 + ["stop"] * 2
+
+
+def test_two_calls_in_turns_that_show_something_new_are_asked_about() -> None:
+    """It may be two jobs that are waited for."""
+    seen = Repetition()
     verdicts = [seen.saw("look", {"at": "ab"[n % 2]}, came(n)) for n in range(10)]
 
-    assert verdicts[:5] == ["fine"] * 5
-    assert verdicts[5] == "warn"
-    assert verdicts[9] == "stop"
+    assert verdicts == ["fine"] * 5 + ["alike"] * 5
 
 
-def test_always_the_same_answer_is_a_dead_end() -> None:
-    """Searching on for what is not there, each time in other words."""
+def test_always_the_same_answer_is_asked_about_and_not_stopped() -> None:
+    """It may be searching on for what is not there; it may be one unit after the other that is well."""
     seen = Repetition()
-    verdicts = [seen.saw("look", {"q": str(n)}, came([])) for n in range(10)]
+    verdicts = [seen.saw("look", {"q": str(n)}, came([])) for n in range(20)]
 
-    assert verdicts == ["fine"] * 4 + ["warn"] * 5 + ["stop"]
+    assert verdicts == ["fine"] * 4 + ["alike"] * 16
 
 
 def test_other_tools_in_between_do_not_count() -> None:

@@ -381,6 +381,16 @@ async def test_calls_that_show_the_same_again_and_again_are_warned_of_and_stoppe
     assert "made such a call before" in model.requests[-1].messages[-1].content
 
 
+async def test_different_calls_whose_results_agree_do_not_end_a_run() -> None:
+    """Ten units that are all active, then one more."""
+    units = [call("look", at=f"unit {number}") for number in range(11)]
+    model = ScriptedModel({"type": "Parallel", "actions": units[:10]}, *units[10:], *units[:6], final("all active"))
+
+    outcome = await Desk(model, says("active"), kind="task").run()
+
+    assert (outcome.state, outcome.answer) == ("completed", "all active")
+
+
 @pytest.mark.parametrize("kind", [FailureKind.OVERLOADED, FailureKind.RATE_LIMITED, FailureKind.TIMEOUT])
 async def test_a_failure_told_in_mid_answer_is_asked_again(kind: FailureKind) -> None:
     """The client retries nothing of which some has come, and so the run would end on a moment's overload."""
