@@ -11,6 +11,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from agentd.llm.chat_request import OURS
@@ -74,14 +75,25 @@ class _Call:
         return "".join(self.arguments)
 
     @property
+    def said(self) -> str:
+        """The arguments. Some servers say with each delta all that came before: the last of them is the whole then."""
+        pieces = self.arguments
+        if 1 < len(pieces) <= _MOST_PIECES and all(b.startswith(a) for a, b in pairwise(pieces)):
+            # Not by their beginning alone: `{"a":` and `{"a": 1}}` are pieces of one object.
+            return pieces[-1] if not _is_object(self.text) and _is_object(pieces[-1]) else self.text
+        return self.text
+
+    @property
     def whole(self) -> bool:
         """Its arguments are a whole object. Looked at only where a server is odd, and not for ever."""
-        if not 0 < len(self.arguments) <= _MOST_PIECES:
-            return False
-        try:
-            return isinstance(json.loads(self.text), dict)
-        except (ValueError, RecursionError):
-            return False
+        return 0 < len(self.arguments) <= _MOST_PIECES and _is_object(self.said)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 class ChatAnswer:
@@ -120,9 +132,11 @@ class ChatAnswer:
             self.served_by = model[:200]
         choices = chunk.get("choices")
         self.heard = self.heard or choices is not None
-        if not isinstance(choices, list) or not choices or not isinstance(choice := choices[0], dict):
+        if not isinstance(choices, list):
             return []
-        if choice.get("index"):
+        # Some servers answer several times over, whatever they are asked: the first is the answer.
+        choice = next((each for each in choices if isinstance(each, dict) and not each.get("index")), None)
+        if choice is None:
             return []
         if (usage := choice.get("usage")) is not None:
             self.told.take(usage)
@@ -161,7 +175,7 @@ class ChatAnswer:
         message = ChatMessage(
             "assistant",
             text,
-            tool_calls=tuple(ToolCall(call.id, call.name, call.text) for call in calls),
+            tool_calls=tuple(ToolCall(call.id, call.name, call.said) for call in calls),
             thinking=thinking or None,
             provider_data={OURS: {"extra_content": extra}} if extra else None,
         )
@@ -279,6 +293,8 @@ class ChatAnswer:
                 return None
             # Several calls, all with index 0. But others repeat the name, or make up an id, with every delta of one.
             other = told is not None and call.told is not None and told != call.told
+            if told is not None and told == call.told and call.arguments[-1:] == [text]:
+                return call  # all of it again, and nothing new
             if name and ((other and not call.arguments) or ((other or text) and call.whole)):
                 return None
             return call

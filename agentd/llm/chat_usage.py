@@ -28,6 +28,8 @@ class Told:
         read = _number(usage, "prompt_tokens", "input_tokens")
         written = _number(usage, "completion_tokens", "output_tokens")
         total = _number(usage, "total_tokens")
+        if read is not None and "prompt_tokens" not in usage:
+            read += _beside(usage)
         if read is not None and total is not None and total > read:
             # Reasoning that is paid for, and not among the tokens of the answer.
             written = max(written or 0, total - read)
@@ -35,6 +37,12 @@ class Told:
         self.input = self.input if read is None else read
         self.output = self.output if written is None else written
         self.cached = self.cached if cached is None else cached
+
+
+def _beside(usage: Mapping[str, Any]) -> int:
+    """What Anthropic's protocol counts beside `input_tokens`: what of the question was cached, or is from now on."""
+    names = ("cache_read_input_tokens", "cache_creation_input_tokens")
+    return sum(_number(usage, name) or 0 for name in names)
 
 
 def _cached(usage: Mapping[str, Any]) -> int | None:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from agentd.llm.port import FailureKind, ModelFailure
-from agentd.llm.wordings import BEFORE_CODES, CODES, SPEAKS, STATUSES, WORDS
+from agentd.llm.wordings import BEFORE_CODES, CODES, SPEAKS, STATUSES, VAGUE_CODES, WORDS
 from agentd.pacing import retry_after_s
 
 _K = FailureKind
@@ -169,6 +169,9 @@ def _kind(status: int, codes: tuple[str, ...], words: str, whole: str) -> Failur
     for kind, pattern in WORDS:
         if status in SPEAKS[kind] and pattern.search(words):
             return kind
+    for code in codes:
+        if (by_code := VAGUE_CODES.get(code.lower())) is not None:
+            return by_code
     if status in STATUSES:
         return STATUSES[status]
     return _K.UNAVAILABLE if status >= 500 or status == 200 else _K.BAD_REQUEST

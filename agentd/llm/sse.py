@@ -94,6 +94,10 @@ class EventReader:
                 if self._held:
                     raise Garbled("events that are no JSON")
                 self._error = False
+            elif line.startswith(b"error:"):
+                # llama.cpp's server: a field of its own in place of `data:`.
+                self._error = True
+                self._take(line[6:], found)
             elif line.startswith(b"event:"):
                 self._error = line[6:].strip() == b"error"
             elif line.startswith((b"{", b"[", b" ", b"\t")):

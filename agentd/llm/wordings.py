@@ -74,14 +74,19 @@ CODES: Mapping[str, FailureKind] = {
     "1302": _K.RATE_LIMITED,
     "1303": _K.RATE_LIMITED,
     "unavailable_error": _K.UNAVAILABLE,
-    "server_error": _K.UNAVAILABLE,
-    "internal_server_error": _K.UNAVAILABLE,
     "1234": _K.UNAVAILABLE,
     "model_not_found": _K.BAD_REQUEST,
     "deploymentnotfound": _K.BAD_REQUEST,
     "1211": _K.BAD_REQUEST,
 }
 """By `code` or `type`. A code of many meanings (`invalid_request_error`) is not here: words decide then."""
+
+VAGUE_CODES: Mapping[str, FailureKind] = {
+    # llama.cpp says so of a context that is full, too.
+    "server_error": _K.UNAVAILABLE,
+    "internal_server_error": _K.UNAVAILABLE,
+}
+"""Codes that count when words say nothing."""
 
 BEFORE_CODES: tuple[tuple[FailureKind, re.Pattern[str]], ...] = (
     # OpenAI, Groq: more in one question than a minute allows; no wait helps, a shorter question does.

@@ -34,6 +34,8 @@ SAID = [
     (429, openai("Request too large for gpt-4o on TPM: Limit 30000", "rate_limit_exceeded"), K.CONTEXT_OVERFLOW),
     (503, openai("The engine is currently overloaded, please try again later"), K.OVERLOADED),
     (500, openai("The server had an error while processing your request", None, "server_error"), K.UNAVAILABLE),
+    (500, openai("Context size has been exceeded.", None, "server_error"), K.CONTEXT_OVERFLOW),
+    (200, openai("Context size has been exceeded.", None, "server_error"), K.CONTEXT_OVERFLOW),
     (404, openai("The model `gpt-9` does not exist", "model_not_found"), K.BAD_REQUEST),
     (400, openai("Invalid value: 'tool'", None, "invalid_request_error"), K.BAD_REQUEST),
     (403, openai("Country, region, or territory not supported", "unsupported_country_region_territory"), K.BAD_KEY),

@@ -63,6 +63,13 @@ def test_one_document_in_spite_of_stream_is_read() -> None:
     assert read(body[:20], body[20:]) == [json.loads(body)]
 
 
+def test_an_error_in_a_field_of_its_own_is_read() -> None:
+    """llama.cpp tells so that a question is too long: unread, the loop would not shorten it."""
+    body = b'error: {"code": 400, "type": "exceed_context_size_error"}\n\n' + EVENTS
+
+    assert read(body) == [{"error": {"code": 400, "type": "exceed_context_size_error"}}, A, B, DONE]
+
+
 def test_a_plain_error_within_the_stream_is_read() -> None:
     """Some servers drop the `data:` when they fail."""
     assert read(b"data: {}\n\n", b'{"error": {"message": "x"}}\n') == [{}, {"error": {"message": "x"}}]

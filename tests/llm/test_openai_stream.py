@@ -256,6 +256,20 @@ ODD_CALLS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str]]]] = {
         [{"choices": [{"message": {"tool_calls": [{"id": "a", "function": {"name": "t", "arguments": "{}"}}]}}]}],
         [("t", "{}")],
     ),
+    "all of it again with each delta": (
+        [
+            call_delta(0, "a", name="t", arguments='{"x"'),
+            call_delta(0, "a", name="t", arguments='{"x": 1'),
+            call_delta(0, "a", name="t", arguments='{"x": 1}'),
+            call_delta(0, "a", name="t", arguments='{"x": 1}'),
+            call_delta(1, "b", name="t", arguments='{"y": 1}'),
+        ],
+        [("t", '{"x": 1}'), ("t", '{"y": 1}')],
+    ),
+    "pieces that look like all of it again": (
+        [call_delta(0, "a", name="t", arguments='{"x":'), call_delta(0, arguments='{"x": 1}}')],
+        [("t", '{"x":{"x": 1}}')],
+    ),
     "nonsense between": (
         [chunk(tool_calls=["x", None, 3]), chunk(tool_calls="x"), call_delta(0, "a", name="t", arguments="{}")],
         [("t", "{}")],
@@ -374,6 +388,11 @@ USAGE_10_5 = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         ([chunk("stop", usage={**USAGE_10_5, "prompt_tokens_details": None})], Usage(10, 5)),
         ([chunk("stop", usage={"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115})], Usage(10, 105)),
         ([chunk("stop", usage={"input_tokens": 10, "output_tokens": 5})], Usage(10, 5)),
+        ([chunk("stop", usage={"input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": 100,
+                               "cache_creation_input_tokens": 20})], Usage(125, 2, 100)),
+        ([chunk("stop", usage={"input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": 100,
+                               "total_tokens": 107})], Usage(105, 2, 100)),
+        ([chunk("stop", usage={**USAGE_10_5, "input_tokens": 3, "cache_read_input_tokens": 7})], Usage(10, 5, 7)),
     ],
 )  # fmt: skip
 async def test_tokens_are_found_wherever_they_are_told(world: Setting, stream: list[Any], wanted: Usage) -> None:
@@ -416,6 +435,15 @@ async def test_reasons_to_stop_are_told_in_five_words(world: Setting, told: str 
     done = await world.done(Reply(stream=[chunk(content="hi"), chunk(told), "[DONE]"]))
 
     assert done.stop_reason == wanted
+
+
+async def test_of_several_answers_the_first_is_taken_wherever_it_stands(world: Setting) -> None:
+    """Servers with `n` set by their operator put them in one event, in any order."""
+    other, first = {"index": 1, "delta": {"content": "no"}}, {"index": 0, "delta": {"content": "yes"}}
+
+    done = await world.done(Reply(stream=[{"choices": [other, first]}, chunk("stop"), "[DONE]"]))
+
+    assert done.message.content == "yes"
 
 
 async def test_a_letter_told_in_halves_is_put_together(world: Setting) -> None:
