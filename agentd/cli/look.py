@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from agentd.api.agents_view import agents_view
 from agentd.api.trouble import find_trouble, read_hindrances
 from agentd.api.views import (
     alert_view,
@@ -25,7 +26,8 @@ from agentd.cli import FAILED, FIRING
 from agentd.cli.client import read_or_open
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
-from agentd.cli.tables import clean, print_facts, print_json, print_table, written
+from agentd.cli.tables import clean, counted, print_facts, print_json, print_table, written
+from agentd.config.models import Config
 from agentd.memory import alerts as alert_rows
 from agentd.memory import ledger, meta, outbox, pauses
 from agentd.memory.store import Store
@@ -38,8 +40,7 @@ from agentd.records import Alert
 def status(config_path: Path | None, output: str) -> None:
     """Say whether the daemon runs and how it is. Exits with 1 when it does not run."""
     place = find_place(config_path)
-    known = place.config.webhooks if place.config else None
-    answer = read_or_open(place, "/api/v1/status", lambda store: _status(store, known))
+    answer = read_or_open(place, "/api/v1/status", lambda store: _status(store, place.config))
     if output == "json":
         print_json(answer)
     else:
@@ -50,9 +51,17 @@ def status(config_path: Path | None, output: str) -> None:
         sys.exit(FAILED)
 
 
-async def _status(store: Store, known: Collection[str] | None) -> dict[str, Any]:
+async def _status(store: Store, config: Config | None) -> dict[str, Any]:
+    from agentd.daemon.runs.jobs import default_model
+
+    known, model, now = (
+        config.webhooks if config else None,
+        default_model(config) if config else None,
+        datetime.now(UTC),
+    )
     counts = await store.state.read(outbox.counts)
     alive = await store.state.read(meta.alive_at)
+    agents = await store.state.read(lambda c: agents_view(c, config, now, model=model, host_pid=None))
     return {
         "state": "not running",
         "last_alive_at": moment(alive),
@@ -62,6 +71,7 @@ async def _status(store: Store, known: Collection[str] | None) -> dict[str, Any]
             "waiting": sum(count.waiting for count in counts.values()),
             "dead": sum(count.dead for count in counts.values()),
         },
+        **({"agents": agents} if agents is not None else {}),
     }
 
 
@@ -70,12 +80,28 @@ def _flat(answer: dict[str, Any]) -> dict[str, Any]:
     for key, value in answer.items():
         if key == "trouble":
             continue
-        if isinstance(value, dict):
+        if key == "agents":
+            value = _agents(value)
+        elif isinstance(value, dict):
             parts = [f"{name} {_list(each)}" for name, each in value.items() if each is not None]
             value = ", ".join(parts) or "none"
         if value not in (None, ""):
             facts[key.replace("_", " ")] = value
     return facts
+
+
+def _agents(view: dict[str, Any]) -> str:
+    """What they do now, whom they ask, and what is left of today."""
+    today = view["today"]
+    parts = [f"running {view['running']}", f"queued {view['queued']}", f"model {view['model'] or 'none'}"]
+    usd = f"${today['usd']:.4f}" + ("" if today["usd_limit"] is None else f" of ${today['usd_limit']:g}")
+    tokens = f"{today['tokens']:,}" + ("" if today["tokens_limit"] is None else f" of {today['tokens_limit']:,}")
+    parts.append(f"spent today (UTC) {usd}, {tokens} tokens")
+    if today["calls_of_unknown_price"]:
+        parts.append(f"{counted(today['calls_of_unknown_price'], 'call')} of unknown price")
+    if view["host_pid"] is not None:
+        parts.append(f"pid of the agents' process {view['host_pid']}")
+    return ", ".join(parts)
 
 
 def _list(value: Any) -> str:

@@ -195,12 +195,13 @@ class Daemon:
         )
         self.plan = Plan(self.config, {}, {}, {}, {})
         paused = self.keeping.paused
+        self.host = open_host(self.state_dir, self._loaded.environment, lambda: self.config)
         self.agents = Agents(
             config=self.config,
             store=self.store,
             clock=self.clock,
             keeper=self.pipeline,
-            host=open_host(self.state_dir, self._loaded.environment, lambda: self.config),
+            host=self.host,
             instance=self.instance,
             paused=paused,
             traced=self.recorder.trace,

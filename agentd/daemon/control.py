@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from agentd import __version__
+from agentd.api.agents_view import agents_view
 from agentd.api.app import same_token
 from agentd.api.service import Conflict, Forbidden, Json, NoSecret, NotFound
 from agentd.api.silence import SilenceAsked
@@ -33,6 +34,7 @@ from agentd.api.views import (
     worst,
 )
 from agentd.clock import iso
+from agentd.daemon.runs.jobs import default_model
 from agentd.daemon.selfwatch import resident_bytes
 from agentd.errors import ConfigError
 from agentd.memory import audit, outbox, rollups, templates
@@ -76,7 +78,7 @@ class Control:
             if is_current(alert):
                 alerts[alert.status.value] = alerts.get(alert.status.value, 0) + 1
         courier, scheduler = await daemon.courier.stats(), daemon.scheduler.stats()
-        hindrances = await daemon.store.state.read(read_hindrances)
+        hindrances, agents = await daemon.store.state.read(lambda c: (read_hindrances(c), self._agents(c)))
         disabled = {"disabled": off} if (off := len(self._disabled())) else {}
         return {
             "state": "running" if daemon.ready.is_set() else "starting",
@@ -110,9 +112,14 @@ class Control:
                 "overlaps": scheduler.overlaps,
             },
             "events": daemon.events.stats(),
+            **({"agents": agents} if agents is not None else {}),
             "store": {"full": daemon.store.full, "trouble": daemon.store.trouble},
             "memory_mib": round(resident_bytes() / 2**20, 1),
         }
+
+    def _agents(self, connection: apsw.Connection) -> Json | None:
+        config, now = self._daemon.config, self._daemon.clock.now()
+        return agents_view(connection, config, now, model=default_model(config), host_pid=self._daemon.host.pid)
 
     def _trouble(self, hindrances: Hindrances) -> list[str]:
         daemon, lines = self._daemon, []

@@ -230,3 +230,18 @@ def test_a_wrong_call(agentd: Agentd, words: tuple[str, ...]) -> None:
 
     assert said.code == 2
     assert "name" in said.err
+
+
+def test_status_beside_a_daemon_names_the_process_that_agents_work_in(
+    agentd: Agentd, daemon: Daemon, models: ModelServer
+) -> None:
+    """It is started when there is something to do; one looks for it in `top`."""
+    assert agentd("status", "-o", "json").json["agents"]["host_pid"] is None
+    models.answers("All is well.")
+    agentd("task", "Why?")
+
+    said = agentd("status", "-o", "json").json["agents"]
+
+    assert said["host_pid"] == daemon.host.pid
+    assert (said["running"], said["queued"], said["model"]) == (0, 0, "default")
+    assert said["today"]["tokens"] == 15
