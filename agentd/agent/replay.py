@@ -14,7 +14,7 @@ from typing import Any
 
 from agentd.agent.account import Account
 from agentd.agent.divergence import Divergence, divergences
-from agentd.agent.events import Listeners
+from agentd.agent.events import Listeners, TurnStart
 from agentd.agent.inbox import Inbox
 from agentd.agent.job import Job, Outcome
 from agentd.agent.port import Record
@@ -101,6 +101,7 @@ async def replay(
     )
     agent = Agent(job, supervisor, account=account, listeners=listeners, inbox=inbox, timed=False)
     tape.agent, tape.inbox = agent, inbox
+    listeners.subscribe(lambda event: tape.before_the_question() if isinstance(event, TurnStart) else None)
     outcome = await agent.prompt()
     while (text := tape.prompt(kept.prompts)) is not None:
         outcome = await agent.prompt(text)

@@ -80,6 +80,29 @@ class Tape:
                 return record
         return None
 
+    def said_next(self) -> Mapping[str, Any] | None:
+        """What somebody said before anything else happened."""
+        if self._place == len(self.records) or self.records[self._place].kind != "steer":
+            return None
+        self._go_past(self._place)
+        return self.records[self._place - 1].data
+
+    def before_the_question(self) -> None:
+        """Say what was said before the next question was asked, and so was in it."""
+        ahead = range(self._place, len(self.records))
+        question = next((place for place in ahead if self.records[place].kind == "model"), None)
+        if question is None:
+            return
+        asked = self.records[question].data.get("asked", 0)
+        for place in range(self._place, question):
+            record = self.records[place]
+            if record.seq > asked or (record.kind == "steer" and record.data.get("what") in ("cancel", "time")):
+                # Whoever ends it has the question ended, which has a record as well.
+                return
+            if record.kind == "steer":
+                self._go_past(place)
+                self.say(record.data)
+
     def prompt(self, number: int) -> str | None:
         """What it was asked beside the goal, for the nth time (from 0): the tape goes there. None: no more."""
         places = [
@@ -171,6 +194,9 @@ class RecordedExecutor:
             del waiting[task.id]
             results[task.id] = _result(task, record.data)
             watcher.ended(task, results[task.id])
+        # Said before the results were decided about, or the decision would stand here.
+        while not waiting and (said := self._tape.said_next()) is not None:
+            self._tape.say(said)
         for task in waiting.values():
             results[task.id] = _not_recorded(task)
         return [results[task.id] for task in graph]

@@ -15,12 +15,23 @@ import pytest
 from agent_run import Desk, FunctionTool, call, final, hanging, says
 
 from agentd.agent import supervisor
+from agentd.agent.events import (
+    AgentEnd,
+    MessageEnd,
+    MessageStart,
+    ToolExecutionEnd,
+    ToolExecutionStart,
+    TurnEnd,
+    TurnStart,
+)
 from agentd.agent.job import Outcome, RunbookStep
 from agentd.agent.port import Record, ToolContext, ToolFailure
 from agentd.agent.replay import CannotReplay, replay
 from agentd.fleet.messages import Control, ErrorKind
 from agentd.llm.port import FailureKind, ModelFailure, ToolCall
 from agentd.testing import FakeClock, ScriptedModel
+
+MOMENTS = [TurnStart, MessageStart, MessageEnd, ToolExecutionStart, ToolExecutionEnd, TurnEnd, AgentEnd]
 
 
 def stored(desk: Desk) -> list[Record]:
@@ -110,6 +121,26 @@ async def test_steering_replays_where_it_was_said() -> None:
     agent.steer("that is enough")
 
     assert await replayed(desk, await working) == []
+
+
+@pytest.mark.parametrize("what", ["steer", "cancel", "follow_up"])
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_who_speaks_between_two_records_is_heard_at_the_same_place(moment: type[Any], what: str) -> None:
+    """After the last result and before its decision, before a question, behind the last answer: all happen."""
+    model = ScriptedModel(call("look"), call("look", at="db"), *[final("ok")] * 4)
+    desk = Desk(model, says("seen"), kind="task")
+    said: list[str] = []
+
+    def speak(event: object) -> None:
+        if isinstance(event, moment) and not said:
+            agent = desk.running.agent
+            assert agent is not None
+            said.append(what)
+            getattr(agent, what)("and the database?")
+
+    desk.listeners.subscribe(speak)
+
+    assert await replayed(desk, await desk.run()) == []
 
 
 async def test_cancelling_replays() -> None:
