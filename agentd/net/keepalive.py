@@ -59,7 +59,7 @@ class KeepAliveTransport(httpx.AsyncBaseTransport):
             raise httpx.ReadTimeout("no answer", request=request) from None
         except NetFailure as failure:
             self._end(connection)
-            raise httpx.ReadError(str(failure), request=request) from failure
+            raise _as_httpx(failure, request) from failure
         except BaseException:
             self._end(connection)
             raise
@@ -135,6 +135,10 @@ class KeepAliveTransport(httpx.AsyncBaseTransport):
     def _end(self, connection: _Exchanges) -> None:
         self._open.discard(connection)
         connection.abandon()
+
+
+class _NotHttp(NetFailure):
+    """The other side does not keep to the protocol."""
 
 
 class _Exchanges(Connection):
@@ -224,13 +228,13 @@ class _Exchanges(Connection):
         try:
             parser.feed_data(data)
         except HttpParserUpgrade:
-            self._break(NetFailure("the answer speaks another protocol"))
+            self._break(_NotHttp("the answer speaks another protocol"))
         except HttpParserError as error:
             reason = error.__context__ if isinstance(error.__context__, NetFailure) else None
-            self._break(reason or NetFailure(f"the answer is not HTTP: {error}"))
+            self._break(reason or _NotHttp(f"the answer is not HTTP: {error}"))
         else:
             if self._framing > _MAX_FRAMING_BYTES:
-                self._break(NetFailure(f"the answer's framing is larger than {_MAX_FRAMING_BYTES} bytes"))
+                self._break(_NotHttp(f"the answer's framing is larger than {_MAX_FRAMING_BYTES} bytes"))
             elif self._held > _MAX_HELD_BYTES and not self._paused and self.transport is not None:
                 self._paused = True
                 self.transport.pause_reading()
@@ -266,13 +270,13 @@ class _Exchanges(Connection):
     def on_message_begin(self) -> None:
         self.reusable = False
         if self._complete:
-            raise NetFailure("another answer came that nobody asked for")
+            raise _NotHttp("another answer came that nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head:
             return  # a trailer
         if len(self._headers) >= _MAX_HEADERS:
-            raise NetFailure(f"the answer has more than {_MAX_HEADERS} headers")
+            raise _NotHttp(f"the answer has more than {_MAX_HEADERS} headers")
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -326,12 +330,18 @@ class _Body(httpx.AsyncByteStream):
         except TimeoutError:
             raise httpx.ReadTimeout("nothing more came", request=self._request) from None
         except NetFailure as failure:
-            raise httpx.ReadError(str(failure), request=self._request) from failure
+            raise _as_httpx(failure, self._request) from failure
 
     async def aclose(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._pool.release(connection)
+
+
+def _as_httpx(failure: NetFailure, request: httpx.Request) -> httpx.TransportError:
+    # Callers take the one for a wrong address, the other for an outage.
+    kind = httpx.RemoteProtocolError if isinstance(failure, _NotHttp) else httpx.ReadError
+    return kind(str(failure), request=request)
 
 
 def unsent(transport: asyncio.Transport) -> int:

@@ -246,6 +246,20 @@ def test_a_provider_that_cannot_be_reached_is_stood_in_for(clock: FakeClock) -> 
     story(clock, tell)
 
 
+def test_a_server_that_does_not_speak_http_is_told_as_that(clock: FakeClock) -> None:
+    """It is a wrong `base_url` and no outage: whoever reads it must know where to look."""
+
+    async def tell(house: House) -> None:
+        house.other.otherwise = Reply(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+        with pytest.raises(ModelFailure, match="base_url") as caught:
+            await ask(house.models().get("spare"))
+
+        assert caught.value.kind is FailureKind.GARBAGE
+        assert len(house.other.requests) == 1
+
+    story(clock, tell)
+
+
 def test_a_provider_whose_tls_fails_is_stood_in_for(clock: FakeClock) -> None:
     """A certificate that ran out over night is an outage like others, and says what it is."""
 
