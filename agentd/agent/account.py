@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from agentd.agent.port import Record
 from agentd.clock import Clock
 from agentd.llm.port import ChatMessage, Done, Request, ToolCall, Usage
+from agentd.telemetry.redact import redact_all
 
 log = logging.getLogger("agentd.agent")
 
@@ -92,13 +93,17 @@ class Account:
         return (self._settled or self._answered).usd
 
     def question(self, request: Request, prompt_hash: str) -> tuple[str, list[dict[str, Any]]]:
-        """The request's hash, and those of its messages that were not asked with before."""
+        """
+        The request's hash, and those of its messages that were not asked with before.
+
+        Both without secrets: a replay of records that were kept without them asks the same.
+        """
         digests, new = {}, []
         whole = hashlib.sha256(prompt_hash.encode())
         for message in request.messages:
             known = self._digests.get(id(message))
             if known is None:
-                shown = message_json(message)
+                shown = redact_all(message_json(message))
                 new.append(shown)
                 known = (message, sha256(shown))
             digests[id(message)] = known

@@ -24,6 +24,7 @@ from agentd.llm.port import ChatMessage, Done, FailureKind, Model, ModelFailure,
 from agentd.llm.settings import ModelSettings
 from agentd.llm.spend import BudgetSpent
 from agentd.llm.tokens import count_tokens
+from agentd.telemetry.redact import redact
 
 _DEFAULT_MAX_TOKENS = 4000
 _DEFAULT_TIMEOUT_S = 120.0
@@ -150,7 +151,9 @@ class Questions:
     async def _ask(self, request: Request, prompt_hash: str, purpose: str, listeners: Listeners) -> Done:
         account = self._account
         hashed, new = (
-            account.question(request, prompt_hash) if purpose == "step" else (sha256(request.messages[0].content), [])
+            account.question(request, prompt_hash)
+            if purpose == "step"
+            else (sha256(redact(request.messages[0].content)), [])
         )
         asked: dict[str, Any] = {
             "purpose": purpose,

@@ -10,14 +10,17 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from agent_run import Desk, call, final, job, says
 
 from agentd.agent.job import Finding, Job, Outcome
 from agentd.agent.port import Record
+from agentd.agent.replay import replay
 from agentd.clock import SystemClock
 from agentd.daemon.runs.account import Account
 from agentd.memory import notes, outputs, run_records, worked
 from agentd.memory.store import Store
 from agentd.telemetry.redact import forget_secrets, register_secret
+from agentd.testing import ScriptedModel
 
 JOB = Job(run="r1", goal="look", watch="shop", kind="investigate", fingerprint="f1")
 
@@ -72,6 +75,33 @@ async def test_no_secret_of_the_daemon_is_kept(store: Store, secret: str) -> Non
     assert secret not in repr(lines)
     assert output is not None
     assert secret not in output
+
+
+async def test_what_looks_like_a_secret_is_not_kept_and_the_run_replays_without_it(store: Store) -> None:
+    """People and models write down passwords that the daemon never knew: history is read by others, and for months."""
+    a_secret = "password=hunter2secret"
+    look = says(f"the file says {a_secret}")
+    model = ScriptedModel(call("look", at=f"/x?{a_secret}"), final(f"the {a_secret} is it"))
+    asked = job(f"check {a_secret}", tools=[look], kind="task")
+    environment = {"environment": {"REGION": "hunter2secret"}}
+    asked = asked.model_copy(update={"permissions": asked.permissions.model_copy(update=environment)})
+    desk = Desk(model, look, asked=asked)
+    account = Account(desk.job, store.history, SystemClock())
+
+    outcome = await desk.run()
+    for record in desk.keeper.records:
+        account.take(record)
+    account.close(outcome, ok=True)
+    await store.history.write(lambda c: None)
+    lines = await store.history.read(lambda c: run_records.of(c, "run-1"))
+    found = await store.history.read(lambda c: notes.search(c, "password"))
+
+    assert len(lines) == len(desk.keeper.records)
+    assert "hunter2secret" not in repr(lines)
+    assert "hunter2secret" not in repr(found)
+    replayed = await replay([Record(line.seq, line.at_s, line.kind, line.data) for line in lines])
+    assert [each.text for each in replayed.divergences] == []
+    assert replayed.outcome.answer == "the password=*** is it"
 
 
 async def test_what_history_cannot_keep_up_with_is_not_held_in_memory(store: Store) -> None:

@@ -23,12 +23,15 @@ from agentd.clock import Clock
 from agentd.memory import notes, outputs, run_records, worked
 from agentd.memory.database import Database
 from agentd.memory.spend import to_nano
-from agentd.telemetry.redact import without_secrets
+from agentd.telemetry.redact import STARS, redact_all, without_secrets
 
+_CLEANED = frozenset({"steps", "task", "result", "observation", "decision"})
+"""Whoever makes these takes out already what looks like a secret, on a thread where it is much."""
 _BATCH = 50
 _BATCH_BYTES = 2**20
 _MOST_UNWRITTEN_BYTES = 16 * 2**20
 _MOST_NOTES = 200
+_OF_MEMORY = "query_memory"
 _MOST_NAMES = 100
 _MOST_NAME_CHARS = 200
 
@@ -83,7 +86,7 @@ class Account:
         def change(connection: apsw.Connection) -> None:
             self._unwritten.pop(number, None)
             # Here, on the writer's thread: of secrets that the host does not know, a megabyte takes a while.
-            lines = [replace(line, data=without_secrets(line.data)) for line in taken]
+            lines = [replace(line, data=_without_any(line)) for line in taken]
             run_records.save(connection, job.run, at, lines)
             for line in [line for line in lines if line.kind == "result"][:room]:
                 _keep_result(connection, job, line.data, step, at)
@@ -103,6 +106,9 @@ class Account:
         finding = None if outcome.finding is None else outcome.finding.model_dump(mode="json")
         tokens = outcome.input_tokens + outcome.output_tokens
 
+        if outcome.finding is not None and outcome.finding.analysis is not None:
+            return  # nobody looked: there is nothing to remember, and nothing to learn from
+
         def change(connection: apsw.Connection) -> None:
             notes.add_final(
                 connection,
@@ -110,8 +116,8 @@ class Account:
                 run=job.run,
                 watch=job.watch,
                 fingerprint=job.fingerprint,
-                answer=outcome.answer,
-                finding=finding,
+                answer=redact_all(outcome.answer),
+                finding=redact_all(finding),
             )
             worked.learn(
                 connection,
@@ -129,6 +135,23 @@ class Account:
         self._history.post(change)
 
 
+def _without_any(line: Record) -> Mapping[str, Any]:
+    """
+    Without the daemon's secrets, and without what only looks like one: in the words of people and models too.
+
+    The environment of commands goes whole: nothing says which of its values may be kept, and no replay runs one.
+    """
+    data = without_secrets(line.data)
+    if line.kind in _CLEANED:
+        return data
+    data = redact_all(data)
+    if line.kind == "job" and isinstance(permissions := data.get("permissions"), dict):
+        environment = permissions.get("environment")
+        names = environment if isinstance(environment, dict) else {}
+        data = {**data, "permissions": {**permissions, "environment": dict.fromkeys(names, STARS)}}
+    return data
+
+
 def _keep_result(c: apsw.Connection, job: Job, data: Mapping[str, Any], step: int, at: datetime) -> None:
     output = data.get("output")
     if output is None:
@@ -136,6 +159,8 @@ def _keep_result(c: apsw.Connection, job: Job, data: Mapping[str, Any], step: in
     text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, default=str)
     outputs.save(c, job.run, str(data.get("task", "")), at, text)
     tool = str(data.get("tool", ""))
+    if tool == _OF_MEMORY:
+        return  # or what is remembered would be remembered again and again
     notes.add_tool_result(
         c,
         at=at,
