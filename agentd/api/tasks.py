@@ -17,6 +17,7 @@ from agentd.clock import iso
 from agentd.errors import ConfigError
 from agentd.memory.ledger import Run, RunState
 from agentd.memory.run_records import Line
+from agentd.telemetry.redact import STARS
 
 Json = dict[str, Any]
 
@@ -269,11 +270,19 @@ def run_with_record(run: Run, lines: Iterable[Line], *, after: int = -1) -> Json
         "answer": run.outcome.answer,
         "finding": run.outcome.finding,
         "plan": run.outcome.plan,
-        "asked": dict(run.asked),
+        "asked": _without_values(run.asked),
         "record": record,
         "whole": whole and bool(record or after >= 0),
         "next": going_on,
     }
+
+
+def _without_values(asked: Mapping[str, Any]) -> Json:
+    """What was asked, the variables for commands by their names alone: their values are often passwords."""
+    shown = dict(asked)
+    if isinstance(environment := shown.get("environment"), Mapping):
+        shown["environment"] = dict.fromkeys(environment, STARS)
+    return shown
 
 
 def _shortened(value: Any) -> Any:

@@ -136,15 +136,18 @@ _QUEUE = """
     INSERT INTO runs (id, watch, trigger, state, due_at, trace_id, kind, goal, fingerprint, priority, asked, chain)
     VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)"""
 _START = "UPDATE runs SET state = 'running', started_at = ?2 WHERE id = ?1 AND state = 'queued'"
-_END = """
-    UPDATE runs SET state = ?2, ended_at = ?3, error = ?4, trace_id = coalesce(?5, trace_id)
+# Values of variables for commands are often passwords, and of no use once the run is over.
+_FORGET_ENVIRONMENT = "asked = iif(json_valid(asked), json_remove(asked, '$.environment'), asked)"
+_END = f"""
+    UPDATE runs SET state = ?2, ended_at = ?3, error = ?4, trace_id = coalesce(?5, trace_id), {_FORGET_ENVIRONMENT}
     WHERE id = ?1 AND (state = 'queued' OR (state = 'running' AND NOT ?6))"""
 _CAME = """
     UPDATE runs SET answer = ?2, finding = ?3, plan = ?4, steps = ?5, tool_calls = ?6, model_calls = ?7,
                     input_tokens = ?8, output_tokens = ?9, cached_tokens = ?10, usd_nano = ?11, models = ?12,
                     artifacts = ?13
     WHERE id = ?1"""
-_INTERRUPT = "UPDATE runs SET state = 'interrupted', ended_at = ?1, error = ?2 WHERE state = 'running'"
+_INTERRUPT = f"""
+    UPDATE runs SET state = 'interrupted', ended_at = ?1, error = ?2, {_FORGET_ENVIRONMENT} WHERE state = 'running'"""
 _QUEUED = """
     SELECT id, watch, kind, trigger, priority, due_at FROM runs WHERE state = 'queued' AND due_at <= ?
     ORDER BY priority DESC, due_at, number LIMIT ?"""

@@ -69,3 +69,12 @@ def test_a_goal_is_whole_where_its_run_is_shown_alone() -> None:
 
     assert len(run_view(run)["goal"]) == 1000
     assert len(run_with_record(run, [])["goal"]) == 30_000
+
+
+def test_values_for_commands_are_not_shown() -> None:
+    """Whoever may look at a run is not whoever gave it the password of the database."""
+    run = Run(
+        "r1", "task", "api", RUN.due_at, asked={"environment": {"PGPASSWORD": "hunter2"}, "tools": ["run_command"]}
+    )
+
+    assert run_with_record(run, [])["asked"] == {"environment": {"PGPASSWORD": "***"}, "tools": ["run_command"]}

@@ -63,6 +63,26 @@ def test_a_run_comes_back_as_it_was_asked_and_ended(c: apsw.Connection) -> None:
     assert ledger.get(c, "r1") == replace(ASKED, state=RunState.COMPLETED, started_at=NOW, ended_at=LATER, outcome=CAME)
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_values_for_commands_are_forgotten_with_the_end(c: apsw.Connection, interrupted: bool) -> None:
+    """A task may be given a password for its commands; the row stays for months."""
+    asked = {"environment": {"PGPASSWORD": "hunter2"}, "metadata": {"team": "web"}}
+    ledger.queue(c, replace(ASKED, asked=asked))
+    ledger.start(c, "r1", NOW)
+    begun = ledger.get(c, "r1")
+    assert begun is not None
+    assert begun.asked == asked
+
+    if interrupted:
+        ledger.interrupt_all_running(c, LATER)
+    else:
+        ledger.end(c, "r1", LATER, RunState.COMPLETED, outcome=CAME)
+
+    ended = ledger.get(c, "r1")
+    assert ended is not None
+    assert ended.asked == {"metadata": {"team": "web"}}
+
+
 def test_a_price_that_is_not_known_is_never_zero(c: apsw.Connection) -> None:
     """Who adds up zeros believes that models are free."""
     ledger.queue(c, ASKED)
