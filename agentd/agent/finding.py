@@ -8,7 +8,6 @@ to be struck out marks the finding `unverified`. Counts and lengths are bounded,
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 from agentd.agent.answer_words import CONFIDENCE, SEVERITY, STATUS
 from agentd.agent.evidence import Exhibits, one_line
 from agentd.agent.job import Claim, Finding
+from agentd.llm.in_words import answer_in
 from agentd.records import Severity
 
 MOST_CLAIMS = 20
@@ -29,8 +29,9 @@ STEP_CHARS = 500
 QUOTE_CHARS = 500
 _ANSWER_CHARS = 256 * 1024
 _SHORTEST_OWN_QUOTE = 12
+_SHORTEST_QUOTE = 4
+_SHORTEST_CAPITALS = 2
 _DEEPEST = 4
-_MOST_TRIES = 64
 
 FINDING_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -100,6 +101,8 @@ _LOOKS_LIKE_ID = re.compile(r"(?:e[0-9]{1,6}|s[0-9]{1,4}(?:\.[0-9]{1,4})+)", re.
 _NUMBER = re.compile(r"(-?[0-9]{1,6}(?:\.[0-9]{1,12})?)\s*(%?)")
 _BULLET = re.compile(r"^\s*(?:[-*•–]|[0-9]{1,3}[.)])\s+", re.MULTILINE)  # noqa: RUF001  en dashes are bullets too
 _QUOTED = "\"'`“”‘’«»„ \n\t"  # noqa: RUF001  what stands around quotes
+_AROUND_QUOTES = _QUOTED + ".…*_"
+"""What models add to them: emphasis, the end of a sentence, a sign that it went on."""
 
 
 def read_finding(answer: Any, exhibits: Exhibits, *, severity: Severity) -> Finding:
@@ -109,7 +112,7 @@ def read_finding(answer: Any, exhibits: Exhibits, *, severity: Severity) -> Find
     answer: an object, JSON text (perhaps fenced, with words around it) or plain text: then the status is `unclear` and
     the summary is what it says. severity: of whoever asks, where the answer has none.
     """
-    data = _object_of(answer)
+    data = _object_of(answer, exhibits)
     if data is None:
         text = _line(answer, SUMMARY_CHARS) or "The model's answer was empty."
         return Finding(status="unclear", severity=severity, summary=text)
@@ -155,13 +158,15 @@ def _as_claim(exhibits: Exhibits, id: str) -> Claim:
     return Claim(text=one_line(f"{title}: {said}" if title else said, 300), evidence=(id,))
 
 
-def _object_of(answer: Any) -> dict[str, Any] | None:
+def _object_of(answer: Any, exhibits: Exhibits) -> dict[str, Any] | None:
     """The object that is the finding, freed from what it is wrapped in; its keys in lower case."""
     value = answer
     found: dict[str, Any] | None = None
     for _ in range(_DEEPEST):
         if isinstance(value, str):
-            value = _json_object(value[:_ANSWER_CHARS])
+            value = answer_in(
+                value[:_ANSWER_CHARS], _can_be_one, lambda text: any(exhibits.said(id, text) for id in exhibits.ids)
+            )
         if not isinstance(value, Mapping):
             return found
         found = {_word(str(key)): item for key, item in value.items()}
@@ -174,22 +179,10 @@ def _object_of(answer: Any) -> dict[str, Any] | None:
     return found
 
 
-def _json_object(text: str) -> Any:
-    """The first JSON object in the text, that stands there alone or among words; None if there is none."""
-    decoder = json.JSONDecoder(strict=False)
-    start = text.find("{")
-    for _ in range(_MOST_TRIES):
-        if start < 0:
-            return None
-        try:
-            found, _end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            start = text.find("{", start + 1)
-            continue
-        if isinstance(found, dict) and found:
-            return found
-        start = text.find("{", start + 1)
-    return None
+def _can_be_one(data: Mapping[str, Any]) -> bool:
+    """Whether an object among words is meant as the finding; of others the words tell more."""
+    keys = {_word(str(key)) for key in data}
+    return bool(keys & {"status", "summary", "claims", *_WRAPPERS})
 
 
 def _claims(value: Any, exhibits: Exhibits) -> tuple[list[Claim], bool]:
@@ -256,19 +249,27 @@ def _checked(quotes: list[str], cited: list[str], exhibits: Exhibits) -> tuple[l
         text = quote.strip(_QUOTED)
         if not text:
             continue
-        if any(exhibits.said(id, form) for form in dict.fromkeys((text, quote)) for id in whole):
-            kept[one_line(text, QUOTE_CHARS)] = None
-            continue
-        own = None
-        if not whole and len(text) >= _SHORTEST_OWN_QUOTE:
-            own = next((id for id in exhibits.ids if exhibits.said(id, text)), None)
-        if own is None:
+        forms = [form for form in dict.fromkeys((text, quote, text.strip(_AROUND_QUOTES))) if form]
+        found = next((form for form in forms if any(_stands(form, id, exhibits) for id in whole)), None)
+        if found is None and not whole and len(text) >= _SHORTEST_OWN_QUOTE:
+            if own := next((id for id in exhibits.ids if exhibits.said(id, text)), None):
+                found = text
+                if own not in cited:
+                    cited.append(own)
+        if found is None:
             struck = True
         else:
-            kept[one_line(text, QUOTE_CHARS)] = None
-            if own not in cited:
-                cited.append(own)
+            kept[one_line(found.strip(_QUOTED), QUOTE_CHARS)] = None
     return list(kept)[:MOST_QUOTES], struck
+
+
+def _stands(quote: str, id: str, exhibits: Exhibits) -> bool:
+    """Whether it stands there and proves something: `the` stands everywhere."""
+    letters = [char for char in quote if char.isalnum()]
+    tells = len(letters) >= _SHORTEST_QUOTE or (
+        len(letters) >= _SHORTEST_CAPITALS and not any(char.islower() for char in letters)
+    )
+    return (tells or quote == exhibits.text(id).strip()) and exhibits.said(id, quote)
 
 
 def _confidence(value: Any) -> float | None:

@@ -19,6 +19,7 @@ from agentd.llm.loosejson import BrokenJson, Found, objects_in
 from agentd.llm.reading import BadAction, Note
 
 _MOST_OBJECTS = 1000
+_MOST_ANSWERS = 8
 _DRESS = re.compile(
     r"(?:\s++|```[ \t]*+(?:json5?|tool_code|tool_call)?+|</?tool_calls?>|<\|\w{1,20}\|>|\[/?TOOL_CALLS\]"
     r"|[,;}\]\[]|\ufeff)*+",
@@ -126,6 +127,23 @@ def chosen(
             f"JSON object only, without words around it, for example {example}"
         )
     return [one.found.value], []
+
+
+def answer_in(text: str, is_one: Callable[[dict[str, Any]], bool], quoted: Callable[[str], bool]) -> Any | None:
+    """
+    The object that a text is, or that stands apart from its words and is no quotation; None: there is none, or several.
+
+    is_one: whether an object among words can be it. quoted: whether a piece of text stands in the evidence.
+    """
+    found = [each for each, _ in zip(objects_in(text), range(_MOST_OBJECTS), strict=False)]
+    ends = [0, *(each.end for each in found)]
+    starts = [*(each.start for each in found), len(text)]
+    objects = [each for each in found if isinstance(each.value, dict) and each.value]
+    if all(_dressed(text, end, start) for end, start in zip(ends, starts, strict=True)):
+        return objects[0].value if objects else None
+    able = [each for each in objects if is_one(each.value)][:_MOST_ANSWERS]
+    able = [each for each in able if not quoted(text[each.start : each.end])]
+    return able[0].value if len(able) == 1 and _apart(text, able[0]) else None
 
 
 def _all_of(words: Words) -> tuple[list[Any], list[Note]]:
