@@ -230,12 +230,15 @@ async def _registry(
 
 
 def _of_third_parties(job: Job, account: Account) -> Sequence[Tool]:
-    try:
-        return plugins(job.plugins, taken=[tool.name for tool in BUILT_IN])
-    except ConfigError as error:
-        log.warning("plugins_unavailable", extra={"run": job.run, "error": str(error)})
-        account.record("event", type="plugins_unavailable", reason=str(error))
-        return ()
+    """Each by itself: one that does not load costs its own tool and nothing else."""
+    found: list[Tool] = []
+    for name in dict.fromkeys(job.plugins):
+        try:
+            found += plugins([name], taken=[tool.name for tool in (*BUILT_IN, *found)])
+        except ConfigError as error:
+            log.warning("plugin_unavailable", extra={"run": job.run, "plugin": name, "error": str(error)})
+            account.record("event", type="plugin_unavailable", reason=str(error))
+    return found
 
 
 async def _of_servers(

@@ -11,16 +11,19 @@ from typing import Any
 
 import jsonschema
 import pytest
+from agent_run import Keeper, OneModel, final, job
 from tool_calls import Asked, call, context, failing
 
+from agentd.agent.job import Permissions
 from agentd.agent.port import Tool, ToolContext
+from agentd.agent.run import Running
 from agentd.agent.tools import BUILT_IN, plugins
 from agentd.agent.tools.query_history import QueryHistory
 from agentd.agent.tools.query_memory import QueryMemory
 from agentd.errors import ConfigError
 from agentd.fleet.messages import ErrorKind, WorkerClass
 from agentd.llm.port import ToolSpec
-from agentd.testing import FakeClock
+from agentd.testing import FakeClock, ScriptedModel
 
 NAMES = {
     "http_get", "read_file", "write_file", "list_files", "run_command", "search_log", "query_history", "query_memory",
@@ -169,6 +172,20 @@ def test_what_is_not_named_is_not_loaded() -> None:
 def test_a_plugin_that_does_not_fit_is_explained(name: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         plugins([name], taken=[tool.name for tool in BUILT_IN])
+
+
+@pytest.mark.usefixtures("installed")
+async def test_a_plugin_that_does_not_load_costs_its_own_tool_alone() -> None:
+    """Four of five packages are sound: a run needs them the more while the fifth is broken."""
+    names = ("broken", "read_file", "fine", "missing")
+    keeper, model = Keeper(), ScriptedModel({"type": "ToolCall", "tool": "fine", "input": {}}, final("done"))
+    asked = job(plugins=names).model_copy(update={"permissions": Permissions(tools=names)})
+
+    await Running(asked, keeper, models=OneModel(model)).run()
+
+    assert [each["output"] for each in keeper.of("result")] == [{"fine": True}]
+    reasons = [each["reason"] for each in keeper.of("event") if each["type"] == "plugin_unavailable"]
+    assert [name for name in names for reason in reasons if repr(name) in reason] == ["broken", "read_file", "missing"]
 
 
 def test_the_list_of_tools_is_light() -> None:
