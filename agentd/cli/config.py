@@ -8,12 +8,14 @@ from pathlib import Path
 import click
 
 from agentd.cli import WRONG
+from agentd.cli.check_agents import check_agents
 from agentd.cli.options import config_option
 from agentd.cli.place import environment_for
 from agentd.cli.tables import clean_lines, counted, print_json
-from agentd.config.loader import Loaded, find_config, load
+from agentd.config.agent_places import check_agent_places
+from agentd.config.loader import find_config, load
 from agentd.config.log_places import check_places
-from agentd.errors import ConfigError, InvalidConfig, Problem
+from agentd.errors import ConfigError, InvalidConfig
 
 
 @click.command()
@@ -30,27 +32,19 @@ def check(strict: bool, config_path: Path | None) -> None:
         errors = sum(not problem.warning for problem in error.problems)
         click.echo(f"{counted(errors, 'error')}: this configuration will not be run", err=True)
         sys.exit(WRONG)
-    warnings = sorted({*loaded.warnings, *check_places(loaded), *_check_prompts(path, loaded)})
-    for warning in warnings:
-        click.echo(clean_lines(warning))
+    places = [*check_places(loaded), *check_agent_places(loaded, path), *check_agents(path, loaded)]
+    problems = sorted({*loaded.warnings, *places})
+    for problem in problems:
+        click.echo(clean_lines(problem))
+    if errors := sum(not problem.warning for problem in problems):
+        click.echo(f"{counted(errors, 'error')}: it would be run, and its agents would fail", err=True)
+        sys.exit(WRONG)
     config = loaded.config
     watches = len(config.probes) + len(config.logs) + len(config.goals)
     what = f"{counted(watches, 'watch')} and {counted(len(config.webhooks), 'webhook')}"
     click.echo(f"{path}: {what}, ready to run", err=True)
-    if strict and warnings:
+    if strict and problems:
         sys.exit(WRONG)
-
-
-def _check_prompts(path: Path, loaded: Loaded) -> list[Problem]:
-    """A template that cannot be read costs a run its words, and nobody would see why."""
-    folder = loaded.config.agent.prompts
-    if folder is None:
-        return []
-    from agentd.agent.prompts import load_prompts
-
-    file, _, line = loaded.origins.get("agent.prompts", str(path)).rpartition(":")
-    at = (file, int(line), 1) if line.isdecimal() else (str(path), 0, 0)
-    return [Problem(*at, "agent.prompts", what, warning=True) for what in load_prompts(str(folder)).problems]
 
 
 @click.command()

@@ -7,6 +7,7 @@ In: raw data as it was read, typed where it is valid. Out: problems with file, l
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from ipaddress import ip_network
 from typing import Any
 
 from agentd.config.agents import AgentSettings, Budget, BudgetSettings, DayBudget
@@ -49,6 +50,9 @@ def check_agent(root: Entry, config: Config, plugins: Collection[str]) -> Iterat
         if not folder.startswith("/"):
             cure = f"write the whole path, e.g. /srv/{folder}"
             yield root.problem(("agent", "files", "allow", index), f"{show(folder)} is no absolute path", cure)
+    for index, host in enumerate(agent.http.allow):
+        if (wrong := _no_host(host)) is not None:
+            yield root.problem(("agent", "http", "allow", index), *wrong)
     for name, model in config.models.items():
         try:
             check_model(name, model)
@@ -75,6 +79,23 @@ def check_agent(root: Entry, config: Config, plugins: Collection[str]) -> Iterat
         yield root.problem(("agent", "tools"), what, "list the commands", warning=True)
 
 
+def _no_host(pattern: str) -> tuple[str, str] | None:
+    """What is wrong with it, and the cure: an address with more than a host in it never matches."""
+    if "://" in pattern:
+        host = pattern.partition("://")[2].split("/")[0]
+        return f"{show(pattern)} is an address; hosts are allowed, whatever is asked there", f"write {show(host)}"
+    if "/" in pattern:
+        try:
+            ip_network(pattern, strict=False)
+        except ValueError:
+            host = pattern.split("/")[0]
+            return f"{show(pattern)} has a path; hosts are allowed, with all their paths", f"write {show(host)}"
+    host, _, port = pattern.rpartition(":")
+    if port.isdecimal() and ":" not in host:
+        return f"{show(pattern)} has a port; hosts are allowed, with all their ports", f"write {show(host)}"
+    return None
+
+
 def known_tools(agent: AgentSettings, plugins: Collection[str]) -> list[str]:
     """All tools that may be named."""
     of_servers = [f"{name}.{tool}" for name, server in agent.mcp.items() for tool in server.tools]
@@ -93,6 +114,9 @@ def check_watch_agent(entry: Entry, watch: Watch, agent: AgentSettings, models: 
                 what = "means something for a `goal` alone"
                 cure = f"write it beneath `investigate`, or remove `{key}`" if key in ("model", "tools") else ""
                 yield entry.problem((key,), what, cure or f"remove `{key}`", key=True, warning=True)
+    if watch.goal is not None and entry.raw.get("expect"):
+        cure = "remove `expect`; with `report: state` the finding's status is the watch's state"
+        yield entry.problem(("expect",), "a goal is answered by an agent: there is nothing to compare", cure, key=True)
     if watch.goal is not None and watch.investigate is not None:
         what = "has a goal already: what it finds is not investigated again"
         yield entry.problem(("investigate",), what, "remove `investigate`", key=True)
@@ -142,6 +166,41 @@ def check_prices(root: Entry, watches: Mapping[str, Entry], config: Config) -> I
             what = f"${limit.usd:g} cannot be kept: the price of {named} is not known"
             cure = "add `tokens` beside `usd`, or a `price` to the model"
             yield entry.problem((*path, "usd"), what, cure)
+
+
+def check_room(root: Entry, watches: Mapping[str, Entry], config: Config) -> Iterator[Problem]:
+    """A budget pays for one answer of the model that it is for, at least; one of zero is meant so."""
+    for name in BudgetSettings.model_fields:
+        yield from _check_room(root, ("budgets", name), getattr(config.budgets, name), tuple(config.models), config)
+    for watch in config.watches:
+        entry, investigate = watches.get(watch.name), watch.investigate
+        if entry is not None and watch.budget is not None:
+            yield from _check_room(entry, ("budget",), watch.budget, _asked(watch.model, config), config)
+        if entry is not None and investigate is not None and investigate.budget is not None:
+            asked = _asked(investigate.model, config)
+            yield from _check_room(entry, ("investigate", "budget"), investigate.budget, asked, config)
+
+
+def _asked(model: str | None, config: Config) -> tuple[str, ...]:
+    first = model or config.agent.model or ("default" if "default" in config.models else None)
+    known = config.models.get(first) if first is not None else None
+    return tuple(config.models) if known is None or first is None else (first, *known.fallback)
+
+
+def _check_room(
+    entry: Entry, path: KeyPath, budget: Budget | DayBudget, names: Collection[str], config: Config
+) -> Iterator[Problem]:
+    models = [config.models[name] for name in names if name in config.models]
+    if not models:
+        return
+    least = min(model.max_tokens for model in models)
+    if budget.tokens and budget.tokens < least:
+        what = f"{budget.tokens:,} tokens pay for no call: the answer alone may take {least:,} (`max_tokens`)"
+        yield entry.problem((*path, "tokens"), what, "write more, or a smaller `max_tokens` at the model", warning=True)
+    usd = [model.price.output * model.max_tokens / 1e6 for model in models if model.price is not None]
+    if budget.usd and len(usd) == len(models) and budget.usd < min(usd):
+        what = f"${budget.usd:g} pay for no call: the answer alone may cost ${min(usd):g} (`max_tokens`)"
+        yield entry.problem((*path, "usd"), what, "write more, or a smaller `max_tokens` at the model", warning=True)
 
 
 def _unpriced(models: Mapping[str, ModelSettings]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from agentd.condition import Condition
 from agentd.config import checks, environment, unserved
-from agentd.config.agent_checks import check_agent, check_prices, check_watch_agent
+from agentd.config.agent_checks import check_agent, check_prices, check_room, check_watch_agent
 from agentd.config.agents import AgentSettings
 from agentd.config.checks import Compiler, Entry, Names
 from agentd.config.complaints import Locate, did_you_mean, known_keys, problems_of
@@ -164,6 +164,7 @@ class _Load:
         self._add(check_agent(root, config, self.tools))
         for watch in config.watches:
             self._add(check_watch_agent(entries[watch.name], watch, config.agent, config.models))
+        self._add(check_room(root, entries, config))
         if self.prices and not self.problems:
             self._add(check_prices(root, entries, config))
 

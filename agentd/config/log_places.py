@@ -31,17 +31,19 @@ _PATH_OF_SERVICE = "install it, or write its full path; the PATH of the service 
 
 def check_places(loaded: Loaded) -> list[Problem]:
     """Look at the files and programs that enabled watches name. Blocking; never raises for what is on disk."""
-    enabled = {watch.name for watch in loaded.config.watches if watch.enabled}
     state_dir = loaded.config.daemon.find_state_dir(loaded.environment)
-    found: list[Problem] = []
+    return [problem for entry in enabled_watches(loaded) for problem in _check_watch(entry, state_dir)]
+
+
+def enabled_watches(loaded: Loaded) -> Iterator[Entry]:
+    """Those that are run, as they are written. Reads the files again."""
+    enabled = {watch.name for watch in loaded.config.watches if watch.enabled}
     for file in loaded.files:
         document, _ = read_document(file)
         listed = document.data.get("watches") if isinstance(document.data, dict) else None
         for index, raw in enumerate(listed if isinstance(listed, list) else ()):
             if isinstance(raw, dict) and raw.get("name") in enabled:
-                entry = Entry(str(raw["name"]), raw, ("watches", index), _locate_in(document))
-                found += _check_watch(entry, state_dir)
-    return found
+                yield Entry(str(raw["name"]), raw, ("watches", index), _locate_in(document))
 
 
 def _locate_in(document: Document) -> Locate:

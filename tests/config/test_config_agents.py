@@ -163,3 +163,55 @@ def test_a_provider_whose_library_is_missing_is_told(folder: Folder, monkeypatch
     text = TOLD + "models: {m: {provider: gemini, model: gemini-2.5-flash}}\n" + GOAL
 
     assert "library that is not installed" in folder.warnings(text)["models.m.provider"]
+
+
+@pytest.mark.parametrize(
+    ("host", "words", "cure"),
+    [
+        ("https://shop.example", "is an address", "shop.example"),
+        ("shop.example/health", "has a path", "shop.example"),
+        ("shop.example:8443", "has a port", "shop.example"),
+    ],
+)
+def test_a_host_is_a_host(host: str, words: str, cure: str, folder: Folder) -> None:
+    """With a scheme, a path or a port it would allow nothing, and say nothing."""
+    problem = folder.problem(TOLD + MODEL + f"agent: {{http: {{allow: ['{host}']}}}}\n" + GOAL)
+
+    assert (problem.key, words in problem.what, cure in problem.cure) == ("agent.http.allow[0]", True, True)
+
+
+@pytest.mark.parametrize("host", ["*", "*.shop.example", "shop.example", "10.0.0.0/8", "::1", "fd00::/8", "[::1]"])
+def test_every_kind_of_host_may_be_allowed(host: str, folder: Folder) -> None:
+    """Names, patterns, addresses and networks."""
+    folder.load(TOLD + MODEL + f"agent: {{http: {{allow: ['{host}']}}}}\n" + GOAL)
+
+
+def test_a_goal_expects_nothing(folder: Folder) -> None:
+    """Conditions compare what a probe saw; those of a goal were never looked at."""
+    problem = folder.problem(TOLD + MODEL + "watches: [{name: w, every: 1h, goal: look, expect: ['status == 200']}]\n")
+
+    assert problem.key == "watches[0].expect"
+    assert "report: state" in problem.cure
+
+
+@pytest.mark.parametrize(
+    ("budgets", "watch", "key"),
+    [
+        ("run: {tokens: 3999}", "", "budgets.run.tokens"),
+        ("run: {tokens: 4000}", "", None),
+        ("run: {tokens: 0}", "", None),
+        ("daemon_per_day: {tokens: 10}", "", "budgets.daemon_per_day.tokens"),
+        ("", ", budget: {tokens: 100}", "watches[0].budget.tokens"),
+        ("", ", model: small, budget: {tokens: 100}", None),
+        ("run: {usd: 0.001}", "", "budgets.run.usd"),
+        ("run: {usd: 0.1}", "", None),
+    ],
+)
+def test_a_budget_that_pays_for_no_call_is_warned_of(budgets: str, watch: str, key: str | None, folder: Folder) -> None:
+    """What a call may cost at most is set aside before it is made: every one would be refused."""
+    base = "provider: local, base_url: 'http://127.0.0.1:1/v1', model: m, price: {input: 0, output: 10}"
+    small = f", small: {{{base}, max_tokens: 100}}" if "small" in watch else ""
+    text = f"models: {{default: {{{base}}}{small}}}\nbudgets: {{{budgets}}}\n"
+    warned = folder.warnings(TOLD + text + f"watches: [{{name: w, every: 1h, goal: look{watch}}}]\n")
+
+    assert {name: "for no call" in what for name, what in warned.items()} == ({key: True} if key else {})
