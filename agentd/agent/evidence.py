@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 from agentd.agent.excerpt import COUNT_MARK, head_and_tail, size_of
 from agentd.agent.job import Exhibit
+from agentd.agent.quoting import Wording
 from agentd.telemetry.redact import redact
 
 MOST_EXHIBITS = 1000
@@ -35,7 +36,6 @@ _CHAT_TOKENS = re.compile(
     re.IGNORECASE,
 )
 _DEFUSED = str.maketrans({"<": "‹", ">": "›", "|": "¦", "\uff5c": "¦", "[": "(", "]": ")"})  # noqa: RUF001  look alike on purpose
-_ESCAPE = re.compile(r"\\(?:[nrt]|([\"'\\/]))")
 
 
 def visible(text: str) -> str:
@@ -103,8 +103,9 @@ class Exhibits:
         self._most, self._bytes, self._left = most, bytes, bytes_of_all
         self._kept: dict[str, Exhibit] = {}
         self._steps: dict[str, str] = {}
-        self._plain: dict[str, tuple[str, str]] = {}
-        self._last_quote: tuple[str, list[tuple[str, str]]] | None = None
+        self._wordings: dict[str, Wording] = {}
+        self._last_quote: tuple[str, Wording] | None = None
+        self._kept_bytes = 0
         self._next = 1
         for each in exhibits:
             self.add(each.id, each.title, each.text)
@@ -135,7 +136,9 @@ class Exhibits:
         limit = min(self._bytes, self._left // 2)
         # Cut roughly before, since looking for secrets costs time, and well beyond what stays, lest half of one does.
         kept = head_and_tail(text if clean else self.fence.clean(head_and_tail(text, 4 * limit + 4096)), limit)
-        self._left -= size_of(kept)
+        size = size_of(kept)
+        self._left -= size
+        self._kept_bytes += size
         self._kept[id] = Exhibit(id=id, title=self.fence.clean(one_line(title, _TITLE_CHARS)), text=kept)
         return id
 
@@ -145,6 +148,11 @@ class Exhibits:
         if id and step:
             self._steps[step.lower()] = id
         return id
+
+    @property
+    def bytes(self) -> int:
+        """Of all that is kept."""
+        return self._kept_bytes
 
     def text(self, id: str) -> str:
         """What is kept under `id`; empty when nothing is."""
@@ -168,29 +176,20 @@ class Exhibits:
         return next((id for id in self._kept if id.lower() == low), None) or self._steps.get(low)
 
     def said(self, id: str, quote: str) -> bool:
-        """
-        Whether `quote` stands in the exhibit word for word.
-
-        How many spaces or line ends there are between words does not matter, nor that a text within JSON is escaped.
-        """
+        """Whether `quote` stands in the exhibit word for word, however it is written (`quoting`)."""
         if id not in self._kept:
             return False
-        plain = self._plain.get(id)
-        if plain is None:
-            text = self._kept[id].text
-            plain = self._plain[id] = (_squeezed(text), _squeezed(_unescaped(text)))
-        return any(
-            (squeezed and squeezed in plain[0]) or (unescaped and unescaped in plain[1])
-            for squeezed, unescaped in self._forms_of(quote)
-        )
+        wording = self._wordings.get(id)
+        if wording is None:
+            wording = self._wordings[id] = Wording(self._kept[id].text)
+        return wording.holds(self._worded(quote))
 
-    def _forms_of(self, quote: str) -> list[tuple[str, str]]:
-        """How the quote may stand in an exhibit; the same one is mostly looked up in several."""
+    def _worded(self, quote: str) -> Wording:
+        """The quote as it may stand in an exhibit; the same one is mostly looked up in several."""
         if self._last_quote is None or self._last_quote[0] != quote:
             shown = self.fence.clean(quote)
             # A piece may look like a secret that the whole did not.
-            forms = dict.fromkeys((shown, COUNT_MARK.sub("", shown), visible(quote)))
-            self._last_quote = quote, [(_squeezed(form), _squeezed(_unescaped(form))) for form in forms]
+            self._last_quote = quote, Wording(shown, COUNT_MARK.sub("", shown), visible(quote))
         return self._last_quote[1]
 
     def _free(self) -> str:
@@ -202,11 +201,3 @@ class Exhibits:
 def _written_out(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def _squeezed(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(lambda match: match[1] or " ", text) if "\\" in text else text

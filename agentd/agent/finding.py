@@ -244,32 +244,35 @@ def _checked(quotes: list[str], cited: list[str], exhibits: Exhibits) -> tuple[l
     """
     kept: dict[str, None] = {}
     struck = False
+    little = False
     whole = list(cited)
     for quote in quotes[: 2 * MOST_QUOTES]:
         text = quote.strip(_QUOTED)
         if not text:
             continue
         forms = [form for form in dict.fromkeys((text, quote, text.strip(_AROUND_QUOTES))) if form]
-        found = next((form for form in forms if any(_stands(form, id, exhibits) for id in whole)), None)
+        found = next((form for form in forms if any(exhibits.said(id, form) for id in whole)), None)
         if found is None and not whole and len(text) >= _SHORTEST_OWN_QUOTE:
-            if own := next((id for id in exhibits.ids if exhibits.said(id, text)), None):
+            own = next((id for id in exhibits.ids if exhibits.said(id, text)), None)
+            if own is not None:
                 found = text
-                if own not in cited:
-                    cited.append(own)
+                cited += [own] if own not in cited else []
         if found is None:
             struck = True
-        else:
+        elif _tells(found) or any(found == exhibits.text(id).strip() for id in whole):
             kept[one_line(found.strip(_QUOTED), QUOTE_CHARS)] = None
+        else:
+            little = True
+    # A word that stands everywhere proves nothing, and harms nothing beside others.
+    struck |= little and not kept
     return list(kept)[:MOST_QUOTES], struck
 
 
-def _stands(quote: str, id: str, exhibits: Exhibits) -> bool:
-    """Whether it stands there and proves something: `the` stands everywhere."""
+def _tells(quote: str) -> bool:
+    """Whether it says enough to prove something: `503` and `OOM` do, `the` does not."""
     letters = [char for char in quote if char.isalnum()]
-    tells = len(letters) >= _SHORTEST_QUOTE or (
-        len(letters) >= _SHORTEST_CAPITALS and not any(char.islower() for char in letters)
-    )
-    return (tells or quote == exhibits.text(id).strip()) and exhibits.said(id, quote)
+    shortest = _SHORTEST_QUOTE if any(char.islower() for char in letters) else _SHORTEST_CAPITALS
+    return len(letters) >= shortest
 
 
 def _confidence(value: Any) -> float | None:

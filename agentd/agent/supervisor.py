@@ -63,6 +63,7 @@ _BAD_ANSWERS = 2
 _BROKEN_ANSWERS = 2
 _CIRCLES = 2
 """After so many steps in a row that showed nothing new, a model that is held to a grammar can but give its answer."""
+_MUCH_EVIDENCE = 128 * 1024
 _REPEATED = "You made such a call before and it showed the same: do something else, or give your final answer."
 _ALIKE = "You have asked like this many times. Go on with it only if that tells you something new."
 _LAST_STEP = "One step is left: give your final answer now, from what is known."
@@ -320,7 +321,7 @@ class Supervisor:
             if actions.calls:
                 return self._observed(done.message, tasks, acted, actions.notes)
             if actions.final is not None:
-                return self._final(done.message, actions.final)
+                return await self._final(done.message, actions.final)
             self._reply(done.message, {}, "Noted. Take the first step of it now.", actions.notes)
             self._end_turn("continue", "a plan was made")
             return None
@@ -463,7 +464,7 @@ class Supervisor:
         for reply in replies(message, texts, rest, notes):
             self._window.add(reply)
 
-    def _final(self, message: ChatMessage, final: Any) -> End | None:
+    async def _final(self, message: ChatMessage, final: Any) -> End | None:
         assert self._window is not None
         if message.tool_calls:
             self._reply(message, {}, "Noted.")
@@ -473,7 +474,10 @@ class Supervisor:
             self._end_turn("interrupted", "somebody spoke while the model answered")
             return None
         self._end_turn("final")
-        return completed(self._job, self._exhibits, final)
+        if self._exhibits.bytes < _MUCH_EVIDENCE:
+            return completed(self._job, self._exhibits, final)
+        # Quotes are looked up in all of it.
+        return await asyncio.to_thread(completed, self._job, self._exhibits, final)
 
     def _artifacts(self, results: Sequence[Result]) -> None:
         for result in results:

@@ -163,6 +163,29 @@ def test_quotes_are_found_word_for_word() -> None:
     assert not exhibits.said("e99", "Failed")
 
 
+@pytest.mark.parametrize(
+    ("text", "quote"),
+    [
+        (json.dumps({"a": ["C:\\temp\\new\\file"]}), "C:\\temp\\new\\file"),
+        ("C:\\temp\\new failed", "C:\\\\temp\\\\new failed"),
+        ("pattern \\d+ bad", "pattern \\d+ bad"),
+        ('{"exit_code":1,"out":["a","b"]}', '"exit_code": 1, "out": [ "a", "b" ]'),
+        ("caf\u00e9 down", "cafe\u0301 down"),
+        ("cafe\u0301 down", "caf\u00e9 down"),
+        ('can\'t open "x"', "can\u2019t open \u201cx\u201d"),
+        ("ERR\u200bOR here", "ERROR here"),
+        ("ERROR here", "ERR\u200bOR here"),
+        ("\x1b[31mERROR\x1b[0m disk full", "ERROR disk full"),
+        ("from 10 \u2013 20", "from 10 - 20"),
+    ],
+)
+def test_a_quote_may_be_written_in_another_way(text: str, quote: str) -> None:
+    """Models write JSON, quotation marks and accents as they are used to, and every word is true."""
+    exhibits = Exhibits(RUN)
+
+    assert exhibits.said(exhibits.keep("t", text), quote)
+
+
 @given(st.text(max_size=300), st.integers(0, 300), st.integers(1, 300))
 def test_any_piece_of_what_is_kept_counts_as_said(text: str, start: int, length: int) -> None:
     """A quote that a model copied from what it was shown must never be struck out."""

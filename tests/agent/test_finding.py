@@ -136,6 +136,32 @@ def test_a_quote_must_stand_in_what_its_claim_cites(exhibits: Exhibits) -> None:
     assert finding.unverified
 
 
+@pytest.mark.parametrize(
+    ("quotes", "kept", "unverified"),
+    [
+        (["a"], (), True),
+        (["the"], (), True),
+        (["503"], ("503",), False),
+        (["OOM"], ("OOM",), False),
+        (["the", "killed by the OOM killer"], ("killed by the OOM killer",), False),
+        (["**killed by the OOM killer...**"], ("killed by the OOM killer",), False),
+    ],
+)
+def test_a_quote_must_say_something(quotes: list[str], kept: tuple[str, ...], unverified: bool) -> None:
+    """A word that stands in every text proves no claim."""
+    exhibits = Exhibits("run-7")
+    exhibits.keep("log", "503: a shop was killed by the OOM killer")
+
+    finding = read_finding(
+        {"status": "problem", "claims": [{"text": "c", "evidence": ["e1"], "quotes": quotes}]},
+        exhibits,
+        severity=Severity.WARNING,
+    )
+
+    assert finding.claims[0].quotes == kept
+    assert finding.unverified is unverified
+
+
 def test_unknown_ids_are_struck_out(exhibits: Exhibits) -> None:
     """An id that leads nowhere looks like evidence and is none."""
     finding = read({**GOOD, "claims": [{"text": "x", "evidence": ["e2", "e77"]}]}, exhibits)
