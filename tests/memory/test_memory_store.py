@@ -171,7 +171,7 @@ def test_history_goes_by_age(tmp_path: Path) -> None:
         await store.history.write(lambda c: results.insert(c, [result(n, NOW) for n in range(300)]))
         await store.history.write(lambda c: events.append(c, "old", old))
         await store.history.write(lambda c: events.append(c, "new", NOW))
-        await store.state.write(lambda c: ledger.queue(c, Run("r", "w", "cron", old)))
+        await store.state.write(lambda c: ledger.queue(c, Run("r", "w", "api", old, kind="task")))
         await store.state.write(lambda c: ledger.end(c, "r", old - timedelta(days=40), RunState.COMPLETED))
 
         await store.housekeeping(NOW)

@@ -273,7 +273,13 @@ async def test_a_paused_watch_starts_no_run(tmp_path: Path) -> None:
         await server.wait_for(2)
         for name in ("look", "why"):
             assert (await stage.api("POST", f"/api/v1/watches/{name}/pause", {})).status_code == 200
-        await ended(stage, count=2)
+
+        async def rest() -> bool:
+            # What was queued before waits, until its watch is resumed.
+            states = [run["state"] for run in await runs(stage)]
+            return len(states) >= 2 and "running" not in states
+
+        await until(rest, "what was under way ends")
         asked = len(server.requests)
 
         target.status = 503
