@@ -34,7 +34,7 @@ from agentd.daemon.runs.answers import Answers
 from agentd.daemon.runs.desk import Desk
 from agentd.daemon.runs.dispatch import new_run_id
 from agentd.daemon.runs.jobs import in_its_scenario, make_job, spend_limits
-from agentd.daemon.runs.tasks import TASK
+from agentd.daemon.runs.tasks import TASK, check_scenario
 from agentd.errors import ConfigError, StoreBusy, StoreError
 from agentd.fleet.messages import ONE_PROMPT, Control, ErrorKind
 from agentd.llm.port import Usage
@@ -78,6 +78,7 @@ async def open_standalone(place: Place, asked: TaskAsked, *, insist: bool, tell:
     async with contextlib.AsyncExitStack() as stack:
         try:
             job = make_job(run, config, now=clock.now(), instance=instance)
+            await asyncio.to_thread(check_scenario, job)
         except NotPermitted as error:
             raise ConfigError(str(error)) from error
         store = await _store(place, config, insist=insist, tell=tell)

@@ -287,6 +287,7 @@ def test_who_has_the_store_and_does_not_answer_is_waited_for(agentd: Agentd, tmp
     [
         (("--tool", "rm_everything"), "rm_everything"),
         (("--model", "gpt-9"), "there is no model 'gpt-9'"),
+        (("--scenario", "gardening"), "scenario 'gardening' is not known; one of architecture"),
         (("--timeout", "soon"), "--timeout"),
         (("--max-steps", "0"), "--max-steps"),
         (("",), "the task is empty"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import apsw
 
+from agentd.agent.job import Job
 from agentd.agent.permissions import NotPermitted
 from agentd.api.service import Conflict, NotFound, TooMany
 from agentd.api.tasks import MOST_LINES, Message, TaskAsked, run_view, run_with_record, task_view
@@ -63,7 +64,9 @@ class Tasks:
         if not ledger.is_kept(run.asked):
             raise ConfigError(f"context: all of it may take {ledger.MAX_ASKED} characters; ask for less")
         try:
-            make_job(run, self._config, now=now, instance="")
+            job = make_job(run, self._config, now=now, instance="")
+            if job.scenario:
+                await asyncio.to_thread(check_scenario, job)
         except NotPermitted as error:
             raise ConfigError(str(error)) from error
         try:
@@ -143,6 +146,14 @@ class Tasks:
     async def _write_down(self, by: str, action: str, target: str, detail: str) -> None:
         now = self._clock.now()
         await self._store.state.write(lambda c: audit.append(c, by, action, target, detail, now))
+
+
+def check_scenario(job: Job) -> None:
+    """Raises ConfigError for a scenario that there is no template for. Not for the loop: it looks at files."""
+    from agentd.agent.prompts import load_prompts
+
+    if job.scenario:
+        load_prompts(job.prompts).scenario(job)
 
 
 def tools_of(config: Config) -> list[Json]:
