@@ -84,6 +84,7 @@ class Hands:
         output_bytes: int,
     ) -> None:
         self._executor = executor
+        self._most_parallel = executor.max_parallel
         self.recorded = executor.recorded
         self.fence = fence
         self.account = account
@@ -112,6 +113,7 @@ class Hands:
                 acted.results,
                 tries,
                 max_parallel=self._executor.max_parallel,
+                most_parallel=self._most_parallel,
                 failed_before=self._failed_in_a_row,
             )
             self._note(decision, tries)

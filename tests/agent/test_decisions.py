@@ -112,3 +112,21 @@ def test_every_reason_is_a_sentence_for_people() -> None:
     assert decide(GRAPH, [WELL, failed(ErrorKind.TIMEOUT), NOT_RUN]).reason == (
         "1 task took too long: once more, with twice the time"
     )
+
+
+def test_who_said_when_to_come_back_is_not_asked_before() -> None:
+    """The executor has waited as long as it does; asking at once, three times over, is what they asked us not to do."""
+    limited = Result("b", "look", error=ErrorKind.RATE_LIMITED, again=True, retry_after_s=60.0)
+    decision = decide(GRAPH, [WELL, limited, NOT_RUN], max_parallel=8)
+
+    assert (decision.kind, decision.tasks, decision.max_parallel) == ("replan", (), 4)
+
+
+def test_calls_at_once_rise_again_when_all_goes_well() -> None:
+    """One limit at the beginning must not make a long run slow to its end."""
+    well = [WELL, Result("b", "look", 1), Result("c", "look", 1)]
+
+    assert decide(GRAPH, well, max_parallel=3, most_parallel=8).max_parallel == 6
+    assert decide(GRAPH, well, max_parallel=6, most_parallel=8).max_parallel == 8
+    assert decide(GRAPH, well, max_parallel=8, most_parallel=8).max_parallel is None
+    assert decide(GRAPH, well, 1, max_parallel=3, most_parallel=8).max_parallel is None
