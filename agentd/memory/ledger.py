@@ -163,6 +163,7 @@ _QUEUED_ABOUT = f"""
     WHERE fingerprint = ? AND state IN ('queued', 'running') AND state = 'queued' AND watch = ? AND kind = ?
     ORDER BY number LIMIT 1"""
 _ASK_ANEW = "UPDATE runs SET asked = ?2, priority = max(priority, ?3) WHERE id = ?1 AND state = 'queued'"
+_LOOKED_INTO = "SELECT count(*) FROM runs WHERE fingerprint = ? AND watch = ? AND due_at >= ?"
 _GET = f"SELECT {_COLUMNS} FROM runs WHERE id = ?"
 _RUNS = f"""
     SELECT {_COLUMNS} FROM runs
@@ -334,6 +335,11 @@ def queued_about(c: apsw.Connection, fingerprint: str, watch: str, kind: RunKind
 def ask_anew(c: apsw.Connection, id: str, run: Run) -> None:
     """The run that waits is to be about what `run` asks, and no later than that one would be."""
     c.execute(_ASK_ANEW, (id, _kept(run.asked), int(run.priority)))
+
+
+def looked_into(c: apsw.Connection, fingerprint: str, watch: str, *, since: datetime) -> bool:
+    """Whether a run of this watch about this alert was asked for since then."""
+    return bool(value(c.execute(_LOOKED_INTO, (fingerprint, watch, to_us(since)))))
 
 
 def get(c: apsw.Connection, id: str) -> Run | None:

@@ -10,6 +10,7 @@ once, together with the end of its run or not at all.
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,8 @@ from agentd.records import (
     Verdict,
 )
 from agentd.telemetry.traces import WATCH, context_from, traceparent
+
+log = logging.getLogger("agentd.pipeline")
 
 Also = Callable[[apsw.Connection], None]
 Json = Mapping[str, Any]
@@ -132,14 +135,18 @@ class Findings:
             keeper.hold_no_longer(about.fingerprint)
         return done
 
-    async def tell(
-        self, watch: GoalWatch, data: Json, *, severity: Severity, traceparent: str | None, also: Also
-    ) -> bool:
-        """Tell of a finding by itself, unless something mutes its watch. data: as `finding_data` makes it."""
+    async def tell(self, watch: GoalWatch, data: Json, *, traceparent: str | None, also: Also) -> bool:
+        """
+        Tell of a finding by itself, unless something mutes its watch. data: as `finding_data` makes it.
+
+        Whom it reaches says the configuration: the watch's own severity routes it, whatever the model's is.
+        """
         keeper, now = self._keeper, self._keeper.clock.now()
-        alike = replace(watch.calm, severity=severity, status=AlertStatus.FIRING, started_at=now)
+        alike = replace(watch.calm, severity=watch.policy.severity, status=AlertStatus.FIRING, started_at=now)
         reach = keeper.routing.of(alike, watch.wish)
         muted = self._why_muted(alike, now)
+        if muted is not None:
+            log.info("finding_muted", extra={"watch": watch.name, "why": muted})
         text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
         def change(connection: apsw.Connection) -> None:

@@ -446,13 +446,15 @@ class Keeper:
             lock = self._locks[watch] = asyncio.Lock()
         return lock
 
-    async def _commit_alone(self, name: str, taken: Step, wish: Wish) -> None:
+    async def _commit_alone(
+        self, name: str, taken: Step, wish: Wish, *, also: Callable[[apsw.Connection], None] | None = None
+    ) -> None:
         if not taken.changed:
             self._follow([taken])
             return
         run = self.tracer.start_span(name, attributes={WATCH: taken.alert.watch})
         try:
-            await self.commit([taken], wish, run)
+            await self.commit([taken], wish, run, also=also)
         finally:
             run.end()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -22,8 +22,8 @@ from agentd.alert.lifecycle import Step, end, step
 from agentd.alert.routing import NOBODY, Reach
 from agentd.errors import StoreError
 from agentd.memory import alerts as alert_rows
-from agentd.memory import groups, lanes
-from agentd.pipeline.keeper import SELF, Breath, Keeper
+from agentd.memory import groups, lanes, ledger
+from agentd.pipeline.keeper import SELF, Breath, Keeper, Room, queue_unless_crowded
 from agentd.pipeline.telling import adopt, lane_of, look_at_group
 from agentd.pipeline.watches import LogWatch
 from agentd.records import (
@@ -177,7 +177,10 @@ class Tending(Keeper):
             wish = self.wish_of(current)
             if current.muted_by != muted_by:
                 current = replace(current, muted_by=muted_by)
-                await self._commit_alone("mute", Step(current, changed=True), wish)
+                late = self._late_starts(current, now) if muted_by is None else None
+                await self._commit_alone("mute", Step(current, changed=True), wish, also=late)
+                if late is not None:
+                    self.queued()
             escalate = self.routing.of(current, wish).escalate
             newcomers = tuple(name for name in self._reach_of(current).notify if name not in current.told)
             if newcomers:
@@ -197,6 +200,23 @@ class Tending(Keeper):
             # What got worse is news for everybody; that it lasts, for those who are told because it does.
             hearers = told if alert.severity is not current.severity else more
             await self._commit_alone("escalate", taken, replace(wish, notify=hearers))
+
+    def _late_starts(self, alert: Alert, now: datetime) -> Callable[[apsw.Connection], None] | None:
+        """What an incident starts that began while nobody was to hear of it, unless it was started before that."""
+        assert alert.reason is not None, "what fires has a reason"
+        began = Transition(
+            AlertStatus.PENDING, AlertStatus.FIRING, alert.reason, alert.reason_text, now, alert, EventType.FIRING
+        )
+        runs = self.starts(began, now, "", Room())
+        if not runs:
+            return None
+
+        def change(connection: apsw.Connection) -> None:
+            for run in runs:
+                if not ledger.looked_into(connection, alert.fingerprint, run.watch, since=alert.started_at or now):
+                    queue_unless_crowded(connection, run)
+
+        return change
 
     async def report_self(self, rule: str, failing: str | None, severity: Severity = Severity.WARNING) -> None:
         """Advance an alert about agentd itself. failing: what is wrong, or None when all is well."""

@@ -31,7 +31,7 @@ from agentd.daemon.runs.host import AgentHost
 from agentd.daemon.runs.jobs import make_job, spend_limits
 from agentd.deliver.payload import alert_data, finding_data
 from agentd.errors import StoreError
-from agentd.memory import events, ledger
+from agentd.memory import events, ledger, spend
 from agentd.memory.ledger import Priority, Run, RunOutcome, RunState
 from agentd.memory.spend import to_nano
 from agentd.memory.store import Store
@@ -246,7 +246,7 @@ class Agents:
                 ended.state,
                 error=ended.error,
                 trace_id=run.trace_id,
-                outcome=None if outcome is None else row_of(outcome),
+                outcome=_spent_by(connection, run.id) if outcome is None else row_of(outcome),
                 unbegun=ended.unbegun,
             )
             if not ours:
@@ -259,7 +259,7 @@ class Agents:
                 about = self._alert_of(run) if prepared is None else prepared.alert
                 done = await self._investigated(run, about, outcome, end, parent)
             elif run.kind == "goal":
-                done = await self._reached(run, ended, end, parent)
+                done = await self._reached(run, prepared, ended, end, parent)
             else:
                 done = await self._findings.nothing(None, end)
         finally:
@@ -276,7 +276,7 @@ class Agents:
         finding = outcome.finding.model_dump(mode="json")
         return await self._findings.attach(about, finding, cost_of(run, outcome), end, parent=parent)
 
-    async def _reached(self, run: Run, ended: Ended, end: Also, parent: str | None) -> bool:
+    async def _reached(self, run: Run, prepared: Prepared | None, ended: Ended, end: Also, parent: str | None) -> bool:
         watch, outcome = self._keeper.watches.get(run.watch), ended.outcome
         if not isinstance(watch, GoalWatch) or ended.state is RunState.CANCELLED:
             return await self._findings.nothing(None, end)
@@ -287,10 +287,14 @@ class Agents:
             blind = Judgement(Verdict.BLIND, why)
             return await self._findings.judge(watch, blind, took_s=took_s, also=end, parent=parent)
         said = finding.model_dump(mode="json")
+        had_a_model = prepared is not None and prepared.job.model is not None
+        if finding.analysis is not None and (watch.report == "state" or had_a_model):
+            # Nobody looked: the budget is spent, the provider down. That is told when it lasts, not at every run.
+            blind = Judgement(Verdict.BLIND, f"analysis {finding.analysis}")
+            return await self._findings.judge(watch, blind, took_s=took_s, also=end, parent=parent)
         if watch.report == "state":
-            verdict = Verdict.OK if finding.status == "ok" else Verdict.FAILING
-            if finding.analysis is not None:
-                verdict = Verdict.BLIND
+            # What a model could not make up its mind about, or did not say, is no trouble of the target's.
+            verdict = {"ok": Verdict.OK, "problem": Verdict.FAILING}.get(finding.status, Verdict.BLIND)
             judgement = Judgement(verdict, "" if verdict is Verdict.OK else finding.summary)
             return await self._findings.judge(watch, judgement, took_s=took_s, also=end, parent=parent, finding=said)
         fine = Judgement(Verdict.OK)
@@ -306,7 +310,7 @@ class Agents:
             cost=cost_of(run, outcome),
             trace_id=run.trace_id,
         )
-        told = await self._findings.tell(watch, data, severity=finding.severity, traceparent=parent, also=end)
+        told = await self._findings.tell(watch, data, traceparent=parent, also=end)
         if told:
             await self._findings.judge(watch, fine, took_s=took_s, also=lambda connection: None, parent=parent)
         return told
@@ -348,6 +352,16 @@ def _about(
     run: Run, fingerprint: str | None, severity: Severity, asked: Mapping[str, Any], chain: tuple[str, ...]
 ) -> Run:
     return replace(run, fingerprint=fingerprint, priority=_PRIORITY[severity], asked=asked, chain=chain)
+
+
+def _spent_by(c: apsw.Connection, run: str) -> RunOutcome:
+    """What a run took that came to no outcome: as far as it was set aside or settled."""
+    spent = spend.of_run(c, run)
+    return RunOutcome(
+        model_calls=spent.calls,
+        input_tokens=spent.tokens,
+        usd_nano=None if spent.unknown_calls else spent.usd_nano,
+    )
 
 
 def row_of(outcome: Outcome) -> RunOutcome:

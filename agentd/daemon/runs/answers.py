@@ -36,6 +36,7 @@ from agentd.memory.notes import Note
 from agentd.memory.recall import recall
 from agentd.memory.store import Store
 from agentd.records import Alert, CheckResult
+from agentd.telemetry.redact import redact
 
 log = logging.getLogger("agentd.daemon")
 
@@ -47,6 +48,7 @@ _RECENT = 20
 _LOGS_SHOWN = 10
 _TEMPLATES_SHOWN = 200
 _PAYLOAD_CHARS = 8192
+_SAID = ("description", "every", "cron", "expect", "depends_on", "rules", "labels")
 _QUERY_CHARS = 1000
 
 
@@ -192,7 +194,20 @@ class Answers:
                 for each in others[:_RECENT]
             ],
         }
-        return alert_exhibits(alert, [template_view(row) for row in rows], history)
+        exhibits = alert_exhibits(alert, [template_view(row) for row in rows], history)
+        return [*self._of_watch(alert.watch), *exhibits]
+
+    def _of_watch(self, name: str) -> list[Exhibit]:
+        """What the watch looks at, as the configuration says it: names of secrets, never secrets."""
+        watch = next((each for each in self.config.watches if each.name == name), None)
+        if watch is None:
+            return []
+        said = {key: value for key, value in watch.model_dump(mode="json", exclude_unset=True).items() if key in _SAID}
+        kind = watch.shown_kind
+        if kind is not None and (source := getattr(watch, kind)) is not None and not isinstance(source, str):
+            said[kind] = source.model_dump(mode="json", exclude_unset=True)
+        text = redact(json.dumps(said, ensure_ascii=False, indent=1, default=str))
+        return [Exhibit(id="", title=f"Watch {name} as configured", text=text[:_PAYLOAD_CHARS])]
 
     async def _of_logs(self) -> list[Exhibit]:
         found = []

@@ -130,6 +130,7 @@ def make_job(
         instance=instance,
         now=iso(now),
         timezone=(watch.timezone if watch is not None else None) or "UTC",
+        watches=tuple(each.name for each in config.watches if each.enabled),
         scenario=asked.get("scenario") or wanted.scenario,
         prompts=None if config.agent.prompts is None else str(config.agent.prompts),
         exhibits=tuple(exhibits),
