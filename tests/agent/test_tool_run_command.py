@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import sys
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,18 @@ async def test_it_runs_where_it_may(tmp_path: Path) -> None:
     )
 
 
+def has_ended(pid: int) -> bool:
+    """Killed is not ended: on a busy machine that takes a moment, which is waited for."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([fd], [], [], 10)[0])
+    finally:
+        os.close(fd)
+
+
 async def test_a_hung_program_is_killed_with_its_children(tmp_path: Path) -> None:
     """Its whole group: what it started must not stay."""
     path = script(tmp_path, f"sleep 1000 & echo $! > {tmp_path}/child; echo begun; wait")
@@ -115,8 +128,7 @@ async def test_a_hung_program_is_killed_with_its_children(tmp_path: Path) -> Non
 
     assert "begun" in message
     child = int((tmp_path / "child").read_text())
-    state = Path(f"/proc/{child}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert has_ended(child)
 
 
 async def test_cancelling_kills_it(tmp_path: Path) -> None:
