@@ -181,8 +181,8 @@ def _object_of(answer: Any, exhibits: Exhibits) -> dict[str, Any] | None:
 
 def _can_be_one(data: Mapping[str, Any]) -> bool:
     """Whether an object among words is meant as the finding; of others the words tell more."""
-    keys = {_word(str(key)) for key in data}
-    return bool(keys & {"status", "summary", "claims", *_WRAPPERS})
+    found = {_word(str(key)): item for key, item in data.items()}
+    return bool({"status", "summary", "claims"} & found.keys() or _first(found, _WRAPPERS))
 
 
 def _claims(value: Any, exhibits: Exhibits) -> tuple[list[Claim], bool]:
