@@ -24,6 +24,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from agentd import __version__
 from agentd.agent.job import Job, Outcome
 from agentd.agent.kin import MARK, kill_marked, mark
 from agentd.agent.port import Record, ToolFailure
@@ -239,7 +240,7 @@ class Host:
 
     async def _serve_run(self, wire: Wire) -> None:
         # Whoever is hung up on before this word knows that nothing was begun, and comes again.
-        wire.send("hello", pid=os.getpid())
+        wire.send("hello", pid=os.getpid(), version=__version__)
         first = await wire.read()
         if first is None:
             return

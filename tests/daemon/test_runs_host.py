@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from agentd.agent.wire import Wire
 from agentd.config.loader import load
 from agentd.config.models import Config
 from agentd.daemon.runs.environment import host_environment
-from agentd.daemon.runs.host import AgentHost
+from agentd.daemon.runs.host import AgentHost, NoHost
 
 FIRST = {
     "provider": "openai-compatible",
@@ -118,3 +120,19 @@ async def test_after_a_reload_the_next_run_begins_with_the_keys_of_its_models(ho
     assert {"SECOND"} == hosting.seen() & {"FIRST", "SECOND"}
     again.close()
     hosting.host.done()
+
+
+async def test_a_host_of_another_version_takes_no_run(tmp_path: Path) -> None:
+    """An upgrade replaces the files under a host that runs; half of a job that it understands is worse than none."""
+
+    async def of_yesterday(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        Wire(reader, writer).send("hello", pid=1, version="0.0.1")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_unix_server(of_yesterday, str(tmp_path / "agent.sock"))
+    async with server:
+        host = AgentHost(tmp_path, dict, given=tmp_path / "agent.sock")
+        with pytest.raises(NoHost, match=r"is agentd 0\.0\.1, and this .*; restart both"):
+            await host.connect()
+        await host.close()

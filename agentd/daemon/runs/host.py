@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from agentd import __version__
 from agentd.agent.caller import HostDied
 from agentd.agent.kin import MARK, family_of, kill_marked, new_mark
 from agentd.agent.wire import FROM_HOST, BrokenWire, Wire
@@ -131,6 +132,11 @@ class AgentHost:
         if hello is None:
             wire.close()
             raise NoHost(f"the agent host ends before it takes a run; {self._where_to_look}")
+        if hello.get("version") != __version__:
+            # Of an upgrade: what each of the two means by a job may have changed.
+            wire.close()
+            other = str(hello.get("version"))[:40]
+            raise NoHost(f"the agent host is agentd {other}, and this {__version__}; restart both, agentd first")
         return wire
 
     def _why_unreached(self, error: Exception) -> str:
