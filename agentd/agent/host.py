@@ -274,7 +274,7 @@ class Host:
             await wire.drain()
         finally:
             self._reaper.done(number)
-            del self._wires[job.run]
+            self._wires.pop(job.run, None)
             services.close()
             listening.cancel()
             await asyncio.wait([listening])
