@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from agentd.cli import FAILED
+from agentd.cli import FAILED, FIRING
 from agentd.cli.client import call, quoted
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
@@ -51,6 +51,29 @@ def resume(watch: str, config_path: Path | None, output: str) -> None:
     """Check a paused watch again."""
     answer = call(find_place(config_path), "POST", f"/api/v1/watches/{quoted(watch)}/resume")
     _say(answer, output, f"{watch} runs again" + (f", next at {answer['next_at']}" if answer["next_at"] else ""))
+
+
+@click.command("check")
+@click.argument("watch")
+@config_option
+@output_option
+def check_now(watch: str, config_path: Path | None, output: str) -> None:
+    """
+    Have the daemon look through WATCH now, or ask its goal. Unlike `agentd test`, this counts.
+
+    Exits with 0 when all is well or a run begins, 3 when the target fails, 1 when we could not look.
+    """
+    answer = call(find_place(config_path), "POST", f"/api/v1/watches/{quoted(watch)}/check")
+    check = answer["check"]
+    if check is not None:
+        _say(answer, output, f"{watch}: {check['verdict']}" + (f": {check['summary']}" if check["summary"] else ""))
+        sys.exit({"ok": 0, "failing": FIRING, "blind": FAILED}[check["verdict"]])
+    if "run" not in answer:
+        _say(answer, output, f"{watch} was not looked at yet")
+    elif answer["run"] is None:
+        _say(answer, output, f"{watch} waits already; `agentd runs --watch {watch}` shows it")
+    else:
+        _say(answer, output, f"{answer['run']} is asked; `agentd runs {answer['run']}` shows what comes of it")
 
 
 @click.command()

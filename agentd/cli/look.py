@@ -23,6 +23,7 @@ from agentd.api.views import (
     worst,
 )
 from agentd.cli import FAILED, FIRING
+from agentd.cli.act import check_now
 from agentd.cli.client import read_or_open
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
@@ -110,11 +111,20 @@ def _list(value: Any) -> str:
     return value if isinstance(value, str) else written(value)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @config_option
 @output_option
-def watches(config_path: Path | None, output: str) -> None:
+@click.pass_context
+def watches(context: click.Context, config_path: Path | None, output: str) -> None:
     """List the watches with what each last saw."""
+    if context.invoked_subcommand is None:
+        _list_watches(config_path, output)
+
+
+watches.add_command(check_now)
+
+
+def _list_watches(config_path: Path | None, output: str) -> None:
     place = find_place(config_path)
 
     async def offline(store: Store) -> dict[str, Any]:

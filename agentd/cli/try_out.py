@@ -22,10 +22,12 @@ from agentd.cli.client import read_store
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import environment_for
 from agentd.cli.tables import clean, print_json, written
+from agentd.cli.try_agent import asked_lines, asked_view
 from agentd.clock import SystemClock
 from agentd.config.loader import Loaded, find_config, load
 from agentd.config.models import Config
 from agentd.config.people import routing_from
+from agentd.config.watches import Watch
 from agentd.daemon.assemble import assemble
 from agentd.deliver.payload import alert_data, alert_payload
 from agentd.errors import AgentdError, StoreError
@@ -69,19 +71,27 @@ def test(
     Of a watch that follows a log, run a FILE through its rules at full speed: what each rule matched, which alerts
     would have fired and resolved and when, in the log's own time, and what would have been sent.
 
+    Of a goal, and of what a watch would have investigated, show what an agent would be asked, with which model, tools
+    and budget; none is asked.
+
     Exits with 0 when all is well, 3 when the target fails or a rule would have fired, 1 when we could not look.
     """
     path = find_config(config_path)
     loaded = load(path, environment=environment_for(path))
     read_secrets_from(loaded.environment, register_secret)
     output = "json" if as_json else output
-    if _follows_a_log(loaded, watch_name):
-        _replay(loaded, watch_name, file, missed, limit, output)
+    found = _found(loaded, watch_name)
+    asked = asked_view(found, loaded.config) if found.enabled else None
+    if (found.log or found.journal) is not None:
+        _replay(loaded, watch_name, file, missed, limit, output, asked)
         return
     if file is not None:
         raise AgentdError(f"{watch_name} follows no log, so no file can be run through it; leave --log out")
+    if found.goal is not None and found.enabled:
+        _print_goal(watch_name, asked or {}, output)
+        return
     watch = _open(loaded, watch_name)
-    report = asyncio.run(_try(watch, routing_from(loaded.config), _links(loaded.config)))
+    report = asyncio.run(_try(watch, routing_from(loaded.config), _links(loaded.config))) | {"investigate": asked}
     if output == "json":
         print_json(report)
     else:
@@ -89,24 +99,52 @@ def test(
     sys.exit({"ok": 0, "failing": FIRING, "blind": FAILED}[report["verdict"]])
 
 
-def _follows_a_log(loaded: Loaded, name: str) -> bool:
+def _found(loaded: Loaded, name: str) -> Watch:
     for watch in loaded.config.watches:
         if watch.name == name:
-            return (watch.log or watch.journal) is not None
+            return watch
     names = ", ".join(sorted(watch.name for watch in loaded.config.watches)) or "none"
     raise AgentdError(f"no watch {name!r}; the configuration has: {names}")
 
 
-def _replay(loaded: Loaded, name: str, file: Path | None, missed: bool, limit: int, output: str) -> None:
+def _print_goal(name: str, asked: dict[str, Any], output: str) -> None:
+    """A goal costs money, and is not asked by way of trial."""
+    if output == "json":
+        print_json({"watch": name, **asked})
+        return
+    click.echo(f"{name} (goal): an agent is asked")
+    for line in asked_lines(asked):
+        click.echo(f"  {line}")
+    click.echo(f"\nnot asked now; `agentd watches check {name}` has the daemon ask it, `agentd task` asks anything")
+
+
+def _print_investigation(asked: dict[str, Any] | None) -> None:
+    if asked is not None:
+        click.echo("  starts an agent when it fires (not asked now)")
+        for line in asked_lines(asked):
+            click.echo(f"    {line}")
+
+
+def _replay(
+    loaded: Loaded,
+    name: str,
+    file: Path | None,
+    missed: bool,
+    limit: int,
+    output: str,
+    asked: dict[str, Any] | None,
+) -> None:
     from agentd.cli.replay import print_report, try_file
 
     if file is None:
         raise AgentdError(f"{name} follows a log; say which file to run through it: agentd test {name} --log FILE")
     report = try_file(loaded, name, file, missed=missed, limit=limit, links=_links(loaded.config))
+    report |= {"investigate": asked}
     if output == "json":
         print_json(report)
     else:
         print_report(report)
+        _print_investigation(asked)
     sys.exit(FIRING if any(event["state"] == "firing" for event in report["timeline"]) else 0)
 
 
@@ -121,7 +159,9 @@ def _open(loaded: Loaded, name: str) -> ProbeWatch:
             # Restored as of now: whatever has become late until this moment is late.
             beats.restore([_stored_beat(loaded, name)], clock.now())
         return watch
-    raise AgentdError(f"{name} cannot be tried: it is disabled, or this version does not run its source")
+    disabled = not _found(loaded, name).enabled
+    why = "it is disabled (`enabled: false`)" if disabled else "this version does not run its source"
+    raise AgentdError(f"{name} cannot be tried: {why}")
 
 
 def _stored_beat(loaded: Loaded, name: str) -> Beat:
@@ -231,6 +271,7 @@ def _print(report: dict[str, Any]) -> None:
             click.echo(f"  {mark}  {clean(row['condition'])}{f'   ({values})' if values else ''}")
     click.echo(f"\nalert\n  {report['alert']}")
     click.echo(f"  tells: {', '.join(report['notify']) or 'nobody'}")
+    _print_investigation(report["investigate"])
     if report["payload"]:
         click.echo("\npayload when it fires (not sent)")
         print_json(report["payload"])
