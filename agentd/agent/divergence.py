@@ -7,6 +7,7 @@ Promise: pure. Times, costs and texts that are only for people do not count.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -17,6 +18,7 @@ from agentd.agent.port import Record
 What = Literal["prompt", "request", "call", "decision", "finding", "outcome"]
 _MOST = 100
 _SHOWN = 300
+_DONE = ("prompt", "model", "steps", "task", "result", "decision", "outcome")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,12 @@ class Divergence:
 
 
 def divergences(then: Sequence[Record], now: Sequence[Record]) -> tuple[Divergence, ...]:
-    """At most a hundred; the first is what matters, the others mostly follow from it."""
+    """
+    At most a hundred; the first is what matters, the others mostly follow from it. Of a record that was cut off, what
+    comes behind its end is no divergence.
+    """
     found: list[Divergence] = []
+    cut_off = is_cut_off(then)
     kinds: tuple[tuple[What, str], ...] = (
         ("prompt", "prompt"),
         ("request", "model"),
@@ -54,10 +60,18 @@ def divergences(then: Sequence[Record], now: Sequence[Record]) -> tuple[Divergen
     for what, kind in kinds:
         before = [record.data for record in then if record.kind == kind]
         after = [record.data for record in now if record.kind == kind]
+        if cut_off:
+            after = after[: len(before)]
         for place, (old, new) in enumerate(zip_longest(before, after), 1):
             if _essence(what, old) != _essence(what, new):
                 found.append(Divergence(what, place, *_shown(what, old, new)))
     return tuple(found[:_MOST])
+
+
+def is_cut_off(records: Sequence[Record]) -> bool:
+    """Whether the run was interrupted: what it did last came to no outcome."""
+    last = next((record.kind for record in reversed(records) if record.kind in _DONE), "")
+    return last != "outcome"
 
 
 def _essence(what: What, data: Mapping[str, Any] | None) -> Any:
@@ -91,7 +105,33 @@ def _shown(what: What, old: Mapping[str, Any] | None, new: Mapping[str, Any] | N
                 return _difference(_message(before), _message(after))
         # The same messages are new: what differs came before, in the prompt, the tools, or an earlier request.
         return "the same new message", "after another beginning"
-    return tuple("" if data is None else _short(_essence(what, data)) for data in (old, new))  # type: ignore[return-value]  # two of them
+    return _in_words(what, old), _in_words(what, new)
+
+
+def _in_words(what: What, data: Mapping[str, Any] | None) -> str:
+    """For people; what is a value stays JSON."""
+    if data is None:
+        return ""
+    if what == "call":
+        return _short("; ".join(_called(task) for task in data.get("tasks", ())) or "no call")
+    if what == "decision":
+        tasks = ", ".join(map(str, data.get("tasks", ())))
+        return _short(f"{data.get('decision')} of {tasks}" if tasks else str(data.get("decision")))
+    if what == "outcome":
+        said = data.get("answer") or data.get("error") or "no answer"
+        return _short(f"{data.get('state')} in {data.get('steps')} steps: {said}")
+    return _short(_json(dict(data)))
+
+
+def _called(task: Mapping[str, Any]) -> str:
+    after = ", ".join(map(str, task.get("depends_on") or ()))
+    return f"{task.get('id')} {task.get('tool')} {_json(task.get('input') or {})}" + (
+        f" after {after}" if after else ""
+    )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _text_of(data: Mapping[str, Any] | None, key: str) -> str:
@@ -109,6 +149,5 @@ def _difference(old: str, new: str) -> tuple[str, str]:
     return _short(old[start:]), _short(new[start:])
 
 
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
+def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

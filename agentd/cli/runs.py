@@ -211,17 +211,18 @@ def replay(identity: str | None, file: Path | None, config_path: Path | None, ou
 
 
 async def _replay(lines: Sequence[RunLine]) -> dict[str, Any]:
+    from agentd.agent.divergence import is_cut_off
     from agentd.agent.port import Record
     from agentd.agent.registry import Registry
     from agentd.agent.replay import replay
     from agentd.agent.tools import BUILT_IN
 
-    found = await replay(
-        [Record(each.seq, each.at_s, each.kind, each.data) for each in lines], registry=Registry(BUILT_IN)
-    )
+    records = [Record(each.seq, each.at_s, each.kind, each.data) for each in lines]
+    found = await replay(records, registry=Registry(BUILT_IN))
     return {
         "run": next((each.data.get("run") for each in lines if each.kind == "job"), None),
         "same": not found.divergences,
+        "cut_off": is_cut_off(records),
         "recorded": None if found.recorded is None else found.recorded.model_dump(mode="json"),
         "outcome": found.outcome.model_dump(mode="json"),
         "divergences": [
@@ -232,17 +233,19 @@ async def _replay(lines: Sequence[RunLine]) -> dict[str, Any]:
 
 
 def _print_replay(answer: dict[str, Any]) -> None:
+    cut_off = answer["cut_off"]
+    if cut_off:
+        click.echo("the record ends where the run was cut off; what there is of it is compared")
     for name, key in (("then", "recorded"), ("now", "outcome")):
         outcome = answer[key]
-        if outcome is None:
-            click.echo(f"{name}  it was interrupted")
+        if cut_off or outcome is None:
             continue
         said = (outcome["finding"] or {}).get("summary") or outcome["answer"] or outcome["error"] or ""
         click.echo(f"{name:<4}  {outcome['state']} in {counted(outcome['steps'], 'step')}: {clean(said)[:500]}")
     for each in answer["divergences"]:
         click.echo(click.style(clean(each["text"]), fg="yellow"))
     if answer["same"]:
-        click.echo("today's code goes the same way")
+        click.echo(f"today's code goes the same way{' up to there' if cut_off else ''}")
     else:
         click.echo(f"today's code goes another way: {counted(len(answer['divergences']), 'divergence')}")
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from agent_run import Desk, FunctionTool, call, final, hanging, says
 
-from agentd.agent import supervisor
 from agentd.agent.events import (
     AgentEnd,
     MessageEnd,
@@ -25,6 +24,7 @@ from agentd.agent.events import (
     TurnStart,
 )
 from agentd.agent.job import Outcome, RunbookStep
+from agentd.agent.observe import Observed
 from agentd.agent.port import Record, ToolContext, ToolFailure
 from agentd.agent.replay import CannotReplay, replay
 from agentd.fleet.messages import Control, ErrorKind
@@ -223,7 +223,7 @@ async def test_other_observations_are_named_as_another_request(monkeypatch: pyte
     """Code that shows results in other words asks the model something else."""
     desk = Desk(ScriptedModel(call("look"), final("ok")), says("seen"))
     outcome = await desk.run()
-    monkeypatch.setattr(supervisor, "observe", lambda results, **_: "in other words")
+    monkeypatch.setattr(Observed, "within", lambda self, limit_bytes: "in other words")
 
     again = await replay(stored(desk))
 
@@ -262,6 +262,38 @@ async def test_questions_beyond_the_record_end_the_replay_clearly() -> None:
     assert again.recorded is None
     assert again.outcome.state == "failed"
     assert "the record ends here" in (again.outcome.error or "")
+
+
+@pytest.mark.parametrize("native", [False, True])
+async def test_a_record_that_was_cut_off_diverges_nowhere_by_its_end(native: bool) -> None:
+    """A killed host leaves off anywhere; that today's code goes on from there is no difference."""
+    first: Any = [ToolCall("a", "look", "{}"), ToolCall("b", "refuse", "{}")] if native else call("look")
+    desk = Desk(ScriptedModel(first, final("ok"), native_tools=native), says("seen"), FunctionTool("refuse", refusing))
+    await desk.run()
+    records = stored(desk)
+    beginning = 1 + next(place for place, record in enumerate(records) if record.kind == "prompt")
+
+    for length in range(beginning, len(records) + 1):
+        assert (await replay(records[:length])).divergences == (), records[length - 1]
+
+
+async def test_what_differs_before_the_cut_is_still_said() -> None:
+    """It is why one replays an interrupted run at all."""
+    desk = Desk(ScriptedModel(call("look"), final("ok")), says("seen"))
+    await desk.run()
+    records = stored(desk)[: 1 + next(i for i, record in enumerate(stored(desk)) if record.kind == "observation")]
+    changed = [
+        replace(record, data=json.loads(json.dumps(record.data).replace('\\"look\\"', '\\"stare\\"')))
+        if record.kind == "model"
+        else record
+        for record in records
+    ]
+
+    found = (await replay(changed)).divergences
+
+    assert "call" in {each.what for each in found}
+    assert all(mark not in each.text for each in found for mark in ("('", "[(", "None"))
+    assert any("s1.1 look {}, and is now s1.1 stare {}" in each.text for each in found)
 
 
 async def test_records_without_a_job_cannot_be_replayed() -> None:

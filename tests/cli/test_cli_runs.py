@@ -245,3 +245,24 @@ def test_status_beside_a_daemon_names_the_process_that_agents_work_in(
     assert said["host_pid"] == daemon.host.pid
     assert (said["running"], said["queued"], said["model"]) == (0, 0, "default")
     assert said["today"]["tokens"] == 15
+
+
+def test_a_run_that_was_cut_off_replays_up_to_there(agentd: Agentd, models: ModelServer, tmp_path: Path) -> None:
+    """A daemon that was killed is why one looks; that its record ends is no divergence."""
+    models.answers(*looks(tmp_path, "All is well."))
+    id = agentd("task", "Why?", "-o", "json").json["task_id"]
+    file = tmp_path / "run.jsonl"
+    agentd("runs", id, "--export", str(file))
+    lines = [line for line in file.read_text().splitlines() if json.loads(line)["kind"] not in ("outcome", "finding")]
+    while json.loads(lines[-1])["kind"] != "result":
+        lines.pop()
+    file.write_text("".join(f"{line}\n" for line in lines))
+
+    said = agentd("replay", "--file", str(file))
+
+    assert said.code == 0
+    assert said.out.splitlines() == [
+        "the record ends where the run was cut off; what there is of it is compared",
+        "today's code goes the same way up to there",
+    ]
+    assert agentd("replay", "--file", str(file), "-o", "json").json["cut_off"] is True
