@@ -43,23 +43,71 @@ def observe(
     texts: what they said, cleaned, by the ids of their tasks; the others are cleaned here, which costs about 60 ms for
     256 KiB of output.
     """
-    good = sum(result.ok for result in results)
-    first = f"Executed {len(results)} {_tasks(len(results))}: {good} success, {len(results) - good} failed"
-    shown = [_keep(result, exhibits, texts.get(result.task)) for result in results]
-    room = max(limit_bytes, LEAST_BYTES) - size_of(first)
-    fitting = _how_many(shown, room)
-    note = ""
-    if fitting < len(shown):
-        fitting = _how_many(shown, room - size_of(_unshown(len(shown))))
-        note = _unshown(len(shown) - fitting)
-    told = shown[:fitting]
-    room -= size_of(note) + sum(each.frame for each in told)
-    given = shares([each.said.text_bytes for each in told], room)
-    parts = [
-        f"\n\n{each.header}\n{exhibits.fence.block(each.id, '', each.said.within(share))}"
-        for each, share in zip(told, given, strict=True)
-    ]
-    return first + "".join(parts) + note
+    return Observed(results, exhibits, texts).within(max(limit_bytes, LEAST_BYTES))
+
+
+class Observed:
+    """Results, kept as exhibits, that can be told at any length. texts: as of `observe`."""
+
+    def __init__(
+        self, results: Sequence[Result], exhibits: Exhibits, texts: Mapping[str, Said] = MappingProxyType({})
+    ) -> None:
+        good = sum(result.ok for result in results)
+        self._first = f"Executed {len(results)} {_tasks(len(results))}: {good} success, {len(results) - good} failed"
+        self._fence = exhibits.fence
+        self._shown = [_keep(result, exhibits, texts.get(result.task)) for result in results]
+
+    @property
+    def least_bytes(self) -> int:
+        """So that something of each result can be told."""
+        return size_of(self._first) + sum(each.least for each in self._shown)
+
+    @property
+    def most_bytes(self) -> int:
+        """So that everything can be told."""
+        return size_of(self._first) + sum(each.frame + each.said.text_bytes for each in self._shown)
+
+    @property
+    def bare_bytes(self) -> int:
+        """So that it can be told what is not shown."""
+        return size_of(self._first) + size_of(_unshown(len(self._shown)))
+
+    def within(self, limit_bytes: int) -> str:
+        """At most so many bytes of UTF-8, `bare_bytes` at least."""
+        shown = self._shown
+        room = max(limit_bytes, self.bare_bytes) - size_of(self._first)
+        fitting = _how_many(shown, room)
+        note = ""
+        if fitting < len(shown):
+            fitting = _how_many(shown, room - size_of(_unshown(len(shown))))
+            note = _unshown(len(shown) - fitting)
+        told = shown[:fitting]
+        room -= size_of(note) + sum(each.frame for each in told)
+        given = shares([each.said.text_bytes for each in told], room)
+        parts = [
+            f"\n\n{each.header}\n{self._fence.block(each.id, '', each.said.within(share))}"
+            for each, share in zip(told, given, strict=True)
+        ]
+        return self._first + "".join(parts) + note
+
+
+def limits(observed: Sequence[Observed], limit_bytes: int) -> list[int]:
+    """
+    What each may take of these bytes, all being told apart from each other.
+
+    Where there is no room for a little of each, the first come first; the others tell that they are not shown.
+    """
+    given = [each.bare_bytes for each in observed]
+    left = limit_bytes - sum(given)
+    wanted = [0] * len(observed)
+    for place, each in enumerate(observed):
+        more = each.least_bytes - given[place]
+        if more > left:
+            break
+        given[place] += more
+        left -= max(0, more)
+        wanted[place] = max(0, each.most_bytes - given[place])
+    return [some + more for some, more in zip(given, shares(wanted, left), strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +118,10 @@ class _Shown:
     header: str
     said: Said
     frame: int
+
+    @property
+    def least(self) -> int:
+        return self.frame + min(_LEAST_CONTENT, self.said.text_bytes)
 
 
 def _keep(result: Result, exhibits: Exhibits, known: Said | None) -> _Shown:
@@ -109,7 +161,7 @@ def _how_many(shown: Sequence[_Shown], room: int) -> int:
     """How many of the first results can be shown with at least a little of what they say."""
     used = 0
     for index, each in enumerate(shown):
-        used += each.frame + min(_LEAST_CONTENT, each.said.text_bytes)
+        used += each.least
         if used > room:
             return index
     return len(shown)

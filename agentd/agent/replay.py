@@ -15,10 +15,11 @@ from typing import Any
 from agentd.agent.account import Account
 from agentd.agent.divergence import Divergence, divergences
 from agentd.agent.events import Listeners, TurnStart
+from agentd.agent.evidence import Exhibits
 from agentd.agent.inbox import Inbox
 from agentd.agent.job import Job, Outcome
 from agentd.agent.port import Record
-from agentd.agent.prompts import Prompts, load_prompts
+from agentd.agent.prompts import MOST_GOAL_BYTES, Prompts, load_prompts
 from agentd.agent.registry import Registry
 from agentd.agent.session import Agent
 from agentd.agent.spans import Spans
@@ -48,15 +49,19 @@ class Replayed:
 class _RecordedPrompts:
     """The system prompt as it was; what a goal becomes is today's."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, scenario: str) -> None:
         self._text = text
+        self._scenario = scenario
         self._today = load_prompts(None)
 
     def system(self, job: Job, *, tools: Sequence[ToolSpec] = (), guide: str = "") -> str:
         return self._text
 
-    def goal(self, job: Job) -> str:
-        return self._today.goal(job)
+    def goal(self, job: Job, *, exhibits: Exhibits | None = None, limit_bytes: int = MOST_GOAL_BYTES) -> str:
+        return self._today.goal(job, exhibits=exhibits, limit_bytes=limit_bytes)
+
+    def scenario(self, job: Job) -> str:
+        return self._scenario
 
 
 class _Kept:
@@ -126,7 +131,7 @@ def _job(tape: Tape) -> Job:
 
 
 def _prompts(job: Job, seen: dict[str, Any] | None) -> Any:
-    return _RecordedPrompts(seen["text"]) if job.prompts and seen else load_prompts(None)
+    return _RecordedPrompts(seen["text"], seen.get("scenario", "")) if job.prompts and seen else load_prompts(None)
 
 
 def _why_no_model(tape: Tape, job: Job) -> str:

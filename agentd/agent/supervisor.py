@@ -9,6 +9,7 @@ what was found is kept when steps, time, money or the model run out; nothing is 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,10 +32,11 @@ from agentd.agent.ends import (
 )
 from agentd.agent.events import AgentEnd, AgentStart, Listeners, MessageEnd, MessageStart, TurnEnd, TurnStart
 from agentd.agent.evidence import Exhibits
+from agentd.agent.excerpt import size_of
 from agentd.agent.graph import GraphError
 from agentd.agent.inbox import Inbox, Interrupted
 from agentd.agent.job import AgentPlan, Job, Outcome
-from agentd.agent.observe import observe
+from agentd.agent.observe import Observed, limits
 from agentd.agent.plan import derived_plan, plan_from
 from agentd.agent.prompts import Prompts
 from agentd.agent.repetition import Repetition
@@ -55,7 +57,7 @@ from agentd.llm.actions import (
 )
 from agentd.llm.port import ChatMessage, Done, Model, ModelFailure, ToolSpec
 from agentd.llm.spend import BudgetSpent
-from agentd.llm.tokens import count_tools
+from agentd.llm.tokens import count_tokens, count_tools
 
 log = logging.getLogger("agentd.agent")
 
@@ -63,6 +65,8 @@ _BAD_ANSWERS = 2
 _BROKEN_ANSWERS = 2
 _CIRCLES = 2
 """After so many steps in a row that showed nothing new, a model that is held to a grammar can but give its answer."""
+_BYTES_A_TOKEN = 8
+_CUTS = 5
 _MUCH_EVIDENCE = 128 * 1024
 _REPEATED = "You made such a call before and it showed the same: do something else, or give your final answer."
 _ALIKE = "You have asked like this many times. Go on with it only if that tells you something new."
@@ -207,6 +211,7 @@ class Supervisor:
             native=self._native,
             grammar=model.grammar,
             context_tokens=model.context_tokens,
+            scenario=self._prompts.scenario(job),
             model=model.name,
             tools=[
                 {"name": spec.name, "description": spec.description, "input_schema": dict(spec.input_schema),
@@ -214,10 +219,9 @@ class Supervisor:
                 for spec in self._specs
             ],
         )  # fmt: skip
-        goal = self._prompts.goal(job)
         room = room_for(model, job.models.get(job.model or ""), system, count_tools(tools))
         self._window = Window(
-            f"{goal}\n\n{seen}" if seen else goal, max_messages=job.limits.window_messages, max_tokens=room
+            functools.partial(self._goal_within, job, seen), max_messages=job.limits.window_messages, max_tokens=room
         )
         self._questions = Questions(
             job,
@@ -230,6 +234,19 @@ class Supervisor:
             spans=self._spans,
             inbox=self._inbox,
         )
+
+    def _goal_within(self, job: Job, seen: Observed | str, tokens: int) -> str:
+        """What was asked and what is known of it, cut before it is delimited: a block without its beginning is none."""
+        limit = _BYTES_A_TOKEN * tokens
+        for _ in range(_CUTS):
+            goal = self._prompts.goal(job, exhibits=self._exhibits, limit_bytes=limit // 2 if seen else limit)
+            room = min(job.limits.observation_bytes, limit - size_of(goal))
+            known = seen.within(room) if isinstance(seen, Observed) else seen
+            text = f"{goal}\n\n{known}" if known else goal
+            if (size := count_tokens(text)) <= tokens:
+                break
+            limit = min(limit, size_of(text)) * tokens // (size + size // 16)
+        return text
 
     def _guide(self) -> str:
         # What the answer of a goal looks like, the prompt says: two ways to end are one too many for a small model.
@@ -255,8 +272,8 @@ class Supervisor:
         answer = finding_answer(self._exhibits.ids) if self._must_find else None
         return action_schema(() if over else self._specs, answer, final=not blind)
 
-    async def _runbook(self) -> str:
-        """Gather the evidence that needs no model; returns it as text."""
+    async def _runbook(self) -> Observed | str:
+        """Gather the evidence that needs no model; or what to say instead."""
         job = self._job
         if not job.runbook:
             return ""
@@ -276,10 +293,8 @@ class Supervisor:
             acted = await self._hands.carry_out(tasks, purpose="runbook")
         except GraphError as error:
             return f"The runbook could not be run: {error}"
-        seen = observe(
-            acted.results, limit_bytes=job.limits.observation_bytes, exhibits=self._exhibits, texts=acted.texts
-        )
-        self._account.record("observation", purpose="runbook", text=seen)
+        seen = Observed(acted.results, self._exhibits, acted.texts)
+        self._account.record("observation", purpose="runbook", text=seen.within(job.limits.observation_bytes))
         if self._inbox.stopped is not None:
             raise Interrupted
         return seen
@@ -446,16 +461,9 @@ class Supervisor:
         groups: dict[str | None, list[Result]] = {}
         for task, result in zip(tasks, acted.results, strict=True):
             groups.setdefault(task.call_id if self._native else None, []).append(result)
-        limit = self._job.limits.observation_bytes
-        return {
-            call: observe(
-                group,
-                limit_bytes=limit * len(group) // len(acted.results),
-                exhibits=self._exhibits,
-                texts=acted.texts,
-            )
-            for call, group in groups.items()
-        }
+        observed = [Observed(group, self._exhibits, acted.texts) for group in groups.values()]
+        given = limits(observed, self._job.limits.observation_bytes)
+        return {call: each.within(limit) for call, each, limit in zip(groups, observed, given, strict=True)}
 
     def _reply(
         self, message: ChatMessage, texts: Mapping[str | None, str], rest: str, notes: Sequence[Note] = ()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agentd.agent.shortening import fit, shorten
@@ -48,19 +48,28 @@ class _Group:
 
 class Window:
     """
+    goal: as it is, or what gives it in so many tokens at most: whoever knows its parts cuts it better than its middle.
+
     max_messages: of `messages()`, goal and summary among them; the newest exchange alone may be more. max_tokens: of
     the same, by estimate; neither system prompt nor tools are in it. evicted: messages gone without a summary.
     """
 
     def __init__(
-        self, goal: str | ChatMessage, *, max_messages: int = DEFAULT_MESSAGES, max_tokens: int = DEFAULT_TOKENS
+        self,
+        goal: str | ChatMessage | Callable[[int], str],
+        *,
+        max_messages: int = DEFAULT_MESSAGES,
+        max_tokens: int = DEFAULT_TOKENS,
     ) -> None:
         self.max_messages = max(_LEAST_MESSAGES, max_messages)
         self.max_tokens = max(_LEAST_TOKENS, max_tokens)
         self.evicted = 0
         self._summarised = 0
         self._summary = ""
-        self._goal = ChatMessage("user", goal) if isinstance(goal, str) else goal
+        self._goal_within = goal if callable(goal) else None
+        self._goal = (
+            goal if isinstance(goal, ChatMessage) else ChatMessage("user", goal if isinstance(goal, str) else "")
+        )
         self._kept: tuple[ChatMessage, int] | None = None
         self._groups: deque[_Group] = deque()
         self._numbers = 0
@@ -234,7 +243,10 @@ class Window:
 
     def _recut(self) -> None:
         """Make everything fit its share of the window."""
-        self._goal = shorten(self._goal, self.max_tokens // _GOAL_SHARE)
+        most = self.max_tokens // _GOAL_SHARE
+        if self._goal_within is not None:
+            self._goal = ChatMessage("user", self._goal_within(most - count_message(ChatMessage("user", ""))))
+        self._goal = shorten(self._goal, most)
         self._summary = self._cut(self._summary, _SUMMARY_SHARE)
         if self._kept is not None:
             self._kept = shorten(self._kept[0], self.max_tokens // _KEPT_SHARE), self._kept[1]

@@ -49,6 +49,10 @@ _MOST_FILES = 200
 _MOST_FOLDERS = 16
 _GOAL_BYTES = 16 * 1024
 _EXHIBIT_BYTES = 24 * 1024
+_LEAST_OF_EXHIBIT = 120
+_FRAME_BYTES = 100
+MOST_GOAL_BYTES = 2 * _GOAL_BYTES + _EXHIBIT_BYTES
+"""Of the first message; circumstances are bounded by their number."""
 _MOST_STRATEGIES = 10
 _STRATEGY_CHARS = 300
 _MOST_LABELS = 20
@@ -98,10 +102,16 @@ class Prompts:
         parts.append(shape(json_protocol=bool(guide), for_person=job.kind in ("task", "session")))
         return "\n\n".join(part for part in parts if part)
 
-    def goal(self, job: Job) -> str:
-        """The first message: what is asked, under which circumstances, and the evidence at hand, delimited as data."""
-        exhibits = Exhibits(job.run, job.exhibits)
-        parts = ["Goal: " + head_and_tail(defused(visible(job.goal)).strip(), _GOAL_BYTES), _circumstances(job)]
+    def goal(self, job: Job, *, exhibits: Exhibits | None = None, limit_bytes: int = MOST_GOAL_BYTES) -> str:
+        """
+        The first message: what is asked, under which circumstances, and the evidence at hand, delimited as data.
+
+        exhibits: the first of them are the job's, where somebody has kept those. limit_bytes: of the whole, as far as
+        it can be cut: the goal is to half of it, and each exhibit before it is delimited.
+        """
+        exhibits = exhibits or Exhibits(job.run, job.exhibits)
+        goal = head_and_tail(defused(visible(job.goal)).strip(), min(_GOAL_BYTES, limit_bytes // 2))
+        parts = ["Goal: " + goal, _circumstances(job)]
         parts.append(
             f"Blocks of data in this run begin with <<{exhibits.fence.mark} and end with {exhibits.fence.mark}>>."
         )
@@ -109,15 +119,27 @@ class Prompts:
             lines = (one_line(each, _STRATEGY_CHARS) for each in job.strategies[:_MOST_STRATEGIES])
             hints = "\n".join(f"- {line}" for line in lines if line)
             parts.append(f"What worked before (hints, no orders):\n{exhibits.fence.block('hints', '', hints)}")
-        if exhibits.ids:
-            texts = [exhibits.text(id) for id in exhibits.ids]
-            given = shares([size_of(text) for text in texts], _EXHIBIT_BYTES)
-            blocks = (
-                exhibits.block(id, shortened(text, share))
-                for id, text, share in zip(exhibits.ids, texts, given, strict=True)
-            )
-            parts.append("Evidence at hand:\n" + "\n".join(blocks))
+        if ids := exhibits.ids[: len(job.exhibits)]:
+            room = limit_bytes - sum(size_of(part) + 2 for part in parts) - _FRAME_BYTES
+            parts.append("Evidence at hand:\n" + _blocks(exhibits, ids, min(_EXHIBIT_BYTES, room)))
         return "\n\n".join(parts)
+
+
+def _blocks(exhibits: Exhibits, ids: Sequence[str], limit_bytes: int) -> str:
+    frames = [size_of(exhibits.block(id, "")) + 1 for id in ids]
+    fitting = 0
+    for frame in frames:
+        if (fitting + 1) * _LEAST_OF_EXHIBIT + sum(frames[:fitting]) + frame > limit_bytes:
+            break
+        fitting += 1
+    texts = [exhibits.text(id) for id in ids[:fitting]]
+    given = shares([size_of(text) for text in texts], limit_bytes - sum(frames[:fitting]))
+    blocks = [
+        exhibits.block(id, shortened(text, share)) for id, text, share in zip(ids[:fitting], texts, given, strict=True)
+    ]
+    if fitting < len(ids):
+        blocks.append(f"{len(ids) - fitting} more are kept and not shown, for want of room")
+    return "\n".join(blocks)
 
 
 def load_prompts(folder: str | None) -> Prompts:
