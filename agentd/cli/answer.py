@@ -139,7 +139,12 @@ def _tool_end(event: Json) -> str:
     head = f"{clean(event.get('id'))} {clean(event.get('tool'))} {shown_seconds(event.get('duration_s') or 0.0)}"
     if event.get("error"):
         return f"{head} {clean(event['error'])}: {short(event.get('message'))}"
-    return f"{head} ok: {short(event.get('output'))}"
+    return f"{head} ok: {output_text(event.get('output'))}"
+
+
+def output_text(output: Any) -> str:
+    """What a tool gave, on one line: text as it is, values as JSON."""
+    return short(output if isinstance(output, str) else written(output))
 
 
 def _agent_end(event: Json) -> str:

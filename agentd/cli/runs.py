@@ -21,13 +21,15 @@ import click
 from agentd.api.tasks import run_view, run_with_record
 from agentd.cli import FAILED
 from agentd.cli.answer import answer_lines, prose, shown_seconds, shown_usd
-from agentd.cli.client import quoted, read_or_open, read_store
-from agentd.cli.errand import written
+from agentd.cli.client import call, quoted, read_or_open, read_store
+from agentd.cli.errand import UNDER_WAY
 from agentd.cli.newfile import new_file
 from agentd.cli.options import config_option, output_option
-from agentd.cli.place import find_place
+from agentd.cli.place import Place, find_place
+from agentd.cli.run_ids import has_run, whole_id
 from agentd.cli.tables import clean, counted, print_facts, print_json, print_table
 from agentd.cli.timeline import timeline
+from agentd.config.complaints import did_you_mean
 from agentd.errors import AgentdError
 from agentd.memory import ledger, run_records
 from agentd.memory.ledger import RunState
@@ -42,6 +44,7 @@ _LONGEST_LINE = 4 * 2**20
 @click.option("--watch", help="Only of this watch; `task` are those that people asked for.")
 @click.option("--state", type=click.Choice([state.value for state in RunState]), help="Only in this state.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")
+@click.option("--cancel", is_flag=True, help="End RUN, which waits or is under way.")
 @click.option(
     "--export", "file", type=click.Path(path_type=Path), help="Write the record of RUN to a new file (-: here)."
 )
@@ -52,6 +55,7 @@ def runs(
     watch: str | None,
     state: str | None,
     limit: int,
+    cancel: bool,
     file: Path | None,
     config_path: Path | None,
     output: str,
@@ -59,20 +63,27 @@ def runs(
     """
     List the runs of agents, newest first; or show RUN: its plan, what it did and when, what it found, what it cost.
 
+    Of an id, so much is enough as no other run begins with.
+
     What --export writes, `agentd replay --file` reads: lines of JSON with seq, at_s, kind and data.
     """
     if identity is None:
-        if file is not None:
-            raise click.UsageError("name the run whose record is to be exported")
-        _list(config_path, watch, state, limit, output)
-    elif file is not None:
-        _export(config_path, written(identity), None if str(file) == "-" else file)
-    else:
-        _show(config_path, written(identity), output)
-
-
-def _list(config_path: Path | None, watch: str | None, state: str | None, limit: int, output: str) -> None:
+        if file is not None or cancel:
+            raise click.UsageError(f"name the run {'that is to end' if cancel else 'whose record is to be exported'}")
+        _list(find_place(config_path), watch, state, limit, output)
+        return
     place = find_place(config_path)
+    identity = whole_id(place, identity)
+    if cancel:
+        _cancel(place, identity, output)
+    elif file is not None:
+        _export(place, identity, None if str(file) == "-" else file)
+    else:
+        _show(place, identity, output)
+
+
+def _list(place: Place, watch: str | None, state: str | None, limit: int, output: str) -> None:
+    known = place.config is None or watch in (None, "task", *(each.name for each in place.config.watches))
 
     async def offline(store: Store) -> dict[str, Any]:
         wanted = None if state is None else RunState(state)
@@ -80,6 +91,9 @@ def _list(config_path: Path | None, watch: str | None, state: str | None, limit:
         return {"runs": [run_view(row) for row in rows]}
 
     answer = read_or_open(place, "/api/v1/runs", offline, watch=watch, state=state, limit=str(limit))
+    if not answer["runs"] and not known and watch is not None and not has_run(place, watch):
+        names = [each.name for each in place.config.watches] if place.config else []
+        raise AgentdError(f"no watch {watch[:100]!r}, and no run of it is kept; {did_you_mean(watch, names)}")
     if output == "json":
         print_json(answer)
         return
@@ -89,6 +103,7 @@ def _list(config_path: Path | None, watch: str | None, state: str | None, limit:
     print_table(
         [_row(run) for run in answer["runs"]],
         columns,
+        cut=("summary",),
         empty=f"No runs{' ' if filtered else ''}{filtered}." if filtered else "No agent has run yet.",
     )
 
@@ -109,9 +124,15 @@ def _took_s(run: dict[str, Any]) -> float | None:
     return (datetime.fromisoformat(run["ended_at"]) - datetime.fromisoformat(run["started_at"])).total_seconds()
 
 
-def _show(config_path: Path | None, identity: str, output: str) -> None:
-    place = find_place(config_path)
+def _cancel(place: Place, identity: str, output: str) -> None:
+    view = call(place, "DELETE", f"/api/v1/tasks/{quoted(identity)}")
+    if output == "json":
+        print_json(view)
+    else:
+        click.echo(clean(f"{view['task_id']} is {'ending' if view['status'] in UNDER_WAY else view['status']}"))
 
+
+def _show(place: Place, identity: str, output: str) -> None:
     async def offline(store: Store) -> dict[str, Any]:
         run = await store.state.read(lambda c: ledger.get(c, identity))
         if run is None:
@@ -158,8 +179,8 @@ def _facts(run: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _export(config_path: Path | None, identity: str, file: Path | None) -> None:
-    lines = asyncio.run(read_store(find_place(config_path).state_dir, partial(_lines, identity=identity)))
+def _export(place: Place, identity: str, file: Path | None) -> None:
+    lines = asyncio.run(read_store(place.state_dir, partial(_lines, identity=identity)))
     with new_file(file) as out:
         for line in lines:
             # ASCII alone: what a tool or a model said must not paint the terminal that this may go to.
@@ -199,7 +220,8 @@ def replay(identity: str | None, file: Path | None, config_path: Path | None, ou
         lines: Sequence[RunLine] = _read(file)
     else:
         place = find_place(config_path)
-        lines = asyncio.run(read_store(place.state_dir, partial(_lines, identity=written(identity or ""))))
+        whole = whole_id(place, identity or "")
+        lines = asyncio.run(read_store(place.state_dir, partial(_lines, identity=whole)))
     if not run_records.is_whole(lines):
         click.echo("parts of the record are missing; where they are, it cannot be the same", err=True)
     answer = asyncio.run(_replay(lines))

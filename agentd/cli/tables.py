@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +40,7 @@ _COLOURS = {
 
 _PROSE = ("summary", "reason_text", "last_error", "template", "muted_by", "acked_by", "reason", "matchers", "found")
 _LEAST_PROSE = 20
+_MOST_CUT = 100
 _MOMENTS = ("_at", "_until")
 
 
@@ -98,9 +99,12 @@ def print_json(value: Any) -> None:
     click.echo("".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text))
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str) -> None:
+def print_table(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str, cut: Collection[str] = ()
+) -> None:
     """
     columns: key of a row to heading, in order; the moments of `…_at` and `…_until` are shown by their distance.
+    cut: those that are cut rather than folded, to what the terminal has room for, or to 100 characters elsewhere.
 
     A word that names a state is coloured on a terminal.
     """
@@ -114,6 +118,8 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *
 
     now = datetime.now(UTC)
     shown = [{key: _cell(key, row.get(key), now) for key in columns} for row in rows]
+    for row in shown if not sys.stdout.isatty() else ():
+        row |= {key: f"{row[key][: _MOST_CUT - 1]}…" for key in cut if len(row[key]) > _MOST_CUT}
     # Piped output is for grep: one row stays one line, and every column is there.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
     kept = [key for key in columns if not sys.stdout.isatty() or any(row[key] for row in shown)]
@@ -124,7 +130,13 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *
         # Prose gives way on a narrow terminal, names and numbers never: a column of single letters is unreadable.
         width = min(whole, _LEAST_PROSE) if key in _PROSE else whole
         least += width + 2
-        table.add_column(columns[key], overflow="fold", no_wrap=key not in _PROSE, min_width=width)
+        is_cut = key in cut
+        table.add_column(
+            columns[key],
+            overflow="ellipsis" if is_cut else "fold",
+            no_wrap=is_cut or key not in _PROSE,
+            min_width=width,
+        )
     for row in shown:
         table.add_row(*(Text(row[key], style=_COLOURS.get(row[key], "")) for key in kept))
     console.width = max(console.width, least)

@@ -10,18 +10,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from agentd.cli.answer import call_line, short, shown_seconds, shown_usd
+from agentd.cli.answer import call_line, output_text, short, shown_seconds, shown_usd
 from agentd.cli.tables import clean
 
 Json = Mapping[str, Any]
 
 
 def timeline(record: Sequence[Json]) -> Iterator[str]:
+    begun: dict[str, tuple[float, int]] = {}
     for line in record:
-        shown = _SHOWN.get(str(line.get("kind")))
-        text = None if shown is None else shown(line.get("data") or {})
+        kind, data, at_s = str(line.get("kind")), line.get("data") or {}, float(line.get("at_s") or 0.0)
+        if kind == "task":
+            begun[str(data.get("task"))] = at_s, int(data.get("attempt", 1))
+        elif kind == "result" and (begin := begun.get(str(data.get("task")))) is not None:
+            data = _with_tries(data, at_s, *begin)
+        shown = _SHOWN.get(kind)
+        text = None if shown is None else shown(data)
         if text is not None:
-            yield f"{shown_seconds(float(line.get('at_s') or 0.0)):>8}  {text}"
+            yield f"{shown_seconds(at_s):>8}  {text}"
+
+
+def _with_tries(result: Json, at_s: float, began_s: float, first: int) -> Json:
+    """Of a call that was tried again at once, the time of all its tries: the result has that of the last one alone."""
+    tries = int(result.get("attempt", 1)) - first + 1
+    if tries <= 1:
+        return result
+    return {**result, "tries": tries, "duration_s": max(at_s - began_s, float(result.get("duration_s") or 0.0))}
 
 
 def _model(data: Json) -> str:
@@ -38,9 +52,11 @@ def _model(data: Json) -> str:
 def _result(data: Json) -> str:
     head = f"{clean(data.get('task'))} {clean(data.get('tool'))} {shown_seconds(data.get('duration_s') or 0.0)}"
     again = f" (try {data['attempt']})" if data.get("attempt", 1) != 1 else ""
+    if data.get("tries"):
+        again = f" in {data['tries']} tries"
     if data.get("error"):
         return f"{head}{again} {clean(data['error'])}: {short(data.get('message'))}"
-    return f"{head}{again} ok: {short(data.get('output'))}"
+    return f"{head}{again} ok: {output_text(data.get('output'))}"
 
 
 def _decision(data: Json) -> str | None:

@@ -87,7 +87,7 @@ def test_runs_are_filtered(agentd: Agentd, tmp_path: Path) -> None:
     assert ids("--watch", "shop") == ["run_1", "run_0"]
     assert ids("--state", "failed") == ["run_1"]
     assert ids("--limit", "2") == ["run_3", "run_2"]
-    assert agentd("runs", "--watch", "nobody").out == "No runs of nobody.\n"
+    assert agentd("runs", "--watch", "shop", "--state", "queued").out == "No runs queued of shop.\n"
     assert agentd("runs", "--state", "well").code == 2
 
 
@@ -266,3 +266,63 @@ def test_a_run_that_was_cut_off_replays_up_to_there(agentd: Agentd, models: Mode
         "today's code goes the same way up to there",
     ]
     assert agentd("replay", "--file", str(file), "-o", "json").json["cut_off"] is True
+
+
+def test_a_watch_that_nobody_knows_is_said_to_be_unknown(agentd: Agentd, tmp_path: Path) -> None:
+    """A mistyped name must not read like a calm watch; one that was removed still has its runs."""
+    rows(tmp_path)
+
+    said = agentd("runs", "--watch", "shp")
+
+    assert (said.code, said.out) == (1, "")
+    assert "no watch 'shp', and no run of it is kept" in said.err
+    assert agentd("runs", "--watch", "mail").code == 0
+    assert agentd("runs", "--watch", "task", "--state", "failed").out == "No runs failed of task.\n"
+
+
+@pytest.mark.parametrize("place", ["daemon", "here"])
+def test_an_id_is_known_by_its_beginning(
+    agentd: Agentd, models: ModelServer, place: str, request: pytest.FixtureRequest
+) -> None:
+    """Nobody types 24 characters; where two begin so, both are named."""
+    if place == "daemon":
+        request.getfixturevalue("daemon")
+    ids = [agentd("task", f"Why {number}?", "-o", "json").json["task_id"] for number in range(2)]
+
+    for typed in (ids[0][:-8], ids[0][4:12]):
+        assert agentd("runs", typed, "-o", "json").json["id"] == ids[0]
+        assert agentd("replay", typed).code == 0
+        assert json.loads(agentd("runs", typed, "--export", "-").out.splitlines()[0])["kind"] == "job"
+    both = agentd("runs", "run_")
+    assert both.code == 1
+    assert "2 runs begin with 'run_'" in both.err
+    assert all(id in both.err for id in ids)
+
+
+def test_a_run_is_cancelled_by_its_id(agentd: Agentd, daemon: Daemon, models: ModelServer) -> None:
+    """Also one that a watch began, which nobody waits for."""
+    id = agentd("task", "Why?", "-o", "json").json["task_id"]
+
+    over = agentd("runs", id[:12], "--cancel")
+
+    assert over.code == 1
+    assert f"{id} has ended already" in over.err
+    assert agentd("runs", "--cancel").code == 2
+
+
+def test_what_was_found_takes_one_line(agentd: Agentd, tmp_path: Path) -> None:
+    """A pipe is for grep: a row stays a line, and no answer makes it a page."""
+    rows(tmp_path)
+
+    async def lengthen() -> None:
+        store = await Store.open(tmp_path / "s", ballast_bytes=65536)
+        outcome = RunOutcome(answer="long " * 200)
+        await store.state.write(lambda c: ledger.start(c, "run_2", NOW))
+        await store.state.write(lambda c: ledger.end(c, "run_2", NOW, RunState.COMPLETED, outcome=outcome))
+        await store.close()
+
+    asyncio.run(lengthen())
+    (line,) = [line for line in agentd("runs").out.splitlines() if line.startswith("run_2")]
+
+    assert line.rstrip().endswith("long…") or line.rstrip().endswith("…")
+    assert len(line.split("long ", 1)[1]) <= 100
