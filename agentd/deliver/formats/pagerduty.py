@@ -113,7 +113,7 @@ def _trigger(message: Message, told: Digest, event: dict[str, Any]) -> bytes:
     written = "by a language model: " if told.analysis and not told.summary else ""
     payload: dict[str, Any] = {
         "summary": _short(f"{told.title}: {written}{said}" if said else told.title, SUMMARY_CHARS),
-        "source": _short(one_line(first.get("instance") or "agentd"), _NAME_CHARS),
+        "source": _short(one_line(first.get("instance") or ""), _NAME_CHARS) or "agentd",
         "severity": told.tone.value if told.tone.value in ("critical", "warning", "info") else "info",
         "timestamp": first.get("started_at") or iso(message.timestamp),
         "class": message.type.value,
