@@ -14,7 +14,7 @@ from typing import Any
 
 from agentd.agent.account import Account
 from agentd.agent.evidence import Exhibits
-from agentd.agent.finding import read_finding, without_model
+from agentd.agent.finding import NO_ANALYSIS, read_finding, without_model
 from agentd.agent.job import AgentPlan, Finding, Job, Outcome, OutcomeState
 
 MAX_STEPS_ANSWER = "Stopped: max steps reached"
@@ -59,7 +59,7 @@ def stopped(job: Job, exhibits: Exhibits, answer: str) -> End:
     """answer: one of those above, which say at what limit."""
     why = answer.removeprefix("Stopped: ")
     finding = without_model(exhibits, why, severity=job.severity)
-    gathered = finding.summary.removeprefix("No model looked at this. ")
+    gathered = finding.summary.removeprefix(NO_ANALYSIS)
     return End("stopped", answer, finding.model_copy(update={"summary": f"{answer}. {gathered}"}), why)
 
 

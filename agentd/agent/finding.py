@@ -19,6 +19,8 @@ from agentd.agent.job import Claim, Finding
 from agentd.llm.in_words import answer_in
 from agentd.records import Severity
 
+NO_ANALYSIS = "No analysis. "
+"""How the summary begins where no model gave one."""
 MOST_CLAIMS = 20
 MOST_STEPS = 10
 MOST_CITED = 8
@@ -144,7 +146,7 @@ def without_model(exhibits: Exhibits, reason: str, *, severity: Severity) -> Fin
     return Finding(
         status="unclear",
         severity=severity,
-        summary=one_line(f"No analysis. {gathered}.", SUMMARY_CHARS),
+        summary=one_line(f"{NO_ANALYSIS}{gathered}.", SUMMARY_CHARS),
         claims=tuple(_as_claim(exhibits, id) for id in ids[:MOST_CLAIMS]),
         analysis=f"unavailable ({one_line(reason, 200) or 'no reason given'})",
     )

@@ -363,6 +363,8 @@ async def test_the_run_stops_at_its_most_steps_and_keeps_what_it_found() -> None
     outcome = await desk.run()
 
     assert (outcome.state, outcome.answer) == ("stopped", "Stopped: max steps reached")
+    assert outcome.finding is not None
+    assert outcome.finding.summary.startswith("Stopped: max steps reached. Evidence gathered: e1")
     assert outcome.model_calls == 3
     assert outcome.steps == 3
     assert outcome.finding is not None
