@@ -184,16 +184,10 @@ class _Watch:
         self._open[task.id] = (task, hands.spans.tool(task))
         hands.under_way[task.id] = task.tool
         hands.account.tool_calls += 1
-        hands.account.record(
-            "task",
-            task=task.id,
-            tool=task.tool,
-            input=redact_all(task.input),
-            attempt=task.attempt,
-            kind=task.kind,
-        )
+        shown = redact_all(task.input)
+        hands.account.record("task", task=task.id, tool=task.tool, input=shown, attempt=task.attempt, kind=task.kind)
         if hands.listeners:
-            hands.listeners.tell(ToolExecutionStart(task.id, task.tool, task.input, task.depends_on))
+            hands.listeners.tell(ToolExecutionStart(task.id, task.tool, shown, task.depends_on))
 
     def update(self, task: Task, text: str) -> None:
         if not self._closed and task.id in self._open and self._hands.listeners:

@@ -15,6 +15,7 @@ from typing import Any
 
 from agentd.agent.evidence import Fence
 from agentd.agent.excerpt import alike, counted, head_and_tail, size_of
+from agentd.agent.job import Job
 from agentd.agent.rendering import rendered
 from agentd.fleet.messages import Result
 from agentd.telemetry.redact import is_sensitive, redact, redact_all
@@ -107,6 +108,14 @@ def redacted_all(value: Any) -> Any:
                 shown |= redact_all({key: each})
         return shown
     return value
+
+
+def cleaned_job(job: Job) -> Job:
+    """The job without secrets in what people and logs have said: it is recorded, and a replay begins with it."""
+    exhibits = tuple(
+        each.model_copy(update={"title": redact(each.title), "text": redacted(each.text)}) for each in job.exhibits
+    )
+    return job.model_copy(update={"goal": redact(job.goal), "exhibits": exhibits})
 
 
 def is_small(output: Any) -> bool:

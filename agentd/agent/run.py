@@ -16,6 +16,7 @@ from functools import cache
 from typing import Protocol
 
 from agentd.agent.account import Account
+from agentd.agent.cleaning import cleaned_job, threads
 from agentd.agent.events import Listener, Listeners
 from agentd.agent.executor import Executor
 from agentd.agent.inbox import Inbox, InboxFull
@@ -68,6 +69,11 @@ async def open_agent(
     clock = clock or SystemClock()
     listeners = listeners or Listeners()
     inbox = inbox or Inbox()
+    job = (
+        await asyncio.get_running_loop().run_in_executor(threads(), cleaned_job, job)
+        if job.exhibits
+        else cleaned_job(job)
+    )
     account = Account(services, clock)
     purse = RunPurse(services, usd=job.limits.usd, tokens=job.limits.tokens, settled=account.settled)
     async with contextlib.AsyncExitStack() as stack:

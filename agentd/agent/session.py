@@ -2,7 +2,8 @@
 The agent, as others see it: it is asked, watched, steered, cancelled.
 
 In: prompts, and what people say while it works. Out: an `Outcome` for each prompt; events for whoever subscribed.
-Promise: one prompt at a time; cancelling ends it within a tenth of a second; what was asked to follow, follows.
+Promise: one prompt at a time; cancelling ends it within a tenth of a second; what was asked to follow, follows. Secrets
+in what people say go no further: neither records nor a model have them, and a replay begins as the run did.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from agentd.agent.purse import paid_from
 from agentd.agent.supervisor import Supervisor
 from agentd.errors import AgentdError
 from agentd.llm.spend import Purse
+from agentd.telemetry.redact import redact
 
 AgentStatus = Literal["idle", "running", "ended"]
 
@@ -118,13 +120,14 @@ class Agent:
         if self._status != "idle":
             raise AgentBusy(f"the agent is {self._status}; steer it, or say what follows, while it runs")
         self._status = "running"
+        text = redact(self.job.goal if text is None else text)
         if self._timed and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self.time_left_s, self.out_of_time)
         try:
             with contextlib.nullcontext() if self._purse is None else paid_from(self._purse):
-                outcome = await self._supervisor.work(self.job.goal if text is None else text)
+                outcome = await self._supervisor.work(text)
                 while self._inbox.stopped is None and (following := self._next()) is not None:
-                    outcome = await self._supervisor.work(following)
+                    outcome = await self._supervisor.work(redact(following))
             return outcome
         finally:
             if self._status == "running":
@@ -144,6 +147,7 @@ class Agent:
 
         Said to an idle agent it follows. Raises InboxFull.
         """
+        text = redact(text)
         self._said("steer", text)
         if self._status == "running":
             self._inbox.steer(text)
@@ -152,12 +156,14 @@ class Agent:
 
     def follow_up(self, text: str) -> None:
         """Say what comes after the current prompt, or with the next one. Raises InboxFull."""
+        text = redact(text)
         self._said("follow_up", text)
         self._inbox.follow_up(text)
 
     def cancel(self, reason: str = "") -> None:
         """End the prompt under way, and forget what was to follow. Returns at once; `prompt` within 100 ms."""
         if self._status == "running":
+            reason = redact(reason)
             self._said("cancel", reason)
             self._inbox.following.clear()
             self._inbox.stop("cancel", reason)

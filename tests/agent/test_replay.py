@@ -23,7 +23,7 @@ from agentd.agent.events import (
     TurnEnd,
     TurnStart,
 )
-from agentd.agent.job import Outcome, RunbookStep
+from agentd.agent.job import Exhibit, Outcome, RunbookStep
 from agentd.agent.observe import Observed
 from agentd.agent.port import Record, ToolContext, ToolFailure
 from agentd.agent.replay import CannotReplay, replay
@@ -141,6 +141,39 @@ async def test_who_speaks_between_two_records_is_heard_at_the_same_place(moment:
     desk.listeners.subscribe(speak)
 
     assert await replayed(desk, await desk.run()) == []
+
+
+async def test_secrets_that_people_say_go_no_further() -> None:
+    """A model's provider and whoever reads a record are others than the one they were told to."""
+    secret = "hunter2secret"
+    model = ScriptedModel(call("look", at="${s0.1}"), *[final("ok")] * 3)
+    exhibits = (Exhibit(id="e1", title="Log", text=f"db password={secret}"),)
+    desk = Desk(model, says("seen"), goal=f"log in with password={secret}", kind="task", exhibits=exhibits)
+    said: list[str] = []
+
+    def speak(event: object) -> None:
+        agent = desk.running.agent
+        if isinstance(event, MessageEnd) and not said and agent is not None:
+            said.append("once")
+            agent.steer(f"or with password={secret}")
+            agent.follow_up(f"and then with password={secret}")
+
+    desk.listeners.subscribe(speak)
+    outcome = await desk.run()
+
+    assert secret not in repr([request.messages for request in model.requests])
+    assert secret not in repr(desk.keeper.records)
+    assert secret not in repr(desk.events)
+    assert await replayed(desk, outcome) == []
+
+
+async def test_who_watches_sees_no_secret_in_the_input_of_a_call() -> None:
+    """The record has none, either."""
+    desk = Desk(ScriptedModel(call("look", at="password=hunter2secret"), final("ok")), says("seen"), kind="task")
+
+    await desk.run()
+
+    assert [start.input for start in desk.told(ToolExecutionStart)] == [{"at": "password=***"}]
 
 
 async def test_cancelling_replays() -> None:
