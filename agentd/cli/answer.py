@@ -7,7 +7,7 @@ characters, plain.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agentd.cli.tables import clean, clean_lines, counted, written
@@ -106,28 +106,36 @@ def shown_seconds(seconds: float) -> str:
 
 
 def event_line(event: Json) -> str | None:
-    """One event of an agent as one line; None: it is part of one that comes."""
-    kind = event.get("event")
-    if kind == "MessageUpdate":
-        return None
-    shown = _SHOWN_BY_KIND.get(str(kind))
-    said = shown(event) if shown is not None else ""
-    return f"{clean(kind)} {said}".rstrip()
+    """One event of an agent as one line; None: it says nothing to people, or is part of one that comes."""
+    shown = _SHOWN_BY_KIND.get(str(event.get("event")))
+    return None if shown is None else shown(event)
+
+
+def _message_start(event: Json) -> str | None:
+    return "asks the model" if event.get("role") == "assistant" else None
 
 
 def _message(event: Json) -> str:
+    if event.get("role") != "assistant":
+        return f"is told: {short(event.get('content'))}"
     usage = event.get("usage") or {}
     parts = [clean(event.get("model"))] if event.get("model") else []
     if usage:
-        parts.append(f"{usage.get('input_tokens', 0)}+{usage.get('output_tokens', 0)} tokens")
+        parts.append(f"{usage.get('input_tokens', 0):,} tokens read, {usage.get('output_tokens', 0):,} written")
         parts.append(shown_usd(event.get("usd")))
-    took = f" ({', '.join(parts)})" if parts else ""
-    return f"{clean(event.get('role'))}{took}: {short(event.get('content'))}"
+    said = short(event.get("content"))
+    return f"the model answers ({', '.join(parts)})" + (f": {said}" if said else "")
+
+
+def _turn_end(event: Json) -> str:
+    decision = clean(event.get("decision"))
+    why = short(event.get("reason"))
+    return f"step {event.get('turn')}: {_DECISIONS.get(decision, decision)}" + (f": {why}" if why else "")
 
 
 def _tool_start(event: Json) -> str:
     after = ", ".join(clean(each) for each in event.get("depends_on", ()))
-    return f"{clean(event.get('id'))} {call_line(event)}" + (f" after {after}" if after else "")
+    return f"{clean(event.get('id'))} calls {call_line(event)}" + (f", after {after}" if after else "")
 
 
 def call_line(call: Json) -> str:
@@ -136,10 +144,10 @@ def call_line(call: Json) -> str:
 
 
 def _tool_end(event: Json) -> str:
-    head = f"{clean(event.get('id'))} {clean(event.get('tool'))} {shown_seconds(event.get('duration_s') or 0.0)}"
+    head, took = f"{clean(event.get('id'))} {clean(event.get('tool'))}", shown_seconds(event.get("duration_s") or 0.0)
     if event.get("error"):
-        return f"{head} {clean(event['error'])}: {short(event.get('message'))}"
-    return f"{head} ok: {output_text(event.get('output'))}"
+        return f"{head} failed in {took}, {clean(event['error']).replace('_', ' ')}: {short(event.get('message'))}"
+    return f"{head} gave in {took}: {output_text(event.get('output'))}"
 
 
 def output_text(output: Any) -> str:
@@ -153,16 +161,24 @@ def _agent_end(event: Json) -> str:
     return f"{clean(event.get('state'))}: {short(said)}"
 
 
-_SHOWN_BY_KIND = {
-    "AgentStart": lambda event: f"{clean(event.get('run'))}: {short(event.get('goal'))}",
+_DECISIONS = {
+    "continue": "goes on",
+    "retry": "tries again what failed",
+    "reduce_concurrency": "goes on with less at once",
+    "replan": "thinks anew",
+    "degrade": "goes on with what it has",
+    "terminate": "ends",
+}
+_SHOWN_BY_KIND: Mapping[str, Callable[[Json], str | None]] = {
+    "AgentStart": lambda event: f"begins {clean(event.get('run'))}: {short(event.get('goal'))}",
     "AgentEnd": _agent_end,
-    "TurnStart": lambda event: str(event.get("turn")),
-    "TurnEnd": lambda event: f"{event.get('turn')} {clean(event.get('decision'))} {short(event.get('reason'))}",
-    "MessageStart": lambda event: clean(event.get("role")),
+    "TurnStart": lambda event: f"step {event.get('turn')}",
+    "TurnEnd": _turn_end,
+    "MessageStart": _message_start,
     "MessageEnd": _message,
     "ToolExecutionStart": _tool_start,
     "ToolExecutionUpdate": lambda event: (
-        f"{clean(event.get('id'))} {clean(event.get('tool'))} {short(event.get('partial'))}"
+        f"{clean(event.get('id'))} {clean(event.get('tool'))}: {short(event.get('partial'))}"
     ),
     "ToolExecutionEnd": _tool_end,
 }

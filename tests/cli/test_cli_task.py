@@ -163,18 +163,25 @@ def test_a_finding_is_laid_out(agentd: Agentd, models: ModelServer, tmp_path: Pa
     assert "30 tokens, $0.0040" in said.out
 
 
-def test_verbose_tells_each_event(agentd: Agentd, daemon: Daemon, models: ModelServer, tmp_path: Path) -> None:
+def test_verbose_tells_what_happens_in_words(
+    agentd: Agentd, daemon: Daemon, models: ModelServer, tmp_path: Path
+) -> None:
     """Whoever wonders what it does sees it line by line."""
     models.answers(*looks(tmp_path, "All is well."))
 
     said = agentd("task", "What is there?", "-o", "verbose")
 
-    kinds = [line.split()[2] for line in said.out.splitlines()[:-1]]
-    assert kinds == [
-        *("AgentStart", "TurnStart", "MessageStart", "MessageEnd", "ToolExecutionStart", "ToolExecutionEnd"),
-        *("TurnEnd", "TurnStart", "MessageStart", "MessageEnd", "TurnEnd", "AgentEnd"),
+    lines = [line.split("s  ", 1)[1] for line in said.out.splitlines()[:-1]]
+    begins = [
+        "begins run_",
+        "step 1",
+        "asks the model",
+        "the model answers (default, 10 tokens read, 5 written, $0.0020)",
     ]
-    assert "s1.1 list_files" in said.out
+    begins += ["s1.1 calls list_files {", "s1.1 list_files gave in ", "step 1: goes on", "step 2", "asks the model"]
+    begins += ["the model answers (default, ", "step 2: ", "completed: All is well."]
+    assert all(line.startswith(begin) for line, begin in zip(lines, begins, strict=True)), lines
+    assert not [line for line in lines if "Start" in line or "End" in line], "these are words of programs"
     assert said.out.splitlines()[-1] == "All is well."
 
 
