@@ -25,6 +25,7 @@ from agentd.cli.errand import UNDER_WAY, Errand, begin, models_here, tools_here
 from agentd.cli.options import config_option
 from agentd.cli.place import Place, find_place
 from agentd.cli.progress import Progress
+from agentd.cli.streaming import Stream
 from agentd.cli.tables import clean
 from agentd.cli.task import asked_from, open_quiet_logging, task_options, tell
 from agentd.cli.typist import Typist
@@ -119,6 +120,7 @@ class _Talk:
         self._leaving = False
         self._quit = asyncio.Event()
         self._progress = Progress(0.0)
+        self._stream = Stream()
         self._tasks: set[asyncio.Task[None]] = set()
         self.over = False
         self.failed = False
@@ -161,6 +163,8 @@ class _Talk:
                     await command(text.strip())
             elif line:
                 await self._turn()
+                if self._errand is not None and not self._idle.is_set():
+                    self._print(click.style("  … steering it", dim=True))
                 await self._say("steer", line)
         except AgentdError as error:
             self.failed = True
@@ -257,6 +261,9 @@ class _Talk:
 
     def _show(self, event: Json) -> None:
         kind = event.get("event")
+        if self._typist.is_terminal:
+            for line in self._stream.take(event):
+                self._print(line)
         if kind == "AgentStart":
             self._idle.clear()
         elif kind == "ToolExecutionStart":
@@ -268,7 +275,10 @@ class _Talk:
             self._idle.set()
 
     def _answered(self, outcome: Json) -> None:
-        lines = list(answer_lines({"finding": outcome.get("finding"), "answer": outcome.get("answer")}))
+        finding, answer = outcome.get("finding"), outcome.get("answer")
+        # What has come word by word stands there already.
+        came = finding is None and self._stream.has_shown(answer)
+        lines = [] if came else list(answer_lines({"finding": finding, "answer": answer}))
         state = outcome.get("state")
         self.failed = state != "completed"
         if state == "cancelled":
@@ -289,6 +299,8 @@ class _Talk:
         if not text:
             self._print("write /steer and what you want to say")
         else:
+            if not self._idle.is_set():
+                self._print(click.style("  … steering it", dim=True))
             await self._say("steer", text)
 
     async def _follow(self, text: str) -> None:

@@ -250,3 +250,34 @@ def test_sigint_reaches_a_pipe_too(path: Path, models: ModelServer) -> None:
         out, _ = child.communicate(timeout=30)
     assert b"cancelled; it keeps what it knows" in out
     assert child.returncode == 1
+
+
+def test_what_it_says_is_seen_while_it_comes(path: Path, models: ModelServer, place: str) -> None:
+    """Half a minute of silence looks like a hang; and what has come is not said again."""
+    models.answers(Reply(text="The first line.\nThe second one.", pieces=31, pause_s=0.02))
+    with Terminal("interactive", "-c", str(path)) as terminal:
+        terminal.until(PROMPT)
+        terminal.type("look\n")
+        terminal.until("… thinking")
+        terminal.until("The first line.")
+        shown = terminal.until("so far")
+        terminal.type("/quit\n")
+        terminal.end()
+    assert shown.count("The first line.") == 1
+    assert shown.count("The second one.") == 1
+
+
+def test_a_line_that_steers_is_said_to(path: Path, models: ModelServer) -> None:
+    """Whoever types while it works sees that it was no new question."""
+    models.otherwise = Reply(hang=True)
+    with Terminal("interactive", "-c", str(path)) as terminal:
+        terminal.until(PROMPT)
+        terminal.type("look at a\n")
+        models.wait(lambda: len(models.requests) == 1)
+        assert "steering" not in terminal.seen
+        models.answers("b is well.")
+        terminal.type("rather look at b\n")
+        terminal.until("… steering it")
+        terminal.until("b is well.")
+        terminal.type("/quit\n")
+        terminal.end()
