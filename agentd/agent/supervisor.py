@@ -36,15 +36,15 @@ from agentd.agent.excerpt import size_of
 from agentd.agent.graph import GraphError
 from agentd.agent.inbox import Inbox, Interrupted
 from agentd.agent.job import AgentPlan, Job, Outcome
-from agentd.agent.observe import Observed, limits
+from agentd.agent.observe import Observed
 from agentd.agent.plan import derived_plan, plan_from
 from agentd.agent.prompts import Prompts
-from agentd.agent.repetition import Repetition
 from agentd.agent.replies import replies
+from agentd.agent.sight import Sight
 from agentd.agent.spans import Spans
 from agentd.agent.window import Window
 from agentd.errors import AgentdError
-from agentd.fleet.messages import Result, Task, WorkerClass
+from agentd.fleet.messages import Task, WorkerClass
 from agentd.llm.actions import (
     SPECIAL_TOOLS,
     Actions,
@@ -63,18 +63,9 @@ log = logging.getLogger("agentd.agent")
 
 _BAD_ANSWERS = 2
 _BROKEN_ANSWERS = 2
-_CIRCLES = 2
-"""After so many steps in a row that showed nothing new, a model that is held to a grammar can but give its answer."""
 _BYTES_A_TOKEN = 8
 _CUTS = 5
 _MUCH_EVIDENCE = 128 * 1024
-_REPEATED = "You made such a call before and it showed the same: do something else, or give your final answer."
-_ALIKE = "You have asked like this many times. Go on with it only if that tells you something new."
-_LAST_STEP = "One step is left: give your final answer now, from what is known."
-_HINTS = {
-    "replan": "Some of this failed: find another way.",
-    "degrade": "Tools have failed again and again: give your final answer from what is known.",
-}
 
 
 @dataclass(slots=True)
@@ -131,14 +122,13 @@ class Supervisor:
             fence=self._exhibits.fence,
             output_bytes=job.limits.output_bytes,
         )
-        self._repetition = Repetition()
+        self._sight = Sight(self._exhibits, account, limit_bytes=job.limits.observation_bytes, apart=self._native)
         self._window: Window | None = None
         self._questions: Questions | None = None
         self._plan: AgentPlan | None = None
         self._begun = False
         self._turn_open = False
         self._done_before = 0
-        self._circles = 0
         self.turn = 0
 
     @property
@@ -156,7 +146,7 @@ class Supervisor:
         self._listeners.tell(AgentStart(self._job.run, text))
         self._spans.begin(text)
         self._done_before = self._account.steps
-        self._circles = 0
+        self._sight.begin()
         try:
             end = await self._to_the_end(text)
         except Interrupted:
@@ -266,7 +256,7 @@ class Supervisor:
         """
         if self._native or self._model is None or not self._model.grammar:
             return None
-        over = self._steps_left == 1 or self._circles >= _CIRCLES
+        over = self._steps_left == 1 or self._sight.in_circles
         given = self._job.kind == "investigate" and self._exhibits.ids
         blind = self._must_find and not over and not given and not self._account.tool_calls
         answer = finding_answer(self._exhibits.ids) if self._must_find else None
@@ -426,22 +416,7 @@ class Supervisor:
     # What came of it
 
     def _observed(self, message: ChatMessage, tasks: Sequence[Task], acted: Acted, notes: Sequence[Note]) -> End | None:
-        seen = [
-            self._repetition.saw(task.tool, task.input, result, step=self._account.steps)
-            for task, result in zip(tasks, acted.results, strict=True)
-        ]
-        self._circles = self._circles + 1 if seen and set(seen) <= {"warn", "stop"} else 0
-        self._artifacts(acted.results)
-        hints = [_REPEATED] if {"warn", "stop"} & set(seen) else [_ALIKE] if "alike" in seen else []
-        if acted.decision in _HINTS:
-            hints.append(_HINTS[acted.decision])
-        if self._steps_left == 1:
-            hints.append(_LAST_STEP)
-        texts = self._texts(tasks, acted)
-        if hints:
-            last = list(texts)[-1]
-            texts[last] = "\n\n".join((texts[last], *hints))
-        self._account.record("observation", purpose="step", text="\n\n".join(texts.values()))
+        texts = self._sight.of(tasks, acted, last_step=self._steps_left == 1)
         self._reply(message, texts, "Noted.", notes)
         if self._inbox.stopped is not None:
             self._end_turn("interrupted", acted.reason)
@@ -449,21 +424,12 @@ class Supervisor:
         if acted.decision == "terminate":
             self._end_turn("terminate", acted.reason)
             return self._failed(acted.reason)
-        if seen and all(each == "stop" for each in seen):
+        if self._sight.hopeless:
             self._decided("terminate", REPETITION_ANSWER)
             self._end_turn("terminate", REPETITION_ANSWER)
             return self._stopped(REPETITION_ANSWER)
         self._end_turn(acted.decision, acted.reason)
         return None
-
-    def _texts(self, tasks: Sequence[Task], acted: Acted) -> dict[str | None, str]:
-        """What the model is told, by the call that asked; of JSON actions there is one, under None."""
-        groups: dict[str | None, list[Result]] = {}
-        for task, result in zip(tasks, acted.results, strict=True):
-            groups.setdefault(task.call_id if self._native else None, []).append(result)
-        observed = [Observed(group, self._exhibits, acted.texts) for group in groups.values()]
-        given = limits(observed, self._job.limits.observation_bytes)
-        return {call: each.within(limit) for call, each, limit in zip(groups, observed, given, strict=True)}
 
     def _reply(
         self, message: ChatMessage, texts: Mapping[str | None, str], rest: str, notes: Sequence[Note] = ()
@@ -486,13 +452,6 @@ class Supervisor:
             return completed(self._job, self._exhibits, final)
         # Quotes are looked up in all of it.
         return await asyncio.to_thread(completed, self._job, self._exhibits, final)
-
-    def _artifacts(self, results: Sequence[Result]) -> None:
-        for result in results:
-            if result.ok and result.tool == "write_file" and isinstance(result.output, Mapping):
-                path = result.output.get("path")
-                if isinstance(path, str) and path not in self._account.artifacts:
-                    self._account.artifacts.append(path)
 
     # What people say
 
