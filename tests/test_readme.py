@@ -15,6 +15,7 @@ import click
 import pytest
 from modelserver import ModelServer
 
+from agentd.agent.prompts.template import PLACES, read_template
 from agentd.api.beat import read_beat
 from agentd.cli import COMMANDS, cli
 from agentd.condition import judge
@@ -218,3 +219,14 @@ async def test_the_python_example_runs(tmp_path: Path) -> None:
             there = await names["over_the_socket"](f"{tmp_path}/state/api.sock")
 
     assert here == there == "The journal of June is still there."
+
+
+@pytest.mark.parametrize("text", blocks("yml"))
+def test_templates_of_prompts_can_be_read(text: str) -> None:
+    """And what they name in braces is there."""
+    template = read_template(text.encode())
+
+    assert (template.prompt, template.words, template.strangers) != ("", (), ())
+    assert template.strangers == ()
+    for place in PLACES:
+        assert f"`{{{{{place}}}}}`" in README
