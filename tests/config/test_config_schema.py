@@ -147,10 +147,13 @@ def test_the_starter_with_all_its_comments_removed_loads_too(tmp_path: Path) -> 
     path.write_text(uncommented)
     (tmp_path / "secret").write_text("whsec_" + "A" * 32)
     path.write_text(path.read_text().replace("/etc/agentd/audit-secret", str(tmp_path / "secret")))
-    loaded = load(path, environment={"OPS_WEBHOOK_URL": "https://ops.example/"})
+    loaded = load(path, environment={"OPS_WEBHOOK_URL": "https://ops.example/", "OPENAI_API_KEY": "sk-0123456789"})
 
     assert len(loaded.config.probes) == 4
     assert set(loaded.config.webhooks) == {"ops", "audit"}
+    assert set(loaded.config.models) == {"default"}
+    assert loaded.config.agent.files.allow == ("/var/log",)
+    assert [watch.name for watch in loaded.config.watches if watch.investigate] == ["website"]
 
 
 def test_the_starter_overwrites_nothing(tmp_path: Path) -> None:
