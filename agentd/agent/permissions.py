@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from agentd.agent.commands import forbidden_by, pattern_covers, words_match
 from agentd.agent.hosts import canonical_host, host_matches, host_pattern_covers
 from agentd.agent.job import Permissions
-from agentd.errors import AgentdError
+from agentd.agent.port import NotPermitted as NotPermitted
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 # They change what every program does, or speak to the service manager in our name.
@@ -30,10 +30,6 @@ _CLOSED_FILES = re.compile(
 # brackets of curl {file,x}:/x and [f-f]ile:/x, in which there is also no telling what the path is.
 _FILE_URL = re.compile(r"(?:^|[^\w.+-])file:(?=\S)|^[^:/]*[\[{][^:/]*:/", re.IGNORECASE)
 _MAX_SHOWN = 12
-
-
-class NotPermitted(AgentdError):
-    """Asked for more than is allowed; the message names it, and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ from agentd.llm.port import ToolSpec
 from agentd.llm.spend import Purse
 
 
+class NotPermitted(AgentdError):
+    """Asked for more than is allowed; the message names it, and what is allowed."""
+
+
 class ToolFailure(AgentdError):
     """
     A tool could not do what it was asked. The message is read by the model: what, and how to mend.

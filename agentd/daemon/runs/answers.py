@@ -18,7 +18,6 @@ from typing import Any, Protocol, TypeVar
 
 import apsw
 
-from agentd.agent.digest import alert_exhibits, log_digest
 from agentd.agent.job import Exhibit, Job
 from agentd.agent.port import ToolFailure
 from agentd.api.views import alert_view, is_current, template_view
@@ -194,6 +193,8 @@ class Answers:
                 for each in others[:_RECENT]
             ],
         }
+        from agentd.agent.digest import alert_exhibits  # here, not above: a daemon that asks no agent needs it not
+
         exhibits = alert_exhibits(alert, [template_view(row) for row in rows], history)
         return [*self._of_watch(alert.watch), *exhibits]
 
@@ -210,6 +211,8 @@ class Answers:
         return [Exhibit(id="", title=f"Watch {name} as configured", text=text[:_PAYLOAD_CHARS])]
 
     async def _of_logs(self) -> list[Exhibit]:
+        from agentd.agent.digest import log_digest
+
         found = []
         since = self._clock.now() - timedelta(hours=24)
         for watch in self.config.logs[:_LOGS_SHOWN]:

@@ -14,7 +14,6 @@ from datetime import datetime
 from typing import Any
 
 from agentd.agent.job import Exhibit, Job, Limits, McpServer, Permissions, RunbookStep
-from agentd.agent.permissions import Asked, narrow
 from agentd.clock import iso
 from agentd.config.agents import Budget, Investigation, Step
 from agentd.config.models import Config
@@ -194,6 +193,9 @@ def spend_limits(job: Job, config: Config) -> SpendLimits:
 
 
 def _permissions(config: Config, wanted: Wanted, asked: Mapping[str, Any]) -> Permissions:
+    # Here, not above, as with all that only a run needs: a daemon that starts none loads nothing of it.
+    from agentd.agent.permissions import Asked, narrow
+
     allowed = permissions_of(config)
     if wanted.tools is not None:
         allowed = narrow(allowed, Asked(tools=wanted.tools))

@@ -13,7 +13,7 @@ from typing import Any
 import apsw
 
 from agentd.agent.job import Job
-from agentd.agent.permissions import NotPermitted
+from agentd.agent.port import NotPermitted
 from agentd.api.service import Conflict, NotFound, TooMany
 from agentd.api.tasks import MOST_LINES, Message, TaskAsked, run_view, run_with_record, task_view
 from agentd.clock import Clock
