@@ -201,8 +201,8 @@ class _WithFallbacks:
                 failures.pop()
                 following = model, in_words
             elif (following := self._next(others, request)) is not None:
-                kind = failures[-1].kind.value
-                log.warning("model_fell_back", extra={"model": model.name, "to": following[0].name, "kind": kind})
+                why = {"kind": failures[-1].kind.value, "error": str(failures[-1])}
+                log.warning("model_fell_back", extra={"model": model.name, "to": following[0].name, **why})
         raise _all_of(failures)
 
     def _broke_off(self, name: str, kind: FailureKind) -> None:

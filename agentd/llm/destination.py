@@ -16,7 +16,10 @@ from typing import Any
 import httpx
 
 from agentd.clock import Clock
-from agentd.llm.policy import CALL, Call, Door, Policy, Rates
+from agentd.llm import providers
+from agentd.llm.door import Door
+from agentd.llm.policy import CALL, Call, Policy, Rates
+from agentd.llm.port import ModelFailure
 from agentd.llm.settings import ModelSettings
 from agentd.llm.transport import PolicyTransport, policy_transport2
 from agentd.net.keepalive import KeepAliveTransport
@@ -88,7 +91,14 @@ class Destination:
 
     def client(self, who: str, settings: ModelSettings) -> PolicyClient:
         rates = self._rates.setdefault(settings.rate.model_dump_json(), Rates(settings.rate, self._clock))
-        policy = Policy(who, clock=self._clock, retries=settings.retries, rates=rates, line=self._door)
+
+        def key() -> str | None:
+            try:
+                return providers.key(settings, who=who)
+            except ModelFailure:  # whoever sends says so
+                return None
+
+        policy = Policy(who, clock=self._clock, retries=settings.retries, rates=rates, line=self._door, key=key)
         client = PolicyClient(policy, self._inner)
         self._clients.append(client)
         return client

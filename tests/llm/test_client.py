@@ -246,6 +246,44 @@ def test_a_provider_that_cannot_be_reached_is_stood_in_for(clock: FakeClock) -> 
     story(clock, tell)
 
 
+def test_every_question_to_a_dead_server_is_stood_in_for_at_once(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run asks twenty times: what each of them waited for the dead one, the living one could have answered in."""
+
+    async def tell(house: House) -> None:
+        models = house.models(default=house.settings(house.main, fallback=["spare"], retries=3))
+        await house.main.stop()
+        for _ in range(20):
+            going = asyncio.create_task(ask(models.get("default")))
+            await clock.settle()
+            assert going.done()
+            assert going.result().model == "spare"
+
+        assert any("cannot be reached" in getattr(record, "error", "") for record in caplog.records)
+
+    story(clock, tell)
+
+
+def test_a_key_that_was_put_right_is_asked_with_at_once(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next question after the repair is a person's, who wants to see whether it was one."""
+
+    async def tell(house: House) -> None:
+        monkeypatch.setenv("MODEL_KEY", "one-that-ran-out")
+        models = house.models(default=house.settings(house.main, api_key="${env:MODEL_KEY}"))
+        house.main.otherwise = failing(401, "wrong key", "invalid_api_key")
+        for _ in range(2):
+            with pytest.raises(ModelFailure):
+                await ask(models.get("default"))
+        assert len(house.main.requests) == 1
+        monkeypatch.setenv("MODEL_KEY", "the-new-one")
+        house.main.otherwise = "All is well."
+
+        assert (await ask(models.get("default"))).message.content == "All is well."
+
+    story(clock, tell)
+
+
 def test_a_server_that_does_not_speak_http_is_told_as_that(clock: FakeClock) -> None:
     """It is a wrong `base_url` and no outage: whoever reads it must know where to look."""
 

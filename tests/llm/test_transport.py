@@ -16,7 +16,8 @@ import pytest
 from modelserver import ModelServer, Reply, failing
 
 from agentd.llm.allowance import Allowance, NoRoom
-from agentd.llm.policy import CALL, CAP_S, FAILURES, OPEN_S, Call, Door, Policy, Rates
+from agentd.llm.door import FAILURES, OPEN_S, Door
+from agentd.llm.policy import CALL, CAP_S, Call, Policy, Rates
 from agentd.llm.port import FailureKind, ModelFailure
 from agentd.llm.settings import ModelRate
 from agentd.llm.transport import PolicyTransport, policy_transport2
@@ -33,6 +34,18 @@ class Longest:
         return b
 
 
+class Unreachable(httpx.AsyncBaseTransport):
+    """Packets go there and none comes back. asked: seconds that each connection was given."""
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request.extensions["timeout"].get("connect") or 10.0)
+        await asyncio.sleep(self.asked[-1])
+        raise httpx.ConnectTimeout("no answer")
+
+
 class Side:
     """One server, policies that share a clock and a line, and a client for each."""
 
@@ -40,13 +53,27 @@ class Side:
         self.clock = clock
         self.server = server
         self.line = Door()
+        self.key = "first-key"
         self._stack = stack
 
-    async def client(self, *, retries: int = 3, rates: Rates | None = None, line: Door | None = None) -> Client:
+    async def client(
+        self,
+        *,
+        retries: int = 3,
+        rates: Rates | None = None,
+        line: Door | None = None,
+        inner: httpx.AsyncBaseTransport | None = None,
+    ) -> Client:
         policy = Policy(
-            "model default", clock=self.clock, retries=retries, rates=rates, line=line or self.line, rng=Longest()
+            "model default",
+            clock=self.clock,
+            retries=retries,
+            rates=rates,
+            line=line or self.line,
+            rng=Longest(),
+            key=lambda: self.key,
         )
-        inner = await self._stack.enter_async_context(httpx.AsyncHTTPTransport(verify=False))
+        inner = await self._stack.enter_async_context(inner or httpx.AsyncHTTPTransport(verify=False))
         http = httpx.AsyncClient(transport=PolicyTransport(policy, inner), timeout=None)
         return Client(self, policy, await self._stack.enter_async_context(http))
 
@@ -57,7 +84,7 @@ class Client:
         self._side = side
         self._http = http
 
-    def call(self, *, within_s: float = 120.0, tokens: int = 0, patient: bool = False) -> Call:
+    def call(self, *, within_s: float = 120.0, tokens: int = 0, patient: bool = True) -> Call:
         return Call(self._side.clock.monotonic() + within_s, tokens, patient)
 
     async def post(self, call: Call | None = None, **more: Any) -> httpx.Response:
@@ -268,6 +295,108 @@ def test_a_connection_that_always_fails_ends_with_the_library_s_own_error(clock:
 
         with pytest.raises(httpx.ConnectError):
             await going
+
+    story(clock, tell)
+
+
+def test_a_server_that_refuses_connections_is_waited_for_no_longer_than_its_retries(clock: FakeClock) -> None:
+    """The second question waited for half a minute at the door that the first had shut, and told nobody."""
+
+    async def tell(side: Side) -> None:
+        await side.server.stop()
+        client = await side.client()
+        for _ in range(2 * FAILURES):
+            going = asyncio.create_task(client.post())
+            with pytest.raises(httpx.ConnectError):
+                await after(clock, 0.5 + 1 + 2, going)
+
+    story(clock, tell)
+
+
+def test_a_server_that_refused_is_asked_the_moment_it_listens(clock: FakeClock) -> None:
+    """Somebody has just started it: "left alone for another four minutes" is no answer to them."""
+
+    async def tell(side: Side) -> None:
+        await side.server.stop()
+        client = await side.client(retries=0)
+        for _ in range(3 * FAILURES):
+            with pytest.raises(httpx.ConnectError):
+                await client.post()
+        await side.server.start()
+
+        assert (await client.post(patient=False)).status_code == 200
+
+    story(clock, tell)
+
+
+def test_a_refused_connection_is_not_tried_again_while_there_is_another_model(clock: FakeClock) -> None:
+    """The other one answers in the time that the pause would take."""
+
+    async def tell(side: Side) -> None:
+        await side.server.stop()
+        client = await side.client()
+        for _ in range(2 * FAILURES):
+            with pytest.raises(httpx.ConnectError):
+                await after(clock, 0, asyncio.create_task(client.post(patient=False)))
+
+    story(clock, tell)
+
+
+def test_a_host_that_cannot_be_reached_is_tried_once(clock: FakeClock) -> None:
+    """TCP has tried again all that time; three more of it keep a run for a minute."""
+
+    async def tell(side: Side) -> None:
+        nowhere = Unreachable()
+        client = await side.client(inner=nowhere)
+        with pytest.raises(httpx.ConnectTimeout):
+            await after(clock, 10, asyncio.create_task(client.post()))
+        with pytest.raises(ModelFailure, match="no connection in time"):
+            await after(clock, 0, asyncio.create_task(client.post(patient=False)))
+
+        assert len(nowhere.asked) == 1
+
+    story(clock, tell)
+
+
+def test_a_host_that_cannot_be_reached_gets_a_moment_while_there_is_another_model(clock: FakeClock) -> None:
+    """Of a hundred hosts that do not answer within three seconds hardly one answers within ten."""
+
+    async def tell(side: Side) -> None:
+        client = await side.client(inner=Unreachable())
+        with pytest.raises(httpx.ConnectTimeout):
+            await after(clock, 3, asyncio.create_task(client.post(patient=False)))
+
+    story(clock, tell)
+
+
+@pytest.mark.parametrize("status", [429, 503, 529])
+def test_an_overload_is_tried_once_more_while_there_is_another_model(clock: FakeClock, status: int) -> None:
+    """A stumble is cheaper to bear than another model's price; a longer one is not."""
+
+    async def tell(side: Side) -> None:
+        side.server.otherwise = status
+        response = await after(clock, 0.5, asyncio.create_task((await side.client()).post(patient=False)))
+
+        assert response.status_code == status
+        assert len(side.server.requests) == 2
+
+    story(clock, tell)
+
+
+@pytest.mark.parametrize(("asked", "waited", "requests"), [("7", 0, 1), ("1", 1, 2)])
+def test_a_wait_that_is_asked_for_is_kept_only_if_short_while_there_is_another_model(
+    clock: FakeClock, asked: str, waited: float, requests: int
+) -> None:
+    """The other is there to be asked just then; and it is not asked in vain again before the wait is over."""
+
+    async def tell(side: Side) -> None:
+        side.server.otherwise = failing(429, "slow down", retry_after=asked)
+        client = await side.client()
+        await after(clock, waited, asyncio.create_task(client.post(patient=False)))
+        assert len(side.server.requests) == requests
+        if not waited:
+            with pytest.raises(ModelFailure, match="left alone for another 7 s"):
+                await client.post(patient=False)
 
     story(clock, tell)
 
@@ -539,8 +668,8 @@ def test_a_provider_that_is_down_is_left_alone(clock: FakeClock) -> None:
         for _ in range(FAILURES):
             await client.post()
 
-        with pytest.raises(ModelFailure) as caught:
-            await client.post()
+        with pytest.raises(ModelFailure, match="asked again in 5 s; before that: model default answered 503") as caught:
+            await client.post(patient=False)
         assert caught.value.kind is FailureKind.OVERLOADED or caught.value.kind is FailureKind.UNAVAILABLE
         assert len(side.server.requests) == FAILURES
 
@@ -563,6 +692,23 @@ def test_who_has_nobody_else_to_ask_waits_for_the_provider(clock: FakeClock) -> 
         side.server.otherwise = "well again"
 
         assert (await after(clock, OPEN_S, asyncio.create_task(client.post(patient=True)))).status_code == 200
+
+    story(clock, tell)
+
+
+def test_a_provider_that_stays_down_is_waited_for_once(clock: FakeClock) -> None:
+    """5 s, 10 s, 20 s at the door, one after the other, are half a minute in which a run does nothing."""
+
+    async def tell(side: Side) -> None:
+        side.server.otherwise = 503
+        client = await side.client()
+        for _ in range(2):
+            await after(clock, 0.5 + 1 + 2, asyncio.create_task(client.post()))
+        # The fifth failure was the second question's first.
+        trial = await after(clock, OPEN_S - 0.5 - 1 - 2, asyncio.create_task(client.post()))
+        assert trial.status_code == 503
+        with pytest.raises(ModelFailure, match="asked again in"):
+            await after(clock, 0, asyncio.create_task(client.post()))
 
     story(clock, tell)
 
@@ -605,6 +751,54 @@ def test_a_bad_key_shuts_the_provider_for_all_its_models(clock: FakeClock, refus
     story(clock, tell)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_another_key_is_asked_with_at_once(clock: FakeClock, status: int) -> None:
+    """Whoever has just put the key right must not read what was wrong with the one before."""
+
+    async def tell(side: Side) -> None:
+        side.server.otherwise = failing(status, "invalid api key", "invalid_api_key")
+        client = await side.client()
+        await client.post()
+        with pytest.raises(ModelFailure, match="asked again in 5 s, or at once when its key is another"):
+            await client.post()
+        side.key = "second-key"
+        side.server.otherwise = 200
+
+        assert (await client.post()).status_code == 200
+        assert len(side.server.requests) == 2
+
+    story(clock, tell)
+
+
+def test_many_refusals_of_one_key_are_one(clock: FakeClock) -> None:
+    """Eight workers that learn of a wrong key together would shut it for five minutes, and not for five seconds."""
+
+    async def tell(side: Side) -> None:
+        side.server.otherwise = failing(401, "invalid api key", "invalid_api_key")
+        client = await side.client()
+        await asyncio.gather(*(client.post() for _ in range(8)))
+        side.server.otherwise = 200
+        await clock.advance(OPEN_S)
+
+        assert (await client.post()).status_code == 200
+
+    story(clock, tell)
+
+
+def test_the_wait_that_is_told_is_never_zero(clock: FakeClock) -> None:
+    """ "Another 0 s" sends people back at once, to read the same again."""
+
+    async def tell(side: Side) -> None:
+        side.server.otherwise = failing(401, "invalid api key", "invalid_api_key")
+        client = await side.client()
+        await client.post()
+        await clock.advance(OPEN_S - 0.2)
+        with pytest.raises(ModelFailure, match="asked again in 1 s"):
+            await client.post()
+
+    story(clock, tell)
+
+
 def test_an_outage_of_one_model_leaves_the_others(clock: FakeClock) -> None:
     """The smaller model of the same provider is the usual fallback."""
 
@@ -635,7 +829,7 @@ def test_a_model_that_is_down_does_not_use_up_its_provider_s_trial(clock: FakeCl
         side.server.otherwise = 200
         await clock.advance(OPEN_S)
         with pytest.raises(ModelFailure):
-            await down.post()
+            await down.post(patient=False)
 
         assert (await well.post()).status_code == 200
 
@@ -652,7 +846,7 @@ def test_what_is_refused_uses_up_no_rate(clock: FakeClock) -> None:
             await client.post()
         for _ in range(20):
             with pytest.raises(ModelFailure):
-                await client.post()
+                await client.post(patient=False)
         side.server.otherwise = 200
         await clock.advance(OPEN_S)
 
