@@ -39,7 +39,10 @@ def _with_tries(result: Json, at_s: float, began_s: float, first: int) -> Json:
 
 
 def _model(data: Json) -> str:
-    head = f"model {clean(data.get('model'))} {shown_seconds(data.get('duration_s') or 0.0)}"
+    asked = clean(data.get("model"))
+    who = clean(data.get("answered_by")) or asked
+    instead = f" instead of {asked}" if who != asked else ""
+    head = f"model {who}{instead} {shown_seconds(data.get('duration_s') or 0.0)}"
     if (error := data.get("error")) is not None:
         return f"{head} {clean(error.get('kind'))}: {short(error.get('message'))}"
     usage, answer = data.get("usage") or {}, data.get("answer") or {}

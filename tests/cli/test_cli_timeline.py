@@ -27,6 +27,14 @@ def test_a_call_of_a_later_step_shows_which_try_it_is() -> None:
     assert list(timeline([task(1.0, 2), result(1.5, 2)]))[1] == "   1.5 s  s1.1 look 0.5 s (try 2) ok: seen"
 
 
+def test_an_answer_stands_under_the_name_of_who_gave_it() -> None:
+    """Time, tokens and money are the stand-in's; under the name of the model that is down they mislead."""
+    data = {"model": "default", "answered_by": "two", "duration_s": 2.0, "usd": 0.5, "answer": {"content": "Well."}}
+    (line,) = timeline([{"at_s": 2.0, "kind": "model", "data": data}])
+
+    assert "model two instead of default 2.0 s" in line
+
+
 def test_outputs_are_json() -> None:
     """As they can be copied into a condition; `None` and `'` are words of the language that agentd is written in."""
     (line,) = timeline([result(1.0, 1, {"there": True, "name": None})])
