@@ -54,9 +54,12 @@ class MessageStart:
 
 @dataclass(frozen=True, slots=True)
 class MessageUpdate:
-    """kind: `text`, `thinking` or `tool_call`. delta: what came just now."""
+    """
+    kind: `text`, `thinking` or `tool_call`; `remark`: what is happening to the question, no part of the answer.
+    delta: what came just now.
+    """
 
-    kind: Literal["text", "thinking", "tool_call"]
+    kind: Literal["text", "thinking", "tool_call", "remark"]
     delta: str
 
 

@@ -18,6 +18,7 @@ from agentd.llm.port import (
     FailureKind,
     Model,
     ModelFailure,
+    Remark,
     Request,
     TextDelta,
     ThinkingDelta,
@@ -59,7 +60,9 @@ async def _read(model: Model, request: Request, listeners: Listeners, text: list
     raise ModelFailure(f"model {model.name} ended without an answer", FailureKind.CUT)
 
 
-def _update(event: TextDelta | ThinkingDelta | ToolCallDelta) -> MessageUpdate:
+def _update(event: TextDelta | ThinkingDelta | ToolCallDelta | Remark) -> MessageUpdate:
+    if isinstance(event, Remark):
+        return MessageUpdate("remark", event.text)
     if isinstance(event, ToolCallDelta):
         return MessageUpdate("tool_call", (event.name or "") + event.arguments)
     return MessageUpdate("text" if isinstance(event, TextDelta) else "thinking", event.text)

@@ -115,6 +115,10 @@ def _message_start(event: Json) -> str | None:
     return "asks the model" if event.get("role") == "assistant" else None
 
 
+def _message_update(event: Json) -> str | None:
+    return short(event.get("delta")) if event.get("kind") == "remark" else None
+
+
 def _message(event: Json) -> str:
     if event.get("role") != "assistant":
         return f"is told: {short(event.get('content'))}"
@@ -175,6 +179,7 @@ _SHOWN_BY_KIND: Mapping[str, Callable[[Json], str | None]] = {
     "TurnStart": lambda event: f"step {event.get('turn')}",
     "TurnEnd": _turn_end,
     "MessageStart": _message_start,
+    "MessageUpdate": _message_update,
     "MessageEnd": _message,
     "ToolExecutionStart": _tool_start,
     "ToolExecutionUpdate": lambda event: (

@@ -123,7 +123,7 @@ def _said(progress: Progress) -> list[str]:
         return [f"  writes an action: {progress.acting} characters"]
     if progress.thinking:
         return [f"  thinks: {progress.thinking} characters"]
-    return []
+    return [f"  {clean(progress.remark)}"] if progress.remark else []
 
 
 def _line(text: str, style: str) -> Text:

@@ -38,7 +38,8 @@ class ToolProgress:
 class Progress:
     """
     plan: as the agent has it, set from outside. text: of the message under way. acting: characters of the calls or the
-    thoughts in it. usd: None once a price was not known. state: of the last end, None while it works.
+    thoughts in it. remark: what is happening to the question meanwhile. usd: None once a price was not known. state: of
+    the last end, None while it works.
     """
 
     began_s: float
@@ -48,6 +49,7 @@ class Progress:
     text: str = ""
     acting: int = 0
     thinking: int = 0
+    remark: str = ""
     model: str = ""
     tokens: int = 0
     usd: float | None = 0.0
@@ -76,13 +78,15 @@ class Progress:
 
     def _message(self, kind: str, event: Json) -> None:
         if kind == "MessageStart":
-            self.text, self.acting, self.thinking = "", 0, 0
+            self.text, self.acting, self.thinking, self.remark = "", 0, 0, ""
         elif kind == "MessageUpdate":
             delta = str(event.get("delta") or "")
             if event.get("kind") == "text":
                 self.text = (self.text + delta)[-_MOST_TEXT:]
             elif event.get("kind") == "thinking":
                 self.thinking += len(delta)
+            elif event.get("kind") == "remark":
+                self.remark = delta[:_MOST_NOTE]
             else:
                 self.acting += len(delta)
         elif event.get("role") == "assistant":

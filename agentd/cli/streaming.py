@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from agentd.cli.answer import prose
+from agentd.cli.answer import prose, short
 
 Json = Mapping[str, Any]
 
@@ -40,6 +40,8 @@ class Stream:
         elif kind == "MessageUpdate" and event.get("kind") == "text" and len(self._text) < _MOST_CHARS:
             self._text += str(event.get("delta") or "")
             yield from self._whole_lines()
+        elif kind == "MessageUpdate" and event.get("kind") == "remark":
+            yield click.style(f"  … {short(event.get('delta'))}", dim=True)
         elif kind == "MessageEnd" and event.get("role") == "assistant" and not self._is_hidden():
             rest, self._shown = self._text[self._shown :].strip(), len(self._text)
             if rest:

@@ -25,7 +25,7 @@ from agentd.llm import prices, providers
 from agentd.llm.destination import Destination, identity
 from agentd.llm.failures import FALLS_BACK
 from agentd.llm.paid import PaidModel
-from agentd.llm.port import Done, FailureKind, Model, ModelEvent, ModelFailure, Request
+from agentd.llm.port import Done, FailureKind, Model, ModelEvent, ModelFailure, Remark, Request
 from agentd.llm.settings import ModelSettings
 from agentd.llm.spend import Purse
 from agentd.llm.tokens import count_request
@@ -168,7 +168,8 @@ class _WithFallbacks:
 
     async def stream(self, request: Request) -> AsyncGenerator[ModelEvent, None]:
         """
-        Half of the time is kept for the next model while there is one. Raises ModelFailure.
+        Half of the time is kept for the next model while there is one; a remark says that it is asked. Raises
+        ModelFailure.
 
         Nobody goes on with an answer that broke off; but whoever asks again then is answered by the next model first.
         """
@@ -203,6 +204,7 @@ class _WithFallbacks:
             elif (following := self._next(others, request)) is not None:
                 why = {"kind": failures[-1].kind.value, "error": str(failures[-1])}
                 log.warning("model_fell_back", extra={"model": model.name, "to": following[0].name, **why})
+                yield Remark(f"{failures[-1]}; asking {following[0].name}")
         raise _all_of(failures)
 
     def _broke_off(self, name: str, kind: FailureKind) -> None:

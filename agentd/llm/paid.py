@@ -23,7 +23,18 @@ from agentd.llm import prices
 from agentd.llm.deadline import Deadline
 from agentd.llm.destination import CURRENT
 from agentd.llm.policy import Call, Policy
-from agentd.llm.port import Done, FailureKind, Model, ModelEvent, ModelFailure, Request, TextDelta, ThinkingDelta, Usage
+from agentd.llm.port import (
+    Done,
+    FailureKind,
+    Model,
+    ModelEvent,
+    ModelFailure,
+    Remark,
+    Request,
+    TextDelta,
+    ThinkingDelta,
+    Usage,
+)
 from agentd.llm.settings import ModelSettings
 from agentd.llm.spend import BudgetSpent, Purse, Quote
 from agentd.llm.tokens import count_request, count_tokens
@@ -47,7 +58,7 @@ class _Came:
 
     def add(self, event: ModelEvent) -> None:
         self.any = True
-        if not isinstance(event, Done):
+        if not isinstance(event, Done | Remark):
             self.text.append(event.text if isinstance(event, TextDelta | ThinkingDelta) else event.arguments)
 
     @property

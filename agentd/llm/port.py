@@ -136,6 +136,13 @@ class ToolCallDelta:
     arguments: str
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What is happening to the question meanwhile, for people: no part of the answer."""
+
+    text: str
+
+
 StopReason = Literal["stop", "tool_calls", "length", "content_filter", "unknown"]
 
 
@@ -156,7 +163,7 @@ class Done:
     usd: float | None = None
 
 
-ModelEvent = TextDelta | ThinkingDelta | ToolCallDelta | Done
+ModelEvent = TextDelta | ThinkingDelta | ToolCallDelta | Remark | Done
 
 
 class FailureKind(StrEnum):

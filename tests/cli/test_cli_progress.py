@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
 
 from agentd.cli.answer import event_line, finding_lines, prose, shown_usd
+from agentd.cli.live import picture
 from agentd.cli.progress import MOST_CALLS, Progress
 
 
@@ -27,6 +29,15 @@ def end(id: str, **more: Any) -> dict[str, Any]:
 def said(usd: float | None) -> dict[str, Any]:
     usage = {"input_tokens": 10, "output_tokens": 5}
     return {"event": "MessageEnd", "role": "assistant", "content": "", "model": "m", "usage": usage, "usd": usd}
+
+
+def drawn(progress: Progress) -> str:
+    from rich.console import Console
+
+    console = Console(width=120, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(picture(progress, 1.0))
+    return capture.get()
 
 
 def test_calls_have_states_and_times() -> None:
@@ -72,6 +83,17 @@ def test_a_run_without_end_takes_no_room_without_end() -> None:
 
     assert len(progress.calls) == MOST_CALLS
     assert len(progress.text) <= 8000
+
+
+def test_that_another_model_is_asked_is_shown_until_it_speaks() -> None:
+    """Both ways to follow a task, the picture and the lines, say why nothing comes for a while."""
+    remark = {"event": "MessageUpdate", "kind": "remark", "delta": "default cannot be reached; asking two"}
+    text = {"event": "MessageUpdate", "kind": "text", "delta": "All is well."}
+    progress = told(Progress(0.0), remark)
+
+    assert "asking two" in drawn(progress)
+    assert "asking two" not in drawn(told(progress, text))
+    assert event_line(remark) == "default cannot be reached; asking two"
 
 
 @pytest.mark.parametrize(

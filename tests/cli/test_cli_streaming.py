@@ -33,6 +33,16 @@ def test_lines_are_shown_when_they_are_whole() -> None:
     assert not stream.has_shown("All is well.")
 
 
+def test_a_remark_stands_on_a_line_of_its_own() -> None:
+    """It is no word of the answer, which is shown once more when it was not shown whole."""
+    stream = Stream(80)
+    remark = {"event": "MessageUpdate", "kind": "remark", "delta": "default cannot be reached; asking two"}
+
+    assert shown(stream, START, remark, delta("Well.")) == [THINKING, "  … default cannot be reached; asking two"]
+    assert shown(stream, END) == ["Well."]
+    assert stream.has_shown("Well.")
+
+
 def test_a_long_line_is_shown_where_it_would_wrap() -> None:
     """A paragraph is one line to a model, and takes half a minute."""
     stream = Stream(20)

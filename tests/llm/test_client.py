@@ -26,6 +26,7 @@ from agentd.llm.port import (
     Model,
     ModelEvent,
     ModelFailure,
+    Remark,
     Request,
     TextDelta,
     ToolSpec,
@@ -242,6 +243,21 @@ def test_a_provider_that_cannot_be_reached_is_stood_in_for(clock: FakeClock) -> 
         await house.main.stop()
 
         assert (await ask(models.get("default"))).model == "spare"
+
+    story(clock, tell)
+
+
+def test_who_asks_is_told_that_another_is_asked(clock: FakeClock) -> None:
+    """A terminal that says nothing for a while looks like a program that hangs."""
+
+    async def tell(house: House) -> None:
+        models = house.models()
+        await house.main.stop()
+        events = [event async for event in models.get("default").stream(question())]
+
+        assert events[0] == Remark("model default cannot be reached: connection refused; asking spare")
+        assert isinstance(events[-1], Done)
+        assert events[-1].message.content == "ok"
 
     story(clock, tell)
 
