@@ -149,6 +149,7 @@ def test_typing_while_it_works_steers(path: Path, models: ModelServer, place: st
         terminal.type("rather look at b\n")
 
         terminal.until("b is well.")
+        terminal.until("so far")
         terminal.type("/quit\n")
         assert terminal.end() == 0
     assert said(models, 1)[-1] == "rather look at b"
@@ -165,9 +166,12 @@ def test_ctrl_c_ends_what_it_does_and_no_more(path: Path, models: ModelServer, p
         terminal.type("\x03")
 
         terminal.until("cancelled; it keeps what it knows")
+        terminal.until("so far")
+        terminal.seen = ""
         models.answers("a it was.")
         terminal.type("what was it?\n")
         terminal.until("a it was.")
+        terminal.until("so far")
         assert "look at a" in " ".join(said(models, 1))
         terminal.type("\x03")
         terminal.until("Ctrl-C once more")
