@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agentd.agent.answer_words import CONFIDENCE, SEVERITY, STATUS
+from agentd.agent.essence import essence_of
 from agentd.agent.evidence import Exhibits, one_line
 from agentd.agent.job import Claim, Finding
 from agentd.llm.in_words import answer_in
@@ -29,7 +30,10 @@ SUMMARY_CHARS = 2000
 CLAIM_CHARS = 1000
 STEP_CHARS = 500
 QUOTE_CHARS = 500
+MOST_SOURCES = 20
+SOURCE_CHARS = 120
 _ANSWER_CHARS = 256 * 1024
+_ESSENCE_CHARS = 240
 _SHORTEST_OWN_QUOTE = 12
 _SHORTEST_QUOTE = 4
 _SHORTEST_CAPITALS = 2
@@ -130,6 +134,7 @@ def read_finding(answer: Any, exhibits: Exhibits, *, severity: Severity) -> Find
         next_steps=tuple(step for step in steps if step)[:MOST_STEPS],
         confidence=_confidence(data.get("confidence")),
         unverified=struck,
+        sources=_sources(claims, exhibits),
     )
 
 
@@ -143,21 +148,27 @@ def without_model(exhibits: Exhibits, reason: str, *, severity: Severity) -> Fin
     titles = "; ".join(f"{id} {exhibits.title(id)}" for id in ids[:MOST_CLAIMS])
     more = f"; and {len(ids) - MOST_CLAIMS} more" if len(ids) > MOST_CLAIMS else ""
     gathered = f"Evidence gathered: {titles}{more}" if ids else "No evidence could be gathered"
+    claims = [_as_claim(exhibits, id) for id in ids[:MOST_CLAIMS]]
     return Finding(
         status="unclear",
         severity=severity,
         summary=one_line(f"{NO_ANALYSIS}{gathered}.", SUMMARY_CHARS),
-        claims=tuple(_as_claim(exhibits, id) for id in ids[:MOST_CLAIMS]),
+        claims=tuple(claims),
+        sources=_sources(claims, exhibits),
         analysis=f"unavailable ({one_line(reason, 200) or 'no reason given'})",
     )
 
 
 def _as_claim(exhibits: Exhibits, id: str) -> Claim:
-    """An exhibit by its title and its first line that says something."""
-    lines = (line.strip() for line in exhibits.text(id).split("\n"))
-    said = next((line for line in lines if line), "")
-    title = exhibits.title(id)
-    return Claim(text=one_line(f"{title}: {said}" if title else said, 300), evidence=(id,))
+    """An exhibit by its title and what it says at its heart."""
+    title, said = exhibits.title(id), essence_of(exhibits.text(id), _ESSENCE_CHARS)
+    return Claim(text=": ".join(part for part in (title, said) if part), evidence=(id,))
+
+
+def _sources(claims: Iterable[Claim], exhibits: Exhibits) -> dict[str, str]:
+    """What is cited, by its title."""
+    ids = dict.fromkeys(id for claim in claims for id in claim.evidence)
+    return {id: one_line(exhibits.title(id) or "(no title)", SOURCE_CHARS) for id in list(ids)[:MOST_SOURCES]}
 
 
 def _object_of(answer: Any, exhibits: Exhibits) -> dict[str, Any] | None:

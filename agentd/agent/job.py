@@ -145,6 +145,7 @@ class Job(_Value):
 _Words = Annotated[str, Field(max_length=4000)]
 _Line = Annotated[str, Field(max_length=1000)]
 _Id = Annotated[str, Field(max_length=200)]
+_Title = Annotated[str, Field(max_length=200)]
 """Findings go into alerts, messages and memory: whoever sends one is held to about twice what `finding` ever makes."""
 
 
@@ -166,7 +167,7 @@ class Finding(_Value):
     The validated answer of a run.
 
     status: `ok`: nobody needs to look; `problem`; `unclear`. unverified: a quote was struck out that is not in what it
-    cites. analysis: why there is none: `unavailable (reason)`.
+    cites. analysis: why there is none: `unavailable (reason)`. sources: what the ids are that claims cite, a line each.
     """
 
     status: Literal["ok", "problem", "unclear"] = "unclear"
@@ -177,6 +178,7 @@ class Finding(_Value):
     confidence: float | None = Field(default=None, ge=0, le=1)
     unverified: bool = False
     analysis: _Line | None = None
+    sources: dict[_Id, _Title] = Field(default={}, max_length=20)
 
 
 class AgentPlan(_Value):

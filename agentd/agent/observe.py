@@ -11,8 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from agentd.agent.cleaning import Said, cleaned, said
+from agentd.agent.essence import title_of
 from agentd.agent.evidence import MOST_BYTES, Exhibits
 from agentd.agent.excerpt import head_and_tail, shares, size_of
 from agentd.fleet.messages import ErrorKind, Result
@@ -47,15 +49,25 @@ def observe(
 
 
 class Observed:
-    """Results, kept as exhibits, that can be told at any length. texts: as of `observe`."""
+    """
+    Results, kept as exhibits, that can be told at any length.
+
+    texts: as of `observe`. inputs: what the tools were called with, by the ids of their tasks: exhibits are named so.
+    """
 
     def __init__(
-        self, results: Sequence[Result], exhibits: Exhibits, texts: Mapping[str, Said] = MappingProxyType({})
+        self,
+        results: Sequence[Result],
+        exhibits: Exhibits,
+        texts: Mapping[str, Said] = MappingProxyType({}),
+        inputs: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> None:
         good = sum(result.ok for result in results)
         self._first = f"Executed {len(results)} {_tasks(len(results))}: {good} success, {len(results) - good} failed"
         self._fence = exhibits.fence
-        self._shown = [_keep(result, exhibits, texts.get(result.task)) for result in results]
+        self._shown = [
+            _keep(result, exhibits, texts.get(result.task), inputs.get(result.task, {})) for result in results
+        ]
 
     @property
     def least_bytes(self) -> int:
@@ -124,10 +136,9 @@ class _Shown:
         return self.frame + min(_LEAST_CONTENT, self.said.text_bytes)
 
 
-def _keep(result: Result, exhibits: Exhibits, known: Said | None) -> _Shown:
+def _keep(result: Result, exhibits: Exhibits, known: Said | None, input: Mapping[str, Any]) -> _Shown:
     each = known or cleaned(result, MOST_BYTES, exhibits.fence)[1]
-    title = f"{result.tool} {result.error or 'ok'} (step {result.task})"
-    id = exhibits.keep(title, each.text, step=result.task, clean=True)
+    id = exhibits.keep(title_of(result, input), each.text, step=result.task, clean=True)
     kept = exhibits.text(id) if id else head_and_tail(each.text, _UNKEPT_BYTES)
     if kept != each.text:
         # What is not kept must not be shown: it could be quoted and not be found.

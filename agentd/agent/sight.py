@@ -77,7 +77,8 @@ class Sight:
         groups: dict[str | None, list[Result]] = {}
         for task, result in zip(tasks, acted.results, strict=True):
             groups.setdefault(task.call_id if self._apart else None, []).append(result)
-        observed = [Observed(group, self._exhibits, acted.texts) for group in groups.values()]
+        inputs = {task.id: task.input for task in tasks}
+        observed = [Observed(group, self._exhibits, acted.texts, inputs) for group in groups.values()]
         given = limits(observed, self._limit_bytes)
         return {call: each.within(limit) for call, each, limit in zip(groups, observed, given, strict=True)}
 

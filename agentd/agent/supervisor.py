@@ -283,7 +283,7 @@ class Supervisor:
             acted = await self._hands.carry_out(tasks, purpose="runbook")
         except GraphError as error:
             return f"The runbook could not be run: {error}"
-        seen = Observed(acted.results, self._exhibits, acted.texts)
+        seen = Observed(acted.results, self._exhibits, acted.texts, {task.id: task.input for task in tasks})
         self._account.record("observation", purpose="runbook", text=seen.within(job.limits.observation_bytes))
         if self._inbox.stopped is not None:
             raise Interrupted

@@ -56,9 +56,10 @@ def finding_lines(finding: Json) -> Iterator[str]:
     for mark in marks:
         yield f"  {clean(mark)}"
     if claims := finding.get("claims"):
+        sources = finding.get("sources") or {}
         yield ""
         for claim in claims:
-            yield from _claim(claim)
+            yield from _claim(claim, sources)
     if steps := finding.get("next_steps"):
         yield ""
         yield "next"
@@ -66,11 +67,14 @@ def finding_lines(finding: Json) -> Iterator[str]:
             yield _indented(f"{number}. ", prose(step))
 
 
-def _claim(claim: Json) -> Iterator[str]:
-    evidence = ", ".join(clean(each) for each in claim.get("evidence", ()))
+def _claim(claim: Json, sources: Json) -> Iterator[str]:
+    text = str(claim.get("text", ""))
+    # Where nobody analysed it, a claim begins with its source's title.
+    named = {id: title for id, title in sources.items() if not text.startswith(str(title))}
+    evidence = ", ".join(clean(f"{each} {named.get(each, '')}").strip() for each in claim.get("evidence", ()))
     cites = f" [{evidence}]" if evidence else ""
     unverified = " (unverified)" if claim.get("unverified") else ""
-    yield _indented("- ", f"{prose(claim.get('text', ''))}{cites}{unverified}")
+    yield _indented("- ", f"{prose(text)}{cites}{unverified}")
     for quote in claim.get("quotes", ()):
         yield _indented("    | ", prose(quote))
 

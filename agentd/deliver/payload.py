@@ -109,6 +109,7 @@ class Finding(_Model):
     confidence: float | None = Field(default=None, ge=0, le=1)
     unverified: bool = Field(default=False, description="A quote was not found in what it cites.")
     analysis: str | None = Field(default=None, description="Why there is none: `unavailable (reason)`.")
+    sources: dict[str, str] = Field(default={}, description="What the ids are that claims cite, a line each.")
 
 
 class FindingData(_Model):
@@ -360,6 +361,7 @@ def examples() -> list[dict[str, Any]]:
         "confidence": 0.8,
         "unverified": False,
         "analysis": None,
+        "sources": {"e1": "Log of payment: kinds of lines", "e3": "s1.2 http_get https://pay.example/health: 503"},
     }
     found = {
         "schema": "agentd.finding/1",

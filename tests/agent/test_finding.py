@@ -46,7 +46,7 @@ def test_a_good_answer_is_taken_as_it_is(exhibits: Exhibits) -> None:
     """What follows the schema must come through unchanged."""
     finding = read(GOOD, exhibits)
 
-    assert finding.model_dump(mode="json", exclude={"unverified", "analysis"}) == {
+    assert finding.model_dump(mode="json", exclude={"unverified", "analysis", "sources"}) == {
         **GOOD,
         "claims": [{**GOOD["claims"][0], "unverified": False}],
     }
@@ -315,6 +315,35 @@ def test_without_a_model_the_evidence_speaks(exhibits: Exhibits) -> None:
     assert "e1 alert" in finding.summary
     assert finding.claims[1].text == "log: 12:00:01 connect ECONNREFUSED 10.0.0.5:5432"
     assert finding.claims[1].evidence == ("e2",)
+    assert finding.sources == {"e1": "alert", "e2": "log"}
+
+
+def test_without_a_model_json_is_told_on_one_line_and_an_alert_by_its_summary() -> None:
+    """A claim that ends behind its first brace tells nothing."""
+    exhibits = Exhibits("run")
+    exhibits.keep("Event", '{\n "status": 503,\n "watch": "shop"\n}')
+    exhibits.keep("Alert", "watch: shop\nseverity: critical\nsummary: status == 200 does not hold\nfailed: 3")
+    exhibits.keep("Cut", '{\n "status": 503,\n … 20 lines left out')
+
+    claims = without_model(exhibits, "no model", severity=Severity.INFO).claims
+
+    assert [claim.text for claim in claims] == [
+        'Event: {"status": 503, "watch": "shop"}',
+        "Alert: status == 200 does not hold",
+        'Cut: { "status": 503, … 20 lines left out',
+    ]
+
+
+def test_what_is_cited_is_named(exhibits: Exhibits) -> None:
+    """A reader of a message has ids alone otherwise, and no way to what they stand for."""
+    exhibits.keep("s2.1 read_file /var/log/app.log " + "x" * 300, "password=hunter2hunter2")
+
+    finding = read({**GOOD, "claims": [{"text": "Refused.", "evidence": ["e2", "e3", "e9"]}]}, exhibits)
+
+    assert finding.sources["e2"] == "log"
+    assert finding.sources["e3"].startswith("s2.1 read_file /var/log/app.log")
+    assert len(finding.sources["e3"]) == 120
+    assert set(finding.sources) == {"e2", "e3"}
 
 
 def test_without_model_and_evidence_it_says_so() -> None:
