@@ -25,6 +25,9 @@ STATUS: dict[str, Literal["ok", "problem"]] = _meaning(
         "unhealthy abnormal anomaly critical warning alert incident firing red 异常 故障 失败 错误 有问题 问题",
     }
 )
+UNCLEAR = _meaning(
+    {True: "unclear unknown uncertain inconclusive undetermined mixed partial unsure n/a 不清楚 未知 不明 不确定"}
+)
 SEVERITY: dict[str, Severity] = _meaning(
     {
         Severity.INFO: "info informational information notice low none ok normal debug trivial p4 p5 sev4 sev5 green "

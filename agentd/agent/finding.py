@@ -8,15 +8,17 @@ to be struck out marks the finding `unverified`. Counts and lengths are bounded,
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from agentd.agent.answer_words import CONFIDENCE, SEVERITY, STATUS
+from agentd.agent.answer_words import CONFIDENCE, SEVERITY, STATUS, UNCLEAR
 from agentd.agent.essence import essence_of
 from agentd.agent.evidence import Exhibits, one_line
 from agentd.agent.job import Claim, Finding
+from agentd.llm.guide import EXAMPLE_ANSWER
 from agentd.llm.in_words import answer_in
 from agentd.records import Severity
 
@@ -95,6 +97,18 @@ EXAMPLE: dict[str, Any] = {
 }
 """Says nothing of any machine: small models copy what they are shown, and a copy must not read like a finding."""
 
+COPIED = "The model copied the example of an answer in place of one of its own."
+
+_EXAMPLES = frozenset(
+    text.strip("()")
+    for text in (
+        EXAMPLE["summary"],
+        EXAMPLE["claims"][0]["text"],
+        EXAMPLE["claims"][0]["quotes"][0],
+        EXAMPLE["next_steps"][0],
+        EXAMPLE_ANSWER,
+    )
+)
 _SUMMARY_KEYS = ("summary", "conclusion", "answer", "result", "message", "root_cause", "description", "text")
 _CLAIM_KEYS = ("text", "claim", "statement", "summary", "description", "finding", "point")
 _EVIDENCE_KEYS = ("evidence", "evidence_ids", "evidence_id", "cites", "citations", "sources", "source", "ids", "id")
@@ -121,21 +135,71 @@ def read_finding(answer: Any, exhibits: Exhibits, *, severity: Severity) -> Find
     data = _object_of(answer, exhibits)
     if data is None:
         text = _line(answer, SUMMARY_CHARS) or "The model's answer was empty."
+        if _is_copied(text):
+            return Finding(status="unclear", severity=severity, summary=COPIED, unverified=True)
         return Finding(status="unclear", severity=severity, summary=text)
     claims, struck = _claims(_first(data, _CLAIMS_KEYS), exhibits)
     steps = (_line(step, STEP_CHARS) for step in _texts(_first(data, _STEP_KEYS)))
+    steps = (step for step in steps if step and not _is_copied(step))
     summary = _line(_first(data, _SUMMARY_KEYS), SUMMARY_CHARS)
     status = STATUS.get(_word(data.get("status")))
+    if _is_copied(summary):
+        # How bad it is was copied too.
+        return Finding(
+            status="unclear",
+            severity=severity,
+            summary=COPIED,
+            claims=tuple(claims),
+            next_steps=tuple(steps)[:MOST_STEPS],
+            unverified=True,
+            sources=_sources(claims, exhibits),
+        )
     return Finding(
         status=status or "unclear",
         severity=SEVERITY.get(_word(data.get("severity")), severity),
         summary=summary or (claims[0].text if claims else "The model gave no summary."),
         claims=tuple(claims),
-        next_steps=tuple(step for step in steps if step)[:MOST_STEPS],
+        next_steps=tuple(steps)[:MOST_STEPS],
         confidence=_confidence(data.get("confidence")),
         unverified=struck,
         sources=_sources(claims, exhibits),
     )
+
+
+def misfits(answer: Any) -> str:
+    """
+    What does not fit in an object that is meant as a finding, and an example; empty: it can be read.
+
+    Only what would be lost, or turned into its opposite: a status that is no word for one, a copy of the example.
+    """
+    if not isinstance(answer, Mapping):
+        return ""
+    data = {_word(str(key)): item for key, item in answer.items()}
+    wrong = []
+    status, summary, claims = data.get("status"), data.get("summary"), data.get("claims")
+    if status not in (None, "") and not (STATUS.get(_word(status)) or _word(status) in UNCLEAR):
+        wrong.append(f'"status" must be ok, problem or unclear, not {_shown(status)}')
+    if summary not in (None, "") and not isinstance(summary, str):
+        wrong.append(f'"summary" must be text, not {_shown(summary)}')
+    elif _is_copied(_line(summary, SUMMARY_CHARS)):
+        wrong.append('"summary" is that of the example: write what you found yourself')
+    if claims is not None and not isinstance(claims, list | tuple | Mapping):
+        wrong.append(f'"claims" must be a list of objects, not {_shown(claims)}')
+    given = data.get("confidence")
+    if wrong and isinstance(given, int | float) and not 0 <= given <= 1:
+        wrong.append(f'"confidence" must be a number from 0 to 1, not {_shown(given)}')
+    if not wrong:
+        return ""
+    return f"{'; '.join(wrong)}. Such an answer looks like this: {json.dumps(EXAMPLE, ensure_ascii=False)}"
+
+
+def _shown(value: Any) -> str:
+    return one_line(json.dumps(value, ensure_ascii=False, default=str)[:200], 40)
+
+
+def _is_copied(text: str) -> bool:
+    """Whether these are the words of an example that the model was shown."""
+    return text.strip(" ().…") in _EXAMPLES
 
 
 def without_model(exhibits: Exhibits, reason: str, *, severity: Severity) -> Finding:
@@ -210,7 +274,7 @@ def _claims(value: Any, exhibits: Exhibits) -> tuple[list[Claim], bool]:
             break
         data = {_word(str(key)): each for key, each in item.items()} if isinstance(item, Mapping) else {"text": item}
         text = _line(_first(data, _CLAIM_KEYS), CLAIM_CHARS)
-        if not text:
+        if not text or _is_copied(text):
             continue
         cited, unknown, words = _cited(_first(data, _EVIDENCE_KEYS), exhibits)
         quotes, false = _checked([*_texts(_first(data, _QUOTE_KEYS)), *words], cited, exhibits)

@@ -33,6 +33,7 @@ from agentd.agent.ends import (
 from agentd.agent.events import AgentEnd, AgentStart, Listeners, MessageEnd, MessageStart, TurnEnd, TurnStart
 from agentd.agent.evidence import Exhibits
 from agentd.agent.excerpt import size_of
+from agentd.agent.finding import misfits
 from agentd.agent.graph import GraphError
 from agentd.agent.inbox import Inbox, Interrupted
 from agentd.agent.job import AgentPlan, Job, Outcome
@@ -129,6 +130,7 @@ class Supervisor:
         self._begun = False
         self._turn_open = False
         self._done_before = 0
+        self._held: Any = None
         self.turn = 0
 
     @property
@@ -146,6 +148,7 @@ class Supervisor:
         self._listeners.tell(AgentStart(self._job.run, text))
         self._spans.begin(text)
         self._done_before = self._account.steps
+        self._held = None
         self._sight.begin()
         try:
             end = await self._to_the_end(text)
@@ -159,6 +162,9 @@ class Supervisor:
         except Exception as error:
             log.exception("run_failed", extra={"run": self._job.run})
             end = self._failed(f"a defect in agentd: {type(error).__name__}: {error}")
+        if self._held is not None and end.state != "cancelled" and (end.finding is None or end.finding.analysis):
+            # Better what was to be put right than nothing.
+            end = completed(self._job, self._exhibits, self._held)
         return self._finish(end)
 
     async def _to_the_end(self, text: str) -> End:
@@ -314,7 +320,10 @@ class Supervisor:
             self._window.add(done.message)
             try:
                 actions = self._actions(done, last_try=patience.bad >= _BAD_ANSWERS)
+                if actions.final is not None:
+                    self._fits(done.message, actions.final, patience)
                 if actions.calls:
+                    self._held = None
                     tasks = self._tasks(actions)
                     acted = await self._hands.carry_out(tasks)
             except (BadAction, GraphError) as error:
@@ -373,6 +382,14 @@ class Supervisor:
             raise BadAction(
                 f"the answer was cut by {by}, make it shorter: {error}", call_id=error.call_id, tool=error.tool
             ) from error
+
+    def _fits(self, message: ChatMessage, final: Any, patience: _Patience) -> None:
+        """Once for each prompt: what does not fit is said. Raises BadAction."""
+        if self._held is not None or patience.bad or not (message.tool_calls or self._must_find):
+            return
+        if wrong := misfits(final):
+            self._held = final
+            raise BadAction(wrong)
 
     def _is_quoted(self, text: str) -> bool:
         return any(self._exhibits.said(id, text) for id in self._exhibits.ids)

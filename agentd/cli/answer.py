@@ -45,12 +45,13 @@ def finding_lines(finding: Json) -> Iterator[str]:
     """Summary, claims with their evidence, next steps."""
     status, severity = str(finding.get("status", "unclear")), finding.get("severity")
     head = status if status == "ok" or not severity else f"{status} ({severity})"
+    head = f"unverified: {head}" if finding.get("unverified") else head
     yield f"{clean(head)}: {prose(finding.get('summary', ''))}"
     marks = []
     if (analysis := finding.get("analysis")) is not None:
         marks.append(f"analysis {analysis}")
     if finding.get("unverified"):
-        marks.append("unverified: a quote is not in what it cites, and was struck out")
+        marks.append("a quote or an id is not in what it cites, and was struck out")
     if (confidence := finding.get("confidence")) is not None:
         marks.append(f"confidence {confidence:.0%}")
     for mark in marks:

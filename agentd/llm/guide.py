@@ -171,7 +171,10 @@ def special_tools(finding: Mapping[str, Any] = _FINDING) -> tuple[ToolSpec, ...]
 SPECIAL_TOOLS: tuple[ToolSpec, ...] = special_tools()
 
 
-def action_guide(tools: Sequence[ToolSpec], answer: Any = "what you found, in one to three sentences") -> str:
+EXAMPLE_ANSWER = "what you found, in one to three sentences"
+
+
+def action_guide(tools: Sequence[ToolSpec], answer: Any = EXAMPLE_ANSWER) -> str:
     """
     How to write actions, by examples made from the tools' own schemas.
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from agentd.agent.evidence import Exhibits
-from agentd.agent.finding import EXAMPLE, FINDING_SCHEMA, read_finding, without_model
+from agentd.agent.finding import COPIED, EXAMPLE, FINDING_SCHEMA, misfits, read_finding, without_model
 from agentd.agent.job import Finding
+from agentd.llm.guide import EXAMPLE_ANSWER
 from agentd.records import Severity
 
 GOOD: dict[str, Any] = {
@@ -303,6 +304,24 @@ def test_the_schema_holds_for_the_example() -> None:
     """The model is shown both."""
     Draft202012Validator.check_schema(FINDING_SCHEMA)
     Draft202012Validator(FINDING_SCHEMA).validate(EXAMPLE)
+
+
+@pytest.mark.parametrize("answer", [EXAMPLE, json.dumps(EXAMPLE), EXAMPLE_ANSWER, {"summary": EXAMPLE["summary"]}])
+def test_a_copy_of_the_example_is_no_finding(answer: Any, exhibits: Exhibits) -> None:
+    """Small models give back what they were shown; at 3 a.m. nobody should be woken by it."""
+    finding = read(answer, exhibits)
+
+    assert (finding.status, finding.severity, finding.summary) == ("unclear", Severity.WARNING, COPIED)
+    assert finding.claims == ()
+    assert finding.next_steps == ()
+    assert finding.confidence is None
+
+
+def test_what_can_be_read_fits() -> None:
+    """A correction costs a call of the model: not for what is understood anyhow."""
+    assert misfits(GOOD) == misfits({"status": "Degraded", "claims": ["a"], "confidence": 80}) == misfits("words") == ""
+    assert misfits({"status": "unknown"}) == ""
+    assert "example" in misfits(EXAMPLE)
 
 
 def test_without_a_model_the_evidence_speaks(exhibits: Exhibits) -> None:

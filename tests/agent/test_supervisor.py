@@ -91,6 +91,38 @@ async def test_a_plain_answer_is_taken_as_the_finding_s_summary() -> None:
     assert outcome.finding.summary == "The shop is up again."
 
 
+BOGUS = {"status": "bogus", "severity": "info", "summary": 3, "claims": "no", "confidence": 7}
+
+
+async def test_an_answer_that_does_not_fit_is_sent_back_once_and_then_taken() -> None:
+    """Whoever is told what is wrong mostly mends it; who does not has still answered."""
+    bogus = ToolCall("a", "finish", json.dumps(BOGUS))
+    mended = ScriptedModel([bogus], [ToolCall("b", "finish", json.dumps(FINDING))], native_tools=True)
+    stubborn = ScriptedModel([bogus], [bogus], native_tools=True)
+
+    first, second = await Desk(mended).run(), await Desk(stubborn).run()
+
+    told = mended.requests[1].messages[-1]
+    assert told.tool_call_id == "a"
+    assert all(word in told.content for word in ('"status" must be', '"summary"', '"claims"', '"confidence"', "e2"))
+    assert first.finding is not None
+    assert first.finding.status == "problem"
+    assert second.finding is not None
+    assert (second.state, second.finding.status, second.finding.summary) == ("completed", "unclear", "3")
+    assert (second.model_calls, second.steps) == (2, 1)
+
+
+async def test_an_answer_that_was_sent_back_is_kept_when_no_other_comes() -> None:
+    """A model that fails just then must not cost what it found."""
+    model = ScriptedModel(final({**FINDING, "status": "bogus"}), down())
+
+    outcome = await Desk(model).run()
+
+    assert outcome.state == "completed"
+    assert outcome.finding is not None
+    assert outcome.finding.summary == FINDING["summary"]
+
+
 async def test_a_person_s_task_has_an_answer_and_needs_no_finding() -> None:
     """Who sets a task reads the answer."""
     outcome = await Desk(ScriptedModel(final("42")), kind="task").run()

@@ -105,6 +105,13 @@ def test_nonsense_changes_nothing(event: dict[str, Any]) -> None:
     assert event_line(event) is None or "\n" not in str(event_line(event))
 
 
+def test_what_is_not_verified_says_so_first() -> None:
+    """Whoever reads only the first words must not take it for proven."""
+    finding = {"status": "problem", "severity": "critical", "summary": "It burns.", "unverified": True}
+
+    assert next(finding_lines(finding)) == "unverified: problem (critical): It burns."
+
+
 def test_a_text_of_several_lines_stays_in_its_place() -> None:
     """A claim that is a list must not look like several claims."""
     claim = {"text": "one\ntwo", "evidence": ["e1"], "quotes": ["a\nb"], "unverified": True}
