@@ -16,7 +16,7 @@ import contextlib
 import importlib
 import logging
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -52,18 +52,23 @@ _LAST_WORDS_S = 0.3
 
 @asynccontextmanager
 async def open_mcp(
-    servers: Mapping[str, McpServer], *, clock: Clock | None = None, start_s: float = START_S
+    servers: Mapping[str, McpServer],
+    *,
+    clock: Clock | None = None,
+    start_s: float = START_S,
+    tell: Callable[[str, str], None] = lambda what, why: None,
 ) -> AsyncIterator[list[Tool]]:
     """
     The tools of these servers, for as long as the context is open; then all of them are ended.
 
     Starts those whose `tools` name any, all at once, and waits up to `start_s` seconds for what they offer. A server
     that cannot be started gives its tools all the same, without their schema; a call then tries to start it again.
+    tell: gets what is missing, in words of ours alone, and why, which may be the server's own words.
     """
     used = [_Server(name, server, clock or SystemClock(), start_s) for name, server in servers.items() if server.tools]
     try:
         await asyncio.gather(*(server.try_to_start() for server in used))
-        yield [tool for server in used for tool in server.tools()]
+        yield [tool for server in used for tool in server.tools(tell)]
     finally:
         await asyncio.gather(*(server.stop() for server in used))
 
@@ -91,13 +96,16 @@ class _Server:
         if self._life is not None:
             await self._life.stop()
 
-    def tools(self) -> list[Tool]:
+    def tools(self, tell: Callable[[str, str], None]) -> list[Tool]:
         found: list[Tool] = []
+        if self._offered is None:
+            tell(f"MCP server {self.name} did not start: its tools may not be available", self._why)
         for name in dict.fromkeys(self._settings.tools):
             offered = None if self._offered is None else self._offered.get(name)
             if self._offered is not None and offered is None:
                 there = ", ".join(sorted(line(each, 60) for each in self._offered)[:20])
                 log.warning("mcp_tool_unknown", extra={"server": self.name, "tool": name, "offered": there})
+                tell(f"The tool {self.name}.{name} is not available", f"the server does not offer it, but {there}")
                 continue
             found.append(_McpTool(self, name, offered))
         return found

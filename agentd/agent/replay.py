@@ -103,6 +103,7 @@ async def replay(
         listeners=listeners,
         spans=Spans(job.model_copy(update={"traceparent": None})),
         inbox=inbox,
+        missing=_missing(tape),
     )
     agent = Agent(job, supervisor, account=account, listeners=listeners, inbox=inbox, timed=False)
     tape.agent, tape.inbox = agent, inbox
@@ -143,6 +144,11 @@ def _why_no_model(tape: Tape, job: Job) -> str:
         ),
         job.why_no_model,
     )
+
+
+def _missing(tape: Tape) -> list[str]:
+    told = (record.data.get("told") for record in tape.records if record.kind == "event")
+    return [str(each) for each in told if each]
 
 
 def _tools(

@@ -18,6 +18,7 @@ from typing import Protocol
 from agentd.agent.account import Account
 from agentd.agent.cleaning import cleaned_job, threads
 from agentd.agent.events import Listener, Listeners
+from agentd.agent.evidence import one_line
 from agentd.agent.executor import Executor
 from agentd.agent.inbox import Inbox, InboxFull
 from agentd.agent.job import Job, Outcome
@@ -77,8 +78,15 @@ async def open_agent(
     account = Account(services, clock)
     purse = RunPurse(services, usd=job.limits.usd, tokens=job.limits.tokens, settled=account.settled)
     async with contextlib.AsyncExitStack() as stack:
+        missing: list[str] = []
+
+        def lacks(type: str, what: str, why: str) -> None:
+            log.warning(type, extra={"run": job.run, "what": what, "error": why})
+            account.record("event", type=type, reason=f"{what}: {why}", told=what)
+            missing.append(what)
+
         if registry is None:
-            registry = await _registry(job, stack, account, inbox, clock)
+            registry = await _registry(job, stack, lacks, inbox, clock)
         model, why = await _model(job, models, purse, clock, stack)
         executor = Executor(
             Pools(registry, _contexts(job, services, clock)),
@@ -99,6 +107,7 @@ async def open_agent(
             listeners=listeners,
             spans=Spans(job),
             inbox=inbox,
+            missing=missing,
         )
         agent = Agent(
             job,
@@ -219,37 +228,42 @@ async def run_job(
     return await running.run()
 
 
-async def _registry(
-    job: Job, stack: contextlib.AsyncExitStack, account: Account, inbox: Inbox, clock: Clock
-) -> Registry:
+class _Lacks(Protocol):
+    """What becomes of a tool that is not there. what: in words of ours alone. why: in whoever's."""
+
+    def __call__(self, type: str, what: str, why: str) -> None: ...
+
+
+async def _registry(job: Job, stack: contextlib.AsyncExitStack, lacks: _Lacks, inbox: Inbox, clock: Clock) -> Registry:
     if not job.mcp and not job.plugins:
         return _built_in()
     registry = Registry(BUILT_IN)
-    tools = [*_of_third_parties(job, account), *await _of_servers(job, stack, account, inbox, clock)]
+    tools = [*_of_third_parties(job, lacks), *await _of_servers(job, stack, lacks, inbox, clock)]
     for tool in tools:
         try:
             registry.register(tool)
         except BadTool as error:
-            log.warning("tool_refused", extra={"run": job.run, "error": str(error)})
-            account.record("event", type="tool_refused", reason=str(error))
+            lacks("tool_refused", f"The tool {one_line(tool.name, 100)} is not available", str(error))
     return registry
 
 
-def _of_third_parties(job: Job, account: Account) -> Sequence[Tool]:
+def _of_third_parties(job: Job, lacks: _Lacks) -> Sequence[Tool]:
     """Each by itself: one that does not load costs its own tool and nothing else."""
     found: list[Tool] = []
     for name in dict.fromkeys(job.plugins):
         try:
             found += plugins([name], taken=[tool.name for tool in (*BUILT_IN, *found)])
         except ConfigError as error:
-            log.warning("plugin_unavailable", extra={"run": job.run, "plugin": name, "error": str(error)})
-            account.record("event", type="plugin_unavailable", reason=str(error))
+            lacks("plugin_unavailable", f"The tools of plugin {name} are not available", str(error))
     return found
 
 
 async def _of_servers(
-    job: Job, stack: contextlib.AsyncExitStack, account: Account, inbox: Inbox, clock: Clock
+    job: Job, stack: contextlib.AsyncExitStack, lacks: _Lacks, inbox: Inbox, clock: Clock
 ) -> Sequence[Tool]:
+    def tell(what: str, why: str) -> None:
+        lacks("mcp_unavailable", what, why)
+
     if not job.mcp:
         return ()
     from agentd.agent.mcp import open_mcp
@@ -259,10 +273,9 @@ async def _of_servers(
         async with asyncio.timeout(min(LONGEST_OPENING_S, job.limits.time_s)) as limit:
             with inbox.halting(lambda: limit.reschedule(asyncio.get_running_loop().time())):
                 if inbox.stopped is None:
-                    tools = await stack.enter_async_context(open_mcp(job.mcp, clock=clock))
+                    tools = await stack.enter_async_context(open_mcp(job.mcp, clock=clock, tell=tell))
     except (AgentdError, OSError, TimeoutError) as error:
-        log.warning("mcp_unavailable", extra={"run": job.run, "error": str(error) or "it took too long"})
-        account.record("event", type="mcp_unavailable", reason=str(error) or "it took too long")
+        tell(f"The tools of MCP servers ({', '.join(job.mcp)}) are not available", str(error) or "it took too long")
     return tools
 
 

@@ -66,6 +66,8 @@ _BAD_ANSWERS = 2
 _BROKEN_ANSWERS = 2
 _BYTES_A_TOKEN = 8
 _CUTS = 5
+_MOST_MISSING = 20
+_LONGEST_LINE = 200
 _MUCH_EVIDENCE = 128 * 1024
 
 
@@ -84,7 +86,7 @@ class Supervisor:
     One for each run; `work` once for each prompt, never two at once.
 
     model: None: there is none, and why_no_model says why. specs: of the tools that the run may use. kind_of: class of
-    workers that suits a tool, by its name.
+    workers that suits a tool, by its name. missing: what of the tools is not there, a line each, words of ours alone.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Supervisor:
         listeners: Listeners,
         spans: Spans,
         inbox: Inbox,
+        missing: Sequence[str] = (),
     ) -> None:
         self._job = job
         self._model = model
@@ -131,6 +134,7 @@ class Supervisor:
         self._turn_open = False
         self._done_before = 0
         self._held: Any = None
+        self._missing = "\n".join(f"{line[:_LONGEST_LINE]}." for line in missing[:_MOST_MISSING])
         self.turn = 0
 
     @property
@@ -236,7 +240,8 @@ class Supervisor:
         limit = _BYTES_A_TOKEN * tokens
         for _ in range(_CUTS):
             goal = self._prompts.goal(job, exhibits=self._exhibits, limit_bytes=limit // 2 if seen else limit)
-            room = min(job.limits.observation_bytes, limit - size_of(goal))
+            room = min(job.limits.observation_bytes, limit - size_of(goal) - len(self._missing))
+            goal = f"{goal}\n\n{self._missing}" if self._missing else goal
             known = seen.within(room) if isinstance(seen, Observed) else seen
             text = f"{goal}\n\n{known}" if known else goal
             if (size := count_tokens(text)) <= tokens:
