@@ -32,6 +32,7 @@ from agentd.agent.ends import (
 )
 from agentd.agent.events import AgentEnd, AgentStart, Listeners, MessageEnd, MessageStart, TurnEnd, TurnStart
 from agentd.agent.evidence import Exhibits
+from agentd.agent.examples import with_examples
 from agentd.agent.excerpt import size_of
 from agentd.agent.finding import misfits
 from agentd.agent.graph import GraphError
@@ -110,6 +111,7 @@ class Supervisor:
         self._native = model is not None and model.native_tools
         self._why_no_model = why_no_model
         self._specs = tuple(specs)
+        self._shown = self._specs if self._native else with_examples(specs, job.permissions)
         self._kind_of = kind_of
         self._prompts = prompts
         self._account = account
@@ -251,7 +253,7 @@ class Supervisor:
 
     def _guide(self) -> str:
         # What the answer of a goal looks like, the prompt says: two ways to end are one too many for a small model.
-        return action_guide(self._specs, None) if self._must_find else action_guide(self._specs)
+        return action_guide(self._shown, None) if self._must_find else action_guide(self._shown)
 
     @property
     def _must_find(self) -> bool:
@@ -376,7 +378,7 @@ class Supervisor:
             raise BadAction("the provider's filter held the answer back; say it in other words")
         cut = done.stop_reason in ("length", "content_filter")
         try:
-            return actions_of(done.message, self._native, self._specs, cut=cut, quoted=self._is_quoted)
+            return actions_of(done.message, self._native, self._shown, cut=cut, quoted=self._is_quoted)
         except BadAction as error:
             if last_try and error.otherwise is not None:
                 self._decided("make_do", str(error))
