@@ -50,7 +50,8 @@ class House:
     def write(self, *watches: dict[str, Any], hook: str = "http://127.0.0.1:9/", **more: Any) -> None:
         """A configuration of these watches, telling one webhook."""
         whole: dict[str, Any] = {
-            "daemon": {"state_dir": str(self.folder / "state"), "instance": "web-1"},
+            # The process that it is in holds all that the tests before it have loaded.
+            "daemon": {"state_dir": str(self.folder / "state"), "instance": "web-1", "memory_limit": "64GiB"},
             "webhooks": {"ops": {"url": hook}},
             "alerting": {"notify": ["ops"]},
             "defaults": {"fail_after": 2, "recover_after": 1, "every": "1m"},

@@ -27,7 +27,7 @@ from agentd.cli.place import Place, find_place
 from agentd.cli.progress import Progress
 from agentd.cli.streaming import Stream
 from agentd.cli.tables import clean
-from agentd.cli.task import asked_from, open_quiet_logging, task_options, tell
+from agentd.cli.task import asked_from, quiet_logging, task_options, tell
 from agentd.cli.typist import Typist
 from agentd.errors import AgentdError
 
@@ -76,8 +76,9 @@ def interactive(
         return asked_from(goal, name or model, tools, max_steps, timeout, scenario, priority, session=True)
 
     place = find_place(config_path)
-    open_quiet_logging()
-    sys.exit(asyncio.run(_converse(place, asked, standalone)))
+    with quiet_logging():
+        code = asyncio.run(_converse(place, asked, standalone))
+    sys.exit(code)
 
 
 async def _converse(place: Place, asked: Callable[[str, str | None], Any], standalone: bool) -> int:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,8 @@ def task(
     """
     asked = asked_from(goal, model, tools, max_steps, timeout, scenario, priority)
     place = find_place(config_path)
-    open_quiet_logging()
-    view = asyncio.run(_do(place, asked, standalone, output))
+    with quiet_logging():
+        view = asyncio.run(_do(place, asked, standalone, output))
     if output == "json":
         print_json(view)
     sys.exit(exit_code(view))
@@ -129,11 +129,16 @@ def asked_from(
     return read_task({"task": goal, "context": context, "priority": priority, "session": session, **named})
 
 
-def open_quiet_logging() -> None:
+@contextlib.contextmanager
+def quiet_logging() -> Iterator[None]:
     """Warnings of a run stand in its record; in a person's terminal, errors alone."""
-    from agentd.telemetry.logging import open_logging
+    from agentd.telemetry.logging import close_logging, open_logging
 
     open_logging("error", "console")
+    try:
+        yield
+    finally:
+        close_logging()
 
 
 def exit_code(view: Json) -> int:

@@ -41,6 +41,7 @@ _FLUSH_S = 2.0
 
 _log = logging.getLogger("agentd.telemetry")
 _current: _Outlet | None = None
+_level_before: int | None = None
 
 
 def open_logging(level: str, format: Format) -> None:
@@ -51,7 +52,7 @@ def open_logging(level: str, format: Format) -> None:
     format: `auto` is journald where stderr is the journal, else lines for people on a terminal, else JSON lines.
     Without systemd-python the journal gets JSON lines with sd-daemon's `<priority>` before each.
     """
-    global _current
+    global _current, _level_before
     number = _LEVELS.get(level.lower())
     if number is None:
         raise ConfigError(f"log level {level!r} is unknown; write one of {', '.join(_LEVELS)}")
@@ -63,6 +64,8 @@ def open_logging(level: str, format: Format) -> None:
         # Not waited for: this may be a reload, on the loop, because the old place is stuck.
         root.removeHandler(before.handler)
         before.close(timeout_s=0)
+    else:
+        _level_before = root.level
     root.setLevel(number)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
@@ -74,11 +77,16 @@ def open_logging(level: str, format: Format) -> None:
 
 
 def close_logging(timeout_s: float = _FLUSH_S) -> None:
-    """Write what waits, for at most `timeout_s` seconds, and stop; harmless when logging is not open."""
+    """
+    Write what waits, for at most `timeout_s` seconds, and stop; harmless when logging is not open.
+
+    The level is again what it was: a program that ran us within itself may log on.
+    """
     global _current
     outlet, _current = _current, None
     if outlet is not None:
         logging.getLogger().removeHandler(outlet.handler)
+        logging.getLogger().setLevel(_level_before or logging.WARNING)
         outlet.close(timeout_s)
 
 

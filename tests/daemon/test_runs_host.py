@@ -125,10 +125,14 @@ async def test_after_a_reload_the_next_run_begins_with_the_keys_of_its_models(ho
 async def test_a_host_of_another_version_takes_no_run(tmp_path: Path) -> None:
     """An upgrade replaces the files under a host that runs; half of a job that it understands is worse than none."""
 
+    served: set[asyncio.Task[None] | None] = set()
+
     async def of_yesterday(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.add(asyncio.current_task())
         Wire(reader, writer).send("hello", pid=1, version="0.0.1")
         await reader.read()
         writer.close()
+        await writer.wait_closed()
 
     server = await asyncio.start_unix_server(of_yesterday, str(tmp_path / "agent.sock"))
     async with server:
@@ -136,3 +140,4 @@ async def test_a_host_of_another_version_takes_no_run(tmp_path: Path) -> None:
         with pytest.raises(NoHost, match=r"is agentd 0\.0\.1, and this .*; restart both"):
             await host.connect()
         await host.close()
+        await asyncio.gather(*filter(None, served))
