@@ -155,6 +155,7 @@ def test_a_command_that_asks_the_daemon_asks_for_no_prices(
     """Whether a budget can be kept is for who runs it: `agentd status` must not start a process to find that out."""
     asked: list[object] = []
     monkeypatch.setattr("agentd.llm.prices._ask_child", asked.append)
+    monkeypatch.setattr("agentd.llm.prices._ask_at", 0.0)  # as it was, when this is over: nobody was asked
     model = {"provider": "openai", "model": "gpt-of-which-nobody-heard"}
     write(tmp_path, shop(web), models={"default": model}, budgets={"run": {"usd": 1.0}})
 
