@@ -54,7 +54,7 @@ async def test_a_bomb_stays_small_through_httpx() -> None:
 
 
 async def test_failures_are_httpx_s_own() -> None:
-    async with httpx.AsyncClient(transport=ProbeTransport(), timeout=0.05) as client:
+    async with httpx.AsyncClient(transport=ProbeTransport(), timeout=1.0) as client:
         with pytest.raises(httpx.ConnectError, match="refused"):
             await client.get(f"http://127.0.0.1:{free_port()}/")
         async with serving(answering(b"", keep_open=True)) as served:
