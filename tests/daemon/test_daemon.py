@@ -21,7 +21,7 @@ from agentd.api.service import Conflict, NotFound
 from agentd.config.loader import load
 from agentd.daemon import app
 from agentd.daemon.app import EXIT_CRASHED, EXIT_RESTART
-from agentd.daemon.control import MAX_ON_PAGE
+from agentd.daemon.lists import MAX_ON_PAGE
 from agentd.daemon.notify import ServiceManager
 from agentd.daemon.selfwatch import SelfWatch
 from agentd.errors import ConfigError, StoreFull

@@ -1,0 +1,202 @@
+"""
+What people may do with the running daemon: the acting half of the `Service` behind the HTTP routes.
+
+In: requests that were let in. Out: plain JSON values. What changes something is written to the audit trail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import apsw
+
+from agentd.api.beat import same_token
+from agentd.api.service import Conflict, Forbidden, Json, NoSecret, NotFound
+from agentd.api.silence import SilenceAsked
+from agentd.api.trouble import orphans, read_hindrances
+from agentd.api.views import pause_view
+from agentd.clock import iso
+from agentd.daemon.standing import Standing, check_view
+from agentd.errors import ConfigError
+from agentd.memory import audit, outbox
+from agentd.pipeline.findings import GoalWatch
+from agentd.pipeline.watches import LogWatch
+from agentd.secret import SecretMissing
+from agentd.watch.heartbeat import HeartbeatSettings
+
+if TYPE_CHECKING:
+    from agentd.daemon.app import Daemon
+
+log = logging.getLogger("agentd.daemon")
+
+
+class Acting:
+    """The acting half of `Control`."""
+
+    def __init__(self, daemon: Daemon, standing: Standing) -> None:
+        self._daemon = daemon
+        self._standing = standing
+        self._missing: dict[str, str] = {}
+
+    async def ack(self, alerts: Sequence[str], *, by: str, comment: str, undo: bool) -> Json:
+        return await self._daemon.people.ack(alerts, by=by, comment=comment, undo=undo)
+
+    async def silence(self, asked: SilenceAsked, *, by: str) -> Json:
+        return await self._daemon.people.silence(asked, by=by)
+
+    async def end_silence(self, identity: str, *, by: str) -> Json:
+        return await self._daemon.people.end_silence(identity, by=by)
+
+    async def check_now(self, watch: str) -> Json:
+        planned = self._standing.planned(watch)
+        if isinstance(planned, LogWatch):
+            raise Conflict(f"{watch} follows a log: every line is looked at when it comes")
+        if isinstance(planned, GoalWatch):
+            run = await self._daemon.agents.start_goal(watch, "manual", self._daemon.clock.now())
+            return {"watch": self._standing.view(planned), "check": None, "run": run}
+        await asyncio.wait([self._run_now(watch)])
+        last = planned.last
+        return {"watch": self._standing.view(planned), "check": check_view(last) if last else None}
+
+    async def pause(self, watch: str, *, by: str, for_s: float | None, reason: str) -> Json:
+        self._standing.planned(watch)
+        daemon = self._daemon
+        lasting = None if for_s is None else timedelta(seconds=for_s)
+        before = await daemon.keeping.pause(watch, by=by, lasting=lasting, reason=reason)
+        planned = self._standing.planned(watch)  # unless a reload has taken it away meanwhile
+        if isinstance(planned, LogWatch):
+            await daemon.following.stop(watch)
+        else:
+            daemon.scheduler.pause(watch)
+        return self._standing.view(planned) | {"replaced": pause_view(before) if before else None}
+
+    async def resume(self, watch: str, *, by: str) -> Json:
+        self._standing.planned(watch)
+        if watch not in self._daemon.keeping.paused:
+            raise Conflict(f"{watch} is not paused")
+        await self._daemon.resume(watch, by=by)
+        return self._standing.view(self._standing.planned(watch))
+
+    async def retry(self, identity: str | None, *, webhook: str | None, by: str) -> Json:
+        now, state = self._daemon.clock.now(), self._daemon.store.state
+        if webhook is not None:
+            await self._standing.known_receiver(webhook)
+        await state.write(lambda connection: audit.append(connection, by, "retry", identity or webhook or "*", "", now))
+        if identity is None:
+            done = await self._retry_dead(webhook)
+        else:
+            outcome = await state.write(lambda connection: outbox.retry(connection, identity, now))
+            if outcome == "missing":
+                raise NotFound(f"no delivery {identity!r} that waits or is dead; `agentd outbox list` shows them")
+            if outcome == "superseded":
+                raise Conflict(f"{identity} is overtaken: the receiver has had something newer about this alert")
+            if outcome == "claimed":
+                raise Conflict(f"{identity} is being sent at this moment")
+            done = {"retried": 1}
+        self._daemon.courier.wake()
+        return done
+
+    async def _retry_dead(self, webhook: str | None) -> Json:
+        """All of them, some hundred a transaction, so that alerts get their turn between."""
+        now, retried = self._daemon.clock.now(), 0
+        while True:
+            step = await self._daemon.store.state.write(lambda c: outbox.retry_dead(c, now, webhook))
+            retried += step.retried
+            if not step.left or not step.retried:
+                return {"retried": retried, "superseded": step.superseded}
+
+    async def drop(self, identity: str, *, by: str) -> Json:
+        now = self._daemon.clock.now()
+
+        def change(connection: apsw.Connection) -> str:
+            audit.append(connection, by, "drop", identity, "", now)
+            return outbox.drop(connection, identity)
+
+        outcome = await self._daemon.store.state.write(change)
+        if outcome == "claimed":
+            raise Conflict(f"{identity} is being sent at this moment")
+        if outcome == "missing":
+            raise NotFound(f"no delivery {identity!r} that could be dropped; `agentd outbox list` shows them")
+        self._daemon.courier.wake()
+        return {"dropped": 1}
+
+    async def test_webhook(self, webhook: str, *, by: str) -> Json:
+        self._standing.known_webhook(webhook)
+        outcome = await self._daemon.courier.send_test(webhook)
+        return {
+            "webhook": webhook,
+            "ok": outcome.ok,
+            "status": outcome.status,
+            "error": outcome.error,
+            "latency_ms": round(outcome.latency_s * 1000, 1),
+            "answer": outcome.answer,
+        }
+
+    async def enable_webhook(self, webhook: str, *, by: str) -> Json:
+        self._standing.known_webhook(webhook)
+        now = self._daemon.clock.now()
+        was_disabled = await self._daemon.courier.enable(webhook)
+        await self._daemon.store.state.write(
+            lambda connection: audit.append(connection, by, "enable", webhook, "", now)
+        )
+        return {"webhook": webhook, "enabled": True, "was_disabled": was_disabled}
+
+    async def beat(self, watch: str, *, token: str | None, ok: bool, message: str, trusted: bool) -> Json:
+        daemon = self._daemon
+        planned = daemon.plan.watches.get(watch)
+        settings = planned.source if planned else None
+        if planned is None or not isinstance(settings, HeartbeatSettings):
+            raise NotFound(f"no heartbeat watch {watch!r}")
+        if not trusted:
+            if settings.token is None:
+                raise Forbidden(
+                    f"{watch} has no token: report over the unix socket, or give it one in the configuration"
+                )
+            try:
+                expected = settings.token.expand()
+            except SecretMissing as error:
+                # Once, not per call: anybody may call.
+                if self._missing.get(watch) != str(error):
+                    self._missing[watch] = str(error)
+                    log.warning("heartbeat_token_missing", extra={"watch": watch, "error": str(error)})
+                raise NoSecret(f"the token of {watch} cannot be read now; the daemon's log says why") from error
+            self._missing.pop(watch, None)
+            if not same_token(token, expected):
+                raise Forbidden("the token is not the one that this heartbeat expects")
+        await daemon.events.admit_beat(watch, settings.rate)
+        now = daemon.clock.now()
+        daemon.keeping.beats.beat(watch, now, ok, message)
+        await daemon.keeping.save_beats()
+        if watch in daemon.plan.watches and watch not in daemon.keeping.paused:
+            self._run_now(watch)
+        return {"watch": watch, "received_at": iso(now)}
+
+    async def hook(
+        self, name: str, *, headers: Mapping[str, str], body: Callable[[], Awaitable[bytes]], trusted: bool
+    ) -> Json:
+        return await self._daemon.events.hook(name, headers=headers, body=body, trusted=trusted)
+
+    async def reload(self, *, by: str) -> Json:
+        now = self._daemon.clock.now()
+        await self._daemon.store.state.write(lambda connection: audit.append(connection, by, "reload", "", "", now))
+        why = await self._daemon.reload()
+        if why is not None:
+            raise ConfigError(f"the new configuration is refused, the old one runs on: {why}")
+        found = await self._daemon.store.state.read(read_hindrances)
+        lost = orphans(found.waiting, self._daemon.plan.webhooks)
+        return {"reloaded": True, "note": "; ".join([*filter(None, [self._daemon.note]), *lost])}
+
+    async def release(self, *, by: str) -> Json:
+        if not self._daemon.ready.is_set():
+            raise Conflict("the daemon is starting; try again when it runs")
+        return {"was_held": await self._daemon.release(by=by)}
+
+    def _run_now(self, watch: str) -> asyncio.Task[None]:
+        try:
+            return self._daemon.scheduler.run_now(watch)
+        except RuntimeError as error:
+            raise Conflict("the daemon is starting or stopping; try again when it runs") from error

@@ -1,0 +1,89 @@
+"""
+How the watches stand at this moment, as views: what every part of the service shows of a watch, and how one is found.
+
+In: what the daemon knows by itself. Out: plain JSON values. Whatever has a name and is not there is NotFound.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentd.api.service import Json, NotFound
+from agentd.api.views import is_current, moment, pause_view, unplanned_watch_view, worst
+from agentd.clock import iso
+from agentd.memory import outbox
+from agentd.pipeline import Check, Watch
+from agentd.pipeline.watches import LogWatch
+from agentd.records import Alert
+
+if TYPE_CHECKING:
+    from agentd.daemon.app import Daemon
+
+
+class Standing:
+    """Views of the watches of a daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def disabled(self) -> list[Json]:
+        """Or one would look for a watch that stands in the file and is nowhere."""
+        watches = self._daemon.plan.config.watches
+        return [unplanned_watch_view(watch) for watch in watches if watch.shown_kind is not None and not watch.enabled]
+
+    def alert(self, watch: Watch) -> Alert:
+        """The worse of the watch's two alerts: that it fails, and that nobody can look."""
+        alerts = self._daemon.pipeline.alerts
+        if isinstance(watch, LogWatch) and watch.last is not None and is_current(watch.last.step.alert):
+            return watch.last.step.alert
+        alert, blind = alerts.get(watch.calm.fingerprint, watch.calm), alerts.get(watch.blind.fingerprint)
+        return alert if blind is None or not is_current(blind) else worst((alert, blind))
+
+    def view(self, watch: Watch) -> Json:
+        daemon, last = self._daemon, watch.last
+        paused = daemon.keeping.paused.get(watch.name)
+        return {
+            "name": watch.name,
+            "kind": watch.kind,
+            "enabled": True,
+            "verdict": last.judgement.verdict.value if last else None,
+            "summary": last.judgement.summary if last else "",
+            "alert": self.alert(watch).status.value,
+            "severity": watch.policy.severity.value,
+            "labels": dict(watch.policy.labels),
+            "latency_ms": last.observation.values.get("latency_ms") if last else None,
+            "log": dict(last.observation.values) if last and isinstance(watch, LogWatch) else None,
+            "checked_at": moment(last.at) if last else None,
+            "next_at": moment(daemon.scheduler.next_run(watch.name)) if watch.name in daemon.plan.due else None,
+            "paused": paused is not None,
+            "paused_until": moment(paused.until) if paused else None,
+            "pause": pause_view(paused) if paused else None,
+            "notify": list(daemon.pipeline.routing.of(watch.calm, watch.wish).notify),
+        }
+
+    def planned(self, name: str) -> Watch:
+        watch = self._daemon.pipeline.watches.get(name)
+        if watch is None:
+            raise NotFound(f"no watch {name!r}; `agentd watches` shows them")
+        return watch
+
+    async def known_receiver(self, name: str) -> None:
+        """One that the configuration names, or that messages are still kept for."""
+        if not await self._daemon.store.state.read(lambda c: outbox.rows(c, webhook=name, limit=1)):
+            self.known_webhook(name)
+
+    def known_webhook(self, name: str) -> None:
+        if name not in self._daemon.plan.webhooks:
+            known = ", ".join(sorted(self._daemon.plan.webhooks)) or "none"
+            raise NotFound(f"no webhook {name!r}; known: {known}")
+
+
+def check_view(check: Check) -> Json:
+    """One check, for people: what was seen and what was made of it."""
+    return {
+        "at": iso(check.at),
+        "verdict": check.judgement.verdict.value,
+        "summary": check.judgement.summary,
+        "duration_ms": round(check.observation.duration_s * 1000, 3),
+        "alert": check.step.alert.status.value,
+    }
