@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from agentd.api.service import Conflict, Forbidden, NotFound, TooMany
-from agentd.api.tasks import Message, TaskAsked, TaskService
+from agentd.api.tasks import BatchAsked, Message, TaskAsked, TaskService
 from agentd.errors import AgentdError, ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ class HttpTasks:
         body = asked.model_dump(mode="json", exclude_none=True)
         return await self._call("POST", "/api/v1/tasks", body | {"by": by or self._by})
 
+    async def submit_batch(self, asked: BatchAsked, *, by: str = "") -> Json:
+        body = asked.model_dump(mode="json", exclude_none=True)
+        return await self._call("POST", "/api/v1/tasks/batch", body | {"by": by or self._by})
+
     async def task(self, id: str) -> Json:
         return await self._call("GET", f"/api/v1/tasks/{_step(id)}")
 
@@ -92,10 +96,14 @@ class HttpTasks:
                     raise
             await asyncio.sleep(_AGAIN_S)
 
-    async def runs(self, *, watch: str | None = None, state: str | None = None, limit: int = 100) -> list[Json]:
-        asked = {"watch": watch, "state": state, "limit": str(limit)}
-        found = await self._call("GET", "/api/v1/runs", query={key: value for key, value in asked.items() if value})
-        return list(found["runs"])
+    async def tasks(self, *, status: str | None = None, limit: int = 100, before: str | None = None) -> Json:
+        return await self._call("GET", "/api/v1/tasks", query=_query(status=status, limit=limit, before=before))
+
+    async def runs(
+        self, *, watch: str | None = None, state: str | None = None, limit: int = 100, before: str | None = None
+    ) -> list[Json]:
+        query = _query(watch=watch, state=state, limit=limit, before=before)
+        return list((await self._call("GET", "/api/v1/runs", query=query))["runs"])
 
     async def run(self, id: str, after: int = -1) -> Json:
         behind = "" if after < 0 else f"?after={after}"
@@ -181,6 +189,10 @@ def _read(status: int, body: bytes, retry_after: str | None) -> Json:
     if status == 503:
         raise StoreError(detail)
     raise AgentdError(detail)
+
+
+def _query(**asked: str | int | None) -> dict[str, str]:
+    return {key: str(value) for key, value in asked.items() if value}
 
 
 def _step(id: str) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from agentd.clock import iso
 from agentd.errors import ConfigError
@@ -22,6 +23,7 @@ from agentd.telemetry.redact import STARS
 Json = dict[str, Any]
 
 MAX_GOAL_CHARS = 32 * 1024
+MOST_IN_BATCH = 100
 MOST_LINES = 5000
 """Lines of a run's record that are shown at once."""
 MOST_SHOWN_CHARS = 2**20
@@ -29,6 +31,7 @@ MOST_SHOWN_CHARS = 2**20
 _SHOWN_CHARS = 4096
 _TEXT_CHARS = 16 * 1024
 _GOAL_CHARS = 1000
+_SUMMARY_CHARS = 500
 STATES: Mapping[RunState, str] = {
     RunState.QUEUED: "pending",
     RunState.RUNNING: "in_progress",
@@ -38,6 +41,8 @@ STATES: Mapping[RunState, str] = {
     RunState.CANCELLED: "cancelled",
     RunState.INTERRUPTED: "failed",
 }
+STATUSES = tuple(dict.fromkeys(STATES.values()))
+"""Of tasks, as callers know them."""
 TASK_ID = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"
 
 
@@ -103,6 +108,28 @@ class TaskAsked(_Asked):
         return {key: value for key, value in wanted.items() if value not in (None, {})}
 
 
+class BatchAsked(_Asked):
+    """
+    Tasks that belong together. sequential: each begins when the one before it has ended, in whatever way.
+
+    on_failure, of a sequential batch: with `stop`, what has not begun is cancelled once a task ends otherwise than
+    completed.
+    """
+
+    tasks: list[TaskAsked] = Field(min_length=1, max_length=MOST_IN_BATCH)
+    mode: Literal["parallel", "sequential"] = "parallel"
+    on_failure: Literal["continue", "stop"] = "continue"
+
+    @model_validator(mode="after")
+    def _ids_differ(self) -> Self:
+        ids = [each.task_id for each in self.tasks if each.task_id is not None]
+        if len(ids) != len(set(ids)):
+            raise PydanticCustomError(
+                "same_task_id", "two of the tasks have the same task_id; each is a task of its own"
+            )
+        return self
+
+
 class Message(_Asked):
     """
     What is said to a task under way: `steer` interrupts what it does now, `follow_up` comes after it.
@@ -117,6 +144,11 @@ class Message(_Asked):
 def read_task(body: Mapping[str, Any]) -> TaskAsked:
     """Raises ConfigError for what cannot be meant."""
     return _read(TaskAsked, body)
+
+
+def read_batch(body: Mapping[str, Any]) -> BatchAsked:
+    """Raises ConfigError for what cannot be meant."""
+    return _read(BatchAsked, body)
 
 
 def read_message(body: Mapping[str, Any]) -> Message:
@@ -138,8 +170,28 @@ class TaskService(Protocol):
 
     async def submit(self, asked: TaskAsked, *, by: str) -> Json:
         """
-        The task's view; of a task_id that is known already, as it stands. Raises ConfigError for what is not allowed,
-        TooMany when the queue is full.
+        The task's view, and `repeated`: whether its task_id was known already; then it is the task as it stands.
+
+        Raises ConfigError for what is not allowed, Conflict when the task_id is that of something else, TooMany when
+        the queue is full.
+        """
+        ...
+
+    async def submit_batch(self, asked: BatchAsked, *, by: str) -> Json:
+        """
+        `{batch_id, mode, on_failure, repeated, tasks}`, the tasks' views in their order, without steps.
+
+        All of them or none. Those whose task_id is known are taken as they stand; the same ids make the same batch_id.
+        repeated: all were known. Raises as `submit`; a ConfigError or Conflict says which task.
+        """
+        ...
+
+    async def tasks(self, *, status: str | None, limit: int, before: str | None = None) -> Json:
+        """
+        `{tasks, next}`: what people asked for, newest first, each as `task_line`.
+
+        status: one of `STATUSES`. before: the `next` of the page above, the id of its last task; None: from the newest.
+        next: None on the last page. Raises ConfigError for a status or a `before` that there is not.
         """
         ...
 
@@ -159,7 +211,11 @@ class TaskService(Protocol):
         """What the agent does, as it does it, each with its `seq`; ends with the task. Raises NotFound."""
         ...
 
-    async def runs(self, *, watch: str | None, state: str | None, limit: int) -> list[Json]: ...
+    async def runs(self, *, watch: str | None, state: str | None, limit: int, before: str | None = None) -> list[Json]:
+        """
+        Newest first. before: the id of the last run of the page above. Raises ConfigError when there is no such run.
+        """
+        ...
 
     async def run(self, id: str, after: int = -1) -> Json:
         """One run with its record, line by line, behind line `after`. Raises NotFound."""
@@ -173,7 +229,7 @@ class TaskService(Protocol):
 def task_view(run: Run, lines: Iterable[Line] = ()) -> Json:
     """
     A task as callers see it. lines: of its record, at least plans and results: what was done, oldest first; taken one
-    at a time.
+    at a time. after: the task of its batch whose end it waits for, or has waited for.
     """
     plan: Json | None = None
     steps: list[Json] = []
@@ -219,7 +275,22 @@ def task_view(run: Run, lines: Iterable[Line] = ()) -> Json:
         },
         "metadata": run.asked.get("metadata", {}),
         "trace_id": run.trace_id,
+        "batch_id": run.batch,
+        "after": run.after,
     }
+
+
+def task_line(run: Run) -> Json:
+    """A task in a list: as `task_view`, without what may be long."""
+    view = task_view(run)
+    if view["result"] is not None:
+        result = view["result"]
+        view["result"] = {key: result[key] for key in ("success", "execution_time")} | {
+            "summary": result["summary"][:_SUMMARY_CHARS]
+        }
+    for key in ("plan", "steps", "metadata"):
+        del view[key]
+    return view | {"task": run.goal[:_GOAL_CHARS]}
 
 
 def run_view(run: Run) -> Json:

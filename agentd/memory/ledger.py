@@ -7,7 +7,7 @@ Promise: a run that was queued is never forgotten, and after a crash none is sti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
@@ -29,6 +29,7 @@ MAX_JSON = 64 * 1024
 MAX_ASKED = 256 * 1024
 """Characters of JSON of what was asked, without what only describes it."""
 _MAX_ERROR = 2000
+_NO_LIMITS: Mapping[RunKind, int] = dict.fromkeys(KINDS, 10_000)
 _MAX_NAME = 200
 _MAX_CHAIN = 50
 _MAX_MODELS = 20
@@ -98,7 +99,8 @@ class Run:
 
     trigger: what started it (`schedule`, `cron`, `startup`, `api`, `alert:NAME`, …). due_at: when it had to start.
     fingerprint: of the alert that it is about. asked: plain JSON of what was asked beyond the goal. chain: the watches
-    that led to it, the first one in front.
+    that led to it, the first one in front. batch: what it was asked for together with. after: the run of its batch
+    that it begins behind. stops: it is cancelled when that one does not complete.
     """
 
     id: str
@@ -116,6 +118,9 @@ class Run:
     priority: Priority = Priority.NORMAL
     asked: Mapping[str, Any] = field(default_factory=dict)
     chain: tuple[str, ...] = ()
+    batch: str | None = None
+    after: str | None = None
+    stops: bool = False
     outcome: RunOutcome = RunOutcome()
 
 
@@ -131,10 +136,11 @@ class ProbeRow:
 
 _COLUMNS = """id, watch, trigger, due_at, state, started_at, ended_at, error, trace_id, kind, goal, fingerprint,
     priority, asked, chain, answer, finding, plan, steps, tool_calls, model_calls, input_tokens, output_tokens,
-    cached_tokens, usd_nano, models, artifacts"""
+    cached_tokens, usd_nano, models, artifacts, batch, after, stops"""
 _QUEUE = """
-    INSERT INTO runs (id, watch, trigger, state, due_at, trace_id, kind, goal, fingerprint, priority, asked, chain)
-    VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)"""
+    INSERT INTO runs (id, watch, trigger, state, due_at, trace_id, kind, goal, fingerprint, priority, asked, chain,
+                      batch, after, held, stops)
+    VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _START = "UPDATE runs SET state = 'running', started_at = ?2 WHERE id = ?1 AND state = 'queued'"
 # Values of variables for commands are often passwords, and of no use once the run is over.
 _FORGET_ENVIRONMENT = "asked = iif(json_valid(asked), json_remove(asked, '$.environment'), asked)"
@@ -149,8 +155,11 @@ _CAME = """
 _INTERRUPT = f"""
     UPDATE runs SET state = 'interrupted', ended_at = ?1, error = ?2, {_FORGET_ENVIRONMENT} WHERE state = 'running'"""
 _QUEUED = """
-    SELECT id, watch, kind, trigger, priority, due_at FROM runs WHERE state = 'queued' AND due_at <= ?
-    ORDER BY priority DESC, due_at, number LIMIT ?"""
+    SELECT id, watch, kind, trigger, priority, due_at, number FROM runs
+    WHERE kind = ? AND state = 'queued' AND held = 0 AND due_at <= ? ORDER BY priority DESC, due_at, number LIMIT ?"""
+_RELEASE = "UPDATE runs SET held = 0 WHERE after = ? AND state = 'queued' AND held = 1 AND (stops = 0 OR ?)"
+_HELD_BEHIND = "SELECT id FROM runs WHERE after = ? AND state = 'queued' AND held = 1"
+_RUNNING_IDS = "SELECT id FROM runs WHERE state = 'running'"
 _WAITING = "SELECT count(*) FROM runs WHERE state = 'queued' AND watch = ?"
 _ALL_WAITING = "SELECT count(*) FROM runs WHERE state = 'queued'"
 _RUNNING = f"SELECT {_COLUMNS} FROM runs WHERE state = 'running' ORDER BY number"
@@ -165,16 +174,24 @@ _QUEUED_ABOUT = f"""
 _ASK_ANEW = "UPDATE runs SET asked = ?2, priority = max(priority, ?3) WHERE id = ?1 AND state = 'queued'"
 _LOOKED_INTO = "SELECT count(*) FROM runs WHERE fingerprint = ? AND watch = ? AND due_at >= ?"
 _GET = f"SELECT {_COLUMNS} FROM runs WHERE id = ?"
+_FURTHER = "(?5 IS NULL OR number < ?5)"
 _RUNS = f"""
     SELECT {_COLUMNS} FROM runs
-    WHERE (?1 IS NULL OR watch = ?1) AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR kind = ?3)
+    WHERE (?1 IS NULL OR watch = ?1) AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR kind = ?3) AND {_FURTHER}
     ORDER BY number DESC LIMIT ?4"""
 _OF_WATCH = f"""
     SELECT {_COLUMNS} FROM runs WHERE watch = ?1 AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR kind = ?3)
-    ORDER BY number DESC LIMIT ?4"""
+    AND {_FURTHER} ORDER BY number DESC LIMIT ?4"""
 _ABOUT = f"""
     SELECT {_COLUMNS} FROM runs WHERE fingerprint = ?1 AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR kind = ?3)
-    ORDER BY number DESC LIMIT ?4"""
+    AND {_FURTHER} ORDER BY number DESC LIMIT ?4"""
+_ASKED_FOR = f"""
+    SELECT {_COLUMNS} FROM runs INDEXED BY runs_asked WHERE kind IN ('task', 'session') AND number < ?1
+    ORDER BY number DESC LIMIT ?2"""
+_ASKED_FOR_IN = f"""
+    SELECT {_COLUMNS}, number FROM runs INDEXED BY runs_asked_in
+    WHERE kind IN ('task', 'session') AND state = ?3 AND number < ?1 ORDER BY number DESC LIMIT ?2"""
+_NUMBER = "SELECT number FROM runs WHERE id = ?"
 _COUNTS = "SELECT state, count(*) FROM runs GROUP BY state"
 _LAST_DUE = "SELECT max(due_at) FROM runs WHERE watch = ? AND kind = 'goal'"
 # Whether a watch's goal was missed is told by its newest run, be that as long ago as the goal is rare.
@@ -200,11 +217,12 @@ _PROBES = "SELECT watch, last_due, last_done, verdict FROM probes"
 _FORGET_PROBE = "DELETE FROM probes WHERE watch = ?"
 
 
-def queue(c: apsw.Connection, run: Run) -> None:
+def queue(c: apsw.Connection, run: Run, *, held: bool = False) -> None:
     """
     Remember that `run` is to start at its due time; what is longer than the store keeps is cut, save what narrows
     the run: of a run that `was_cut` it is known at least that it is not what was asked.
 
+    held: it is not to start before `run.after` has ended.
     Raises apsw.ConstraintError when the id is known.
     """
     c.execute(
@@ -221,6 +239,10 @@ def queue(c: apsw.Connection, run: Run) -> None:
             int(run.priority),
             _kept(run.asked),
             to_json([clipped(each, _MAX_NAME) for each in run.chain[-_MAX_CHAIN:]]),
+            run.batch,
+            run.after,
+            held,
+            run.stops,
         ),
     )
 
@@ -233,6 +255,19 @@ def is_kept(asked: Mapping[str, Any]) -> bool:
 def was_cut(run: Run) -> bool:
     """Whether anything is missing of what narrows this run, which must then not start."""
     return _CUT in run.asked
+
+
+def asks_the_same(known: Run, run: Run) -> bool:
+    """
+    Whether `run`, not queued yet, asks for what `known` was asked for, whoever asks. Of a run that has ended the values
+    for commands are forgotten, and not compared.
+    """
+    kept, asked = dict(known.asked), from_json(_kept(run.asked))
+    if known.ended_at is not None:
+        kept.pop("environment", None)
+        asked.pop("environment", None)
+    said = (known.kind, known.goal, known.priority, kept)
+    return said == (run.kind, clipped(run.goal, MAX_GOAL), run.priority, asked)
 
 
 def start(c: apsw.Connection, id: str, now: datetime) -> bool:
@@ -264,14 +299,31 @@ def end(
     if outcome is not None:
         c.execute(_CAME, (id, *_came(outcome)))
     spend.close_run(c, id)
+    let_go(c, id, now, state)
     return True
+
+
+def let_go(c: apsw.Connection, id: str, now: datetime, state: RunState) -> None:
+    """What is held behind this run, which ended so, may start; or is cancelled, where it is meant to be."""
+    ended = [(id, state is RunState.COMPLETED)]
+    while ended:
+        id, completed = ended.pop()
+        c.execute(_RELEASE, (id, completed))
+        left: list[Any] = c.execute(_HELD_BEHIND, (id,)).fetchall()
+        for (behind,) in left:
+            why = f"the task before it in its batch did not complete: {id}"
+            c.execute(_END, (behind, RunState.CANCELLED.value, to_us(now), why, None, True))
+            ended.append((behind, False))
 
 
 def interrupt_all_running(c: apsw.Connection, now: datetime, why: str = "the daemon stopped while it ran") -> int:
     """At start: nobody runs what the last process was running. Returns how many there were."""
+    running: list[Any] = c.execute(_RUNNING_IDS).fetchall()
     c.execute(_INTERRUPT, (to_us(now), clipped(why, _MAX_ERROR)))
     found = c.changes()
     spend.close_all(c)
+    for (id,) in running:
+        let_go(c, id, now, RunState.INTERRUPTED)
     return found
 
 
@@ -287,12 +339,19 @@ class Queued:
     due_at: datetime
 
 
-def queued(c: apsw.Connection, now: datetime, limit: int = 10_000) -> list[Queued]:
-    """The runs that are to start now: the highest priority in front, within one what was due first."""
-    found: list[Any] = c.execute(_QUEUED, (to_us(now), limit)).fetchall()
+def queued(c: apsw.Connection, now: datetime, limits: Mapping[RunKind, int] = _NO_LIMITS) -> list[Queued]:
+    """
+    The runs that are to start now: the highest priority in front, within one what was due first.
+
+    limits: so many of a kind at most. What waits for another's end is not among them.
+    """
+    found: list[Any] = []
+    for kind, limit in limits.items():
+        found += c.execute(_QUEUED, (kind, to_us(now), limit)).fetchall()
+    found.sort(key=lambda row: (-row[4], *row[5:]))
     return [
         Queued(id, watch, kind, trigger, Priority(priority), from_us(due_at))
-        for id, watch, kind, trigger, priority, due_at in found
+        for id, watch, kind, trigger, priority, due_at, _ in found
     ]
 
 
@@ -355,11 +414,33 @@ def runs(
     kind: RunKind | None = None,
     fingerprint: str | None = None,
     limit: int = 100,
+    before: int | None = None,
 ) -> list[Run]:
-    """Newest first: about an alert, of a watch, or of all."""
+    """Newest first: about an alert, of a watch, or of all. before: only those that were queued before this `number`."""
     query = _ABOUT if fingerprint is not None else _OF_WATCH if watch is not None else _RUNS
-    found = c.execute(query, (watch if fingerprint is None else fingerprint, state and state.value, kind, limit))
+    about = watch if fingerprint is None else fingerprint
+    found = c.execute(query, (about, state and state.value, kind, limit, before))
     return [_run(row) for row in found]
+
+
+def asked_for(
+    c: apsw.Connection, *, states: Sequence[RunState] = (), limit: int = 100, before: int | None = None
+) -> list[Run]:
+    """What people asked for, newest first. states: only those; empty: all. before: as for `runs`."""
+    further = _MOST if before is None else before
+    if not states:
+        return [_run(row) for row in c.execute(_ASKED_FOR, (further, limit))]
+    found: list[Any] = []
+    for state in states:
+        found += c.execute(_ASKED_FOR_IN, (further, limit, state.value)).fetchall()
+    found.sort(key=lambda row: row[-1], reverse=True)
+    return [_run(row) for row in found[:limit]]
+
+
+def number(c: apsw.Connection, id: str) -> int | None:
+    """How many-th run this is; None for one that is not known."""
+    row = first(c.execute(_NUMBER, (id,)))
+    return None if row is None else int(row[0])
 
 
 def counts(c: apsw.Connection) -> dict[RunState, int]:
@@ -493,6 +574,9 @@ def _run(row: tuple[Any, ...]) -> Run:
             models=tuple(from_json(row[25])),
             artifacts=tuple(from_json(row[26])),
         ),
+        batch=row[27],
+        after=row[28],
+        stops=bool(row[29]),
     )
 
 

@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from agentd.memory import ledger, spend
-from agentd.memory.ledger import Priority, Run, RunOutcome, RunState
+from agentd.memory.ledger import Priority, Run, RunKind, RunOutcome, RunState
 from agentd.memory.migrate import migrate, steps
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -98,20 +98,29 @@ def test_the_highest_priority_starts_first_and_the_oldest_within_one(c: apsw.Con
     order = [("a", 1, 0), ("b", 3, 2), ("c", 0, 0), ("d", 3, 1), ("e", 1, 0), ("f", 2, 5), ("late", 3, 90)]
     for id, priority, minute in order:
         due = NOW + timedelta(minutes=minute)
-        ledger.queue(c, replace(ASKED, id=id, priority=Priority(priority), due_at=due))
+        kind: RunKind = "task" if id in "ae" else "investigate"
+        ledger.queue(c, replace(ASKED, id=id, kind=kind, priority=Priority(priority), due_at=due))
 
     assert [run.id for run in ledger.queued(c, LATER)] == ["d", "b", "f", "a", "e", "c"]
-    assert [run.id for run in ledger.queued(c, LATER, limit=2)] == ["d", "b"]
+    assert [run.id for run in ledger.queued(c, LATER, {"investigate": 2, "task": 1})] == ["d", "b", "a"]
 
 
 def test_looking_for_the_next_run_sorts_nothing(c: apsw.Connection) -> None:
     """The queue may be long; each look at it must cost what the looked at runs cost."""
-    plan = " ".join(str(row) for row in c.execute(f"EXPLAIN QUERY PLAN {ledger._QUEUED}", (0, 1)))
-    other = " ".join(str(row) for row in c.execute(f"EXPLAIN QUERY PLAN {ledger._OPEN_OF}", ("f",)))
 
-    assert "runs_queued" in plan
-    assert "runs_open_of" in other
-    assert "TEMP B-TREE" not in plan + other
+    def plan(query: str, *values: Any) -> str:
+        return " ".join(str(row) for row in c.execute(f"EXPLAIN QUERY PLAN {query}", values))
+
+    plans = {
+        "runs_ready": plan(ledger._QUEUED, "task", 0, 1),
+        "runs_open_of": plan(ledger._OPEN_OF, "f"),
+        "runs_held": plan(ledger._HELD_BEHIND, "r1") + plan(ledger._RELEASE, "r1", True),
+        "runs_asked ": plan(ledger._ASKED_FOR, 1, 1),
+        "runs_asked_in": plan(ledger._ASKED_FOR_IN, 1, 1, "queued"),
+    }
+    for index, found in plans.items():
+        assert index in found
+        assert "TEMP B-TREE" not in found
 
 
 def test_what_is_open_is_found_by_watch_and_by_alert(c: apsw.Connection) -> None:

@@ -28,7 +28,7 @@ from agentd.clock import Clock
 from agentd.daemon.runs.account import Account
 from agentd.daemon.runs.desk import Ask, Desk
 from agentd.daemon.runs.host import AgentHost
-from agentd.daemon.runs.jobs import NotWanted
+from agentd.daemon.runs.jobs import ASKED_FOR, NotWanted
 from agentd.errors import AgentdError, StoreError
 from agentd.fleet.messages import ONE_PROMPT, Control
 from agentd.memory import ledger, meta, outbox
@@ -51,7 +51,9 @@ _MOST_LISTENERS = 100
 _MOST_UNREAD = 5000
 _MOST_UNREAD_BYTES = 4 * 2**20
 _MOST_ERROR_CHARS = 2000
-MOST_QUEUED = 500
+_MOST_OF_WATCHES = 10_000
+MOST_QUEUED = 2000
+"""Runs that wait, of all kinds."""
 
 Json = dict[str, Any]
 
@@ -140,7 +142,7 @@ class Runs:
     prepare: makes the job of a run; raises AgentdError for what cannot be asked. conclude: ends it. ask: answers what
     tools ask. refused: told when a budget holds a call back. at_once: gives how many may run beside each other; from
     two on a quarter more is kept for what watches start. traced: takes spans that the host says are of a run.
-    may_start: whether a run that waits may start now; `wake` when it may after all.
+    may_start: whether a run of a watch that waits may start now; `wake` when it may after all.
     """
 
     def __init__(
@@ -304,12 +306,21 @@ class Runs:
             return
         if not self._restored:
             await self._restore()  # the store was full at the start: until now nothing could begin either
-        now = self._clock.now()
-        if await self._store.state.read(meta.held):
-            return  # after a restore nothing acts before a person says so
-        line = await self._store.state.read(lambda c: ledger.queued(c, now))
-        for waiting in self._chosen(line):
-            run = await self._store.state.read(partial(ledger.get, id=waiting.id))
+        now, at_once = self._clock.now(), self._at_once()
+        # Not the whole line: a thousand tasks may wait, of which a place that is free takes one. Those that are about
+        # to begin are in it still; of what watches start little waits, and some of it may have to wait longer.
+        limits = dict.fromkeys(ledger.KINDS, _MOST_OF_WATCHES)
+        limits |= dict.fromkeys(ASKED_FOR, at_once if len(self._active) < at_once else 0)
+
+        def look(connection: apsw.Connection) -> list[Queued]:
+            if meta.held(connection):
+                return []  # after a restore nothing acts before a person says so
+            return ledger.queued(connection, now, limits)
+
+        chosen = [waiting.id for waiting in self._chosen(await self._store.state.read(look))]
+        if not chosen:
+            return
+        for run in await self._store.state.read(lambda c: [ledger.get(c, id) for id in chosen]):
             if run is None or run.id in self._active or self._closing:
                 continue
             active = self._active[run.id] = _Active(run)
@@ -326,13 +337,13 @@ class Runs:
         for run in line:
             if watches + people >= at_once and watches >= kept:
                 break
-            if run.id in self._active or not self._may_start(run):
+            if run.id in self._active:
                 continue
             if not _is_of_watch(run):
                 if watches + people >= at_once:
                     continue
                 people += 1
-            elif run.watch in busy:
+            elif run.watch in busy or not self._may_start(run):
                 continue
             else:
                 busy.add(run.watch)
@@ -468,7 +479,7 @@ class Runs:
 
 
 def _is_of_watch(run: Run | Queued) -> bool:
-    return run.kind in ("goal", "investigate")
+    return run.kind not in ASKED_FOR
 
 
 def _has_analysis(outcome: Outcome | None) -> bool:

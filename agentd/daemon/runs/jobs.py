@@ -19,12 +19,12 @@ from agentd.config.agents import Budget, Investigation, Step
 from agentd.config.models import Config
 from agentd.config.watches import Watch
 from agentd.errors import AgentdError, ConfigError
-from agentd.memory.ledger import Run
+from agentd.memory.ledger import Run, RunKind
 from agentd.memory.spend import Limit, to_nano
 from agentd.memory.spend import Limits as SpendLimits
 from agentd.records import Severity
 
-ASKED_FOR = ("task", "session")
+ASKED_FOR: tuple[RunKind, ...] = ("task", "session")
 """Kinds of runs that people ask for; all others are of a watch."""
 _NO_TIME_LIMIT_S = 3600.0
 _SESSION_S = 3600.0
