@@ -19,7 +19,6 @@ from agentd.agent.prompts.template import PLACES, read_template
 from agentd.api.beat import read_beat
 from agentd.cli import COMMANDS, cli
 from agentd.condition import judge
-from agentd.config import unserved
 from agentd.config.loader import load
 from agentd.daemon.assemble import open_log_watch, try_log
 from agentd.daemon.inprocess import daemon_here
@@ -131,20 +130,6 @@ def test_heartbeats_are_sent_as_the_daemon_reads_them() -> None:
             said.append(read_beat(words[words.index("-d") + 1].encode(), parse_qsl(url.query)))
 
     assert said == [(True, "412 files"), (False, "disk full"), (False, "disk full")]
-
-
-def test_what_is_not_there_is_said_and_nothing_else() -> None:
-    """Nobody is to choose agentd for what it does not do, or to look elsewhere for what it does."""
-    listed = README[README.index("**Not there yet**") :].split("\n\n")[1]
-    named = set(re.findall(r"`(\w+)`", listed))
-    missing = {path[-1] for path in unserved.ROOT} | set(unserved.WATCH)
-
-    assert named <= missing
-    assert set(unserved.WATCH) <= named
-    assert {path[-1] for path in unserved.ROOT if path[0] in ("alerting", "daemon")} - named <= {
-        "group_wait",
-        "group_interval",
-    }
 
 
 AUTH_LOG = "".join(

@@ -1,6 +1,6 @@
 """
 What single keys cannot know: that names point at something, that a watch has one source and one schedule, that
-conditions compile, that nothing listens to strangers without a key.
+conditions compile.
 
 In: raw data as it was read, whether or not the models took it, so that one mistake does not hide another.
 Out: problems with places, and the compiled conditions.
@@ -22,7 +22,6 @@ from agentd.config.complaints import Locate, did_you_mean, show
 from agentd.config.document import KeyPath, dotted
 from agentd.config.readable import types_of
 from agentd.config.service import DaemonSettings, MemorySettings
-from agentd.config.values import parse_listen
 from agentd.config.watches import OTHER_SOURCES, Watch
 from agentd.cron import parse_cron
 from agentd.errors import ConfigError, Problem
@@ -116,6 +115,13 @@ def check_schedule(entry: Entry, cron: Any, timezone: Any) -> Iterator[Problem]:
             parse_cron(cron, zone)
         except ConfigError as error:
             yield entry.problem(("cron",), *_split(error))
+
+
+def check_missed(watch: Entry, kinds: Collection[str]) -> Iterator[Problem]:
+    """Warn of probes that are to make up for what they missed."""
+    if any(kind in watch.raw for kind in kinds) and watch.raw.get("missed") in ("once", "all"):
+        what = "a look at the past is no use: probes always skip missed checks"
+        yield watch.problem(("missed",), what, key=True, warning=True)
 
 
 def is_zone(name: str) -> bool:
@@ -266,7 +272,6 @@ def _listed(watch: Entry, key: str) -> list[str]:
 
 def check_root(root: Entry, names: Names, compiler: Compiler) -> Iterator[Problem]:
     """What stands outside of watches and webhooks."""
-    yield from _check_api(root)
     models = root.raw.get("models")
     for name, model in models.items() if isinstance(models, dict) else ():
         if isinstance(model, dict):
@@ -300,28 +305,6 @@ def _check_texts(
             compiler.condition(text, "", ALERT_VARIABLES)
         except ConfigError as error:
             yield root.problem((*path, key), *_split(error))
-
-
-def _check_api(root: Entry) -> Iterator[Problem]:
-    api = root.raw.get("api")
-    if not isinstance(api, dict):
-        return
-    listen = api.get("listen")
-    seen = set()
-    for index, address in enumerate(listen if isinstance(listen, list) else ()):
-        try:
-            parsed = parse_listen(address)
-        except ValueError:
-            continue  # the model says so
-        if parsed in seen:
-            yield root.problem(("api", "listen", index), f"{address} stands here twice", "remove one of the two")
-        seen.add(parsed)
-        if not parsed.local:
-            yield root.problem(
-                ("api", "listen", index),
-                f"{address} can be reached by others, and this version asks nobody for a key",
-                "listen on 127.0.0.1, and put a proxy that asks in front of it",
-            )
 
 
 def _split(error: ConfigError) -> tuple[str, str]:

@@ -179,6 +179,30 @@ def _words(detail: ErrorDetails, hidden: bool) -> tuple[str, str]:
     return detail["msg"][:1].lower() + detail["msg"][1:], ""
 
 
+def thinned(warnings: list[Problem], most: int = 3) -> list[Problem]:
+    """At most so many warnings of the same words, the last of them counting the rest."""
+    by_words: dict[str, list[Problem]] = {}
+    for warning in warnings:
+        by_words.setdefault(warning.what, []).append(warning)
+    kept: list[Problem] = []
+    for what, group in by_words.items():
+        kept += group[:most]
+        if len(group) > most:
+            last = kept.pop()
+            kept.append(
+                Problem(
+                    last.file,
+                    last.line,
+                    last.column,
+                    last.key,
+                    f"{what} (and {len(group) - most} more)",
+                    last.cure,
+                    True,
+                )
+            )
+    return kept
+
+
 def model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
     """The model of the mapping at `path`, if it has one."""
     here: Any = model

@@ -18,12 +18,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from agentd.condition import Condition
-from agentd.config import checks, environment, unserved
+from agentd.config import checks, environment
 from agentd.config.agent_checks import check_agent, check_prices, check_room, check_watch_agent
 from agentd.config.agents import AgentSettings
+from agentd.config.api_checks import check_api
 from agentd.config.checks import Compiler, Entry, Names
-from agentd.config.complaints import Locate, did_you_mean, known_keys, problems_of
+from agentd.config.complaints import Locate, did_you_mean, known_keys, problems_of, thinned
 from agentd.config.document import Document, KeyPath, Place, dotted, read_document
+from agentd.config.key_files import check_key_file, find_key_files, with_keys
 from agentd.config.log_checks import check_log
 from agentd.config.models import Config
 from agentd.config.references import SecretCheck
@@ -114,7 +116,7 @@ class _Load:
                     [Problem(document.file, *document.start, "file", what, "`agentd init DIR` writes a first one")]
                 )
             raise InvalidConfig(sorted(self.problems))
-        root = self._root(document)
+        root = with_keys(self._root(document), self._key_files())
         self._load_plugins(root)
         documents = [document, *self._included(document, root)]
         webhooks = self._webhook_entries(documents, root)
@@ -128,7 +130,7 @@ class _Load:
         if config is not None:
             config = config.model_copy(update={"watches": tuple(valid_watches)})
             self._check_agents(root, watches, config)
-        warnings = unserved.thinned(self.warnings)
+        warnings = thinned(self.warnings)
         if self.problems:
             raise InvalidConfig(sorted({*self.problems, *warnings}))
         assert config is not None
@@ -204,6 +206,14 @@ class _Load:
 
         return Entry("", overrides.data, (), locate)
 
+    def _key_files(self) -> list[Document]:
+        paths, problems = find_key_files(self.path)
+        self._add(problems)
+        documents = [self._read(path) for path in paths]
+        for document in documents:
+            self._add(check_key_file(document))
+        return documents
+
     def _included(self, document: Document, root: Entry) -> list[Document]:
         patterns = root.raw.get("include")
         found: dict[Path, Document] = {}
@@ -211,8 +221,8 @@ class _Load:
             if not isinstance(pattern, str):
                 continue
             for path in self._matching(pattern, index, root):
-                if path in found or _same_file(path, self.path):
-                    continue
+                if path in found or path in self.files or _same_file(path, self.path):
+                    continue  # a wide glob meets the files of keys as well
                 found[path] = self._read(path)
                 self._check_included(found[path])
         return [each for each in found.values() if isinstance(each.data, dict)]
@@ -310,7 +320,6 @@ class _Load:
         data = {key: value for key, value in root.raw.items() if key not in ("watches", "webhooks", "defaults")}
         config = self._typed(Config, data, root)
         self._add(secrets.problems(data, (), root.locate, config))
-        self._add(unserved.unserved_in_root(data, root.locate))
         if config is not None:
             self._add(checks.check_sizes(root, config.daemon, config.memory))
         return config
@@ -359,8 +368,7 @@ class _Load:
             self._add(checks.check_conditions(entry, KINDS, self.compiler, conditions))
             self._add(check_log(entry))
             self._add(secrets.problems(entry.raw, entry.path, entry.locate, watch))
-            is_probe = any(kind in entry.raw for kind in KINDS)
-            self._add(unserved.unserved_in_watch(entry.raw, entry.path, entry.locate, is_probe))
+            self._add(checks.check_missed(entry, KINDS))
             if watch is not None:
                 self._add(checks.check_sense(entry, watch))
                 valid.append(watch)
@@ -384,6 +392,7 @@ class _Load:
             hooks=_keys((root.raw.get("api") or {}).get("hooks") if isinstance(root.raw.get("api"), dict) else None),
         )
         self._add(checks.check_root(root, names, self.compiler))
+        self._add(check_api(root, self.environment))
         if isinstance(defaults := root.raw.get("defaults"), dict):
             self._add(
                 checks.check_named(root, ("defaults", "notify"), defaults.get("notify"), "webhook", names.webhooks)

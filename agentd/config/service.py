@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from agentd.config.values import Listen, ListenField, TargetField, Url
+from agentd.config.values import HostField, Listen, ListenField, TargetField, Url
 from agentd.deliver.webhook import SecretList
 from agentd.secret import Secret, SecretText
 from agentd.settings import Duration, Name, PositiveDuration, Rate, RateLimit, Settings, Size
@@ -134,10 +134,20 @@ class ApiSettings(Settings):
 
     listen: tuple[ListenField, ...] = Field(
         default=(),
-        description="Unix sockets and TCP addresses on loopback. Where no unix socket is named, there is one all "
-        "the same, by which commands reach the daemon: `api.sock` in $RUNTIME_DIRECTORY, else in the state folder",
+        description="Unix sockets and TCP addresses; with a key, beyond loopback too. Where no unix socket is named, "
+        "there is one all the same, by which commands reach the daemon: `api.sock` in $RUNTIME_DIRECTORY, else in the "
+        "state folder",
     )
-    keys: tuple[ApiKey, ...] = Field(default=(), description="Keys that may call over TCP")
+    hosts: tuple[HostField, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Names that a request may give as its Host beside those of this machine, such as a proxy's",
+    )
+    keys: tuple[ApiKey, ...] = Field(
+        default=(),
+        max_length=1000,
+        description="Keys that may call over TCP; more of them stand in `keys.d/*.yaml` beside this file",
+    )
     socket_access: SocketAccess = Field(
         default=SocketAccess(), description="Users and @groups by scope on the unix socket"
     )

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonS
 MAX_WINDOW = 100
 
 _N_OF_M = re.compile(r"([0-9]{1,6}) of ([0-9]{1,6})")
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*", re.ASCII)
 _URL = re.compile(r"https?://[^\s/]+\S*")
 
 
@@ -113,6 +114,26 @@ ListenField = Annotated[
             "examples": ["unix:/run/agentd/api.sock", "127.0.0.1:8787", "[::1]:8787"],
         }
     ),
+]
+
+
+def parse_host(value: Any) -> str:
+    """Read the name or address that a Host header carries, without its port: `status.example`, `192.0.2.1`, `::1`."""
+    if isinstance(value, str):
+        host = value.lower().removesuffix(".")
+        if _HOST.fullmatch(host) and len(host) <= 253:
+            return host
+        try:
+            return str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]")))
+        except ValueError:
+            pass
+    raise ValueError(f"cannot read name {_short(value)}; write it alone, without https:// and port: status.example")
+
+
+HostField = Annotated[
+    str,
+    BeforeValidator(parse_host),
+    WithJsonSchema({"type": "string", "pattern": r"^[^/]+$", "examples": ["status.example"]}),
 ]
 
 
