@@ -82,7 +82,7 @@ class Endpoint:
     summary: str = ""
     tag: str = ""
     params: tuple[Param, ...] = ()
-    body: type[Asked] | None = None
+    body: type[BaseModel] | None = None
     form: type[BaseModel] | None = None
     answer: Any = None
     media: str = "application/json"

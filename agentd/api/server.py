@@ -10,21 +10,30 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import socket
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
-from agentd.api.app import make_app
-from agentd.api.service import Service
-from agentd.api.tasks import TaskService
+from agentd.api.app import Parts, make_app
+from agentd.api.door import Door
+from agentd.api.protocol import GuardedProtocol, Limits, Places
 from agentd.errors import AgentdError
 
 log = logging.getLogger("agentd.api")
 logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its comings and goings are not news
+
+
+DEFAULTS = Limits()
+_MOST_TCP = 1000
+_MOST_LOCAL = 500
+_SHARE = 3 / 5
+"""Of all connections, for one address or user: enough for a proxy in front of us, and never all."""
 
 
 class CannotListen(AgentdError):
@@ -47,11 +56,13 @@ class _Server(uvicorn.Server):
 
 
 class ApiServer:
-    """One server over all sockets."""
+    """One server over all sockets. limits: of its connections."""
 
-    def __init__(self, app: Starlette, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, app: ASGIApp, sockets: Sequence[socket.socket], limits: Limits = DEFAULTS) -> None:
+        protocol = partial(GuardedProtocol, places=Places(limits))
         config = uvicorn.Config(
             app,
+            http=protocol,  # type: ignore[arg-type]  # all that is done with it is to call it
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -59,10 +70,7 @@ class ApiServer:
             server_header=False,
             date_header=False,
             ws="none",
-            timeout_keep_alive=15,
-            limit_concurrency=500,
             timeout_graceful_shutdown=2,
-            h11_max_incomplete_event_size=32 * 1024,
         )
         self._server = _Server(config)
         self._sockets = list(sockets)
@@ -94,30 +102,36 @@ class ApiServer:
             log.critical("api_ended", exc_info=task.exception())
 
 
-def make_servers(
-    service: Service, sockets: Sequence[socket.socket], hosts: Collection[str], tasks: TaskService | None = None
-) -> list[ApiServer]:
-    """One server for the unix sockets, whose callers are trusted, and one for TCP; hosts, tasks: see `make_app`."""
+def make_servers(parts: Parts, sockets: Sequence[socket.socket], door: Door) -> list[ApiServer]:
+    """One server for the unix sockets, whose callers are known by their peers, and one for TCP."""
     local = [each for each in sockets if each.family == socket.AF_UNIX]
     tcp = [each for each in sockets if each.family != socket.AF_UNIX]
     servers = []
     if local:
-        servers.append(ApiServer(make_app(service, hosts=None, tasks=tasks), local))
+        servers.append(ApiServer(make_app(parts, door, local=True), local, limits_for(_MOST_LOCAL, 1 / 6)))
     if tcp:
-        servers.append(ApiServer(make_app(service, hosts=hosts, tasks=tasks), tcp))
+        servers.append(ApiServer(make_app(parts, door, local=False), tcp, limits_for(_MOST_TCP, 1 / 3)))
     return servers
 
 
-def open_socket(address: str) -> socket.socket:
+def limits_for(connections: int, of_files: float) -> Limits:
+    """At most so many at once, and of the files that this process may open at most that part: checks need theirs."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        connections = max(1, min(connections, int(soft * of_files)))
+    return Limits(connections=connections, share=max(1, int(connections * _SHARE)))
+
+
+def open_socket(address: str, mode: int = 0o660) -> socket.socket:
     """
-    Listen on `unix:/path` or `host:port`.
+    Listen on `unix:/path` or `host:port`. mode: of the unix socket's file, as `access.socket_mode` says.
 
     A unix socket left over by a dead process is replaced; one that answers is not. Raises CannotListen.
     """
     with contextlib.ExitStack() as stack:
         if address.startswith("unix:"):
             listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            _bind_unix(listener, Path(address.removeprefix("unix:")))
+            _bind_unix(listener, Path(address.removeprefix("unix:")), mode)
         else:
             host, _, port = address.rpartition(":")
             try:
@@ -137,14 +151,14 @@ def open_socket(address: str) -> socket.socket:
     return listener
 
 
-def _bind_unix(listener: socket.socket, path: Path) -> None:
+def _bind_unix(listener: socket.socket, path: Path, mode: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
             if _is_served(path):
                 raise CannotListen(f"api.listen: {path} is served by another process; stop it or choose another path")
             path.unlink()
-        previous = os.umask(0o117)
+        previous = os.umask(0o777 & ~mode)
         try:
             listener.bind(str(path))
         finally:

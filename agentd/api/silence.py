@@ -1,21 +1,23 @@
 """
 What a request says that silences or acknowledges alerts.
 
-In: the body, as JSON gave it. Out: typed values, bounded. Raises HTTPException 422 with what to write instead.
+In: the body, as JSON gave it. Out: typed values, bounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated
 
-from starlette.exceptions import HTTPException
+from pydantic import AwareDatetime, Field, field_validator
+
+from agentd.api.endpoint import Asked
 
 MAX_REASON_CHARS = 500
 MAX_ALERTS = 1000
 LONGEST = timedelta(days=3660)
+_MAX_SAID_CHARS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,44 +33,45 @@ class SilenceAsked:
     everything: bool = False
 
 
-def read_silence(body: Mapping[str, Any]) -> SilenceAsked:
-    """`matchers` (a list of texts), `for_s` (seconds), `reason`, `starts_at` (RFC 3339), `all`."""
-    matchers, for_s = body.get("matchers", []), body.get("for_s")
-    if not isinstance(matchers, list) or not all(isinstance(each, str) for each in matchers):
-        raise HTTPException(422, 'matchers: write a list of texts, such as ["watch=shop"]')
-    if not isinstance(for_s, int | float) or isinstance(for_s, bool) or not 0 < for_s <= LONGEST.total_seconds():
-        raise HTTPException(422, f"for_s: write a number of seconds above 0, at most {LONGEST.days} days")
-    return SilenceAsked(
-        tuple(matchers),
-        timedelta(seconds=for_s),
-        one_line(body.get("reason", ""))[:MAX_REASON_CHARS],
-        _moment(body.get("starts_at")),
-        body.get("all") is True,
+class SilenceBody(Asked):
+    matchers: tuple[Annotated[str, Field(max_length=1000)], ...] = Field(
+        default=(), max_length=100, description='A list of texts, such as ["watch=shop"]; all of them must match'
     )
+    for_s: float = Field(
+        gt=0,
+        le=LONGEST.total_seconds(),
+        allow_inf_nan=False,
+        description=f"A number of seconds above 0, at most {LONGEST.days} days",
+    )
+    reason: str = Field(default="", max_length=_MAX_SAID_CHARS, description="Why, for those who wonder")
+    starts_at: AwareDatetime | None = Field(
+        default=None, description="A moment with its zone, such as 2026-03-01T22:00:00Z; now, if it is left out"
+    )
+    all: bool = Field(default=False, description="It may silence all there is: without matchers")
+
+    @field_validator("starts_at")
+    @classmethod
+    def _in_utc(cls, moment: datetime | None) -> datetime | None:
+        try:
+            return None if moment is None else moment.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("is too far away") from None
+
+    def asked(self) -> SilenceAsked:
+        reason = one_line(self.reason)[:MAX_REASON_CHARS]
+        return SilenceAsked(self.matchers, timedelta(seconds=self.for_s), reason, self.starts_at, self.all)
 
 
-def read_ack(body: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
-    """`alerts` (a list of texts) and `comment`."""
-    alerts = body.get("alerts")
-    if not isinstance(alerts, list) or not all(isinstance(each, str) and each for each in alerts):
-        alerts = []
-    if not 1 <= len(alerts) <= MAX_ALERTS:
-        raise HTTPException(422, f"alerts: write a list of watches or fingerprints, 1 to {MAX_ALERTS}")
-    return tuple(alerts), one_line(body.get("comment", ""))[:MAX_REASON_CHARS]
+class AckBody(Asked):
+    alerts: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = Field(
+        min_length=1,
+        max_length=MAX_ALERTS,
+        description=f"A list of watches, WATCH/RULE or fingerprints, 1 to {MAX_ALERTS}",
+    )
+    comment: str = Field(default="", max_length=_MAX_SAID_CHARS, description="What is being done about it")
+    undo: bool = Field(default=False, description="Nobody is on them any more")
 
 
-def one_line(said: Any) -> str:
+def one_line(said: object) -> str:
     """What a person wrote, as text without line breaks and control characters: it is shown to others, in messages."""
     return "".join(each if each.isprintable() else " " for each in str(said))
-
-
-def _moment(value: Any) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise HTTPException(422, "starts_at: write a moment with its zone, such as 2026-03-01T22:00:00Z")

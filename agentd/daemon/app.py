@@ -22,6 +22,8 @@ import apsw
 
 from agentd import __version__
 from agentd.alert.muting import Muting
+from agentd.api.app import Parts
+from agentd.api.door import Door
 from agentd.api.server import ApiServer, make_servers, open_socket
 from agentd.api.trouble import orphans
 from agentd.clock import Clock, SystemClock, iso
@@ -255,7 +257,8 @@ class Daemon:
             stack.callback(sockets[-1].close)
         hosts = {"localhost", "127.0.0.1", "::1", self.instance, socket.gethostname()}
         hosts |= {address.host for address in addresses if address.host}
-        return make_servers(self.control, sockets, hosts, self.tasks)
+        self.door = Door(self.plan.config.api, names=hosts, own_uid=os.geteuid())
+        return make_servers(Parts(self.control, self.tasks), sockets, self.door)
 
     def _links(self, fingerprint: str) -> dict[str, str]:
         base = self.config.api.page_url
@@ -536,6 +539,8 @@ class Daemon:
         goals = self._swap_goals(plan)
         self.plan = Plan(plan.config, watches, logs, goals, plan.webhooks)
         self.agents.reload(plan.config)
+        if self.ready.is_set():
+            self.door.go_over_to(plan.config.api)
         self.events.reload(self.plan)
         self.pipeline.self_wish = self_wish(plan.config)
         self.pipeline.routing = routing_from(plan.config)
@@ -597,5 +602,5 @@ def _at_start(config: Config, section: str) -> object:
     if section == "daemon":
         return config.daemon.model_copy(update={"heartbeat": None, "selfcheck": ()})
     if section == "api":
-        return config.api.model_copy(update={"hooks": {}})
+        return config.api.listen
     return getattr(config, section)

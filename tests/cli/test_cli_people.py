@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -18,10 +19,13 @@ from opentelemetry.trace import NoOpTracer
 
 from agentd.alert.lifecycle import Policy
 from agentd.alert.muting import Muting
+from agentd.api.app import Parts
+from agentd.api.door import Door
 from agentd.api.server import make_servers, open_socket
 from agentd.api.service import Json, Service
 from agentd.api.views import alert_view
 from agentd.clock import SystemClock
+from agentd.config.service import ApiSettings
 from agentd.daemon.people import People
 from agentd.memory import alerts as alert_rows
 from agentd.memory.store import Store
@@ -83,7 +87,11 @@ class Desk:
         self.people = People(self.pipeline, store.state, SystemClock(), Muting())
         self.silences, self.silence = self.people.silences, self.people.silence
         self.end_silence, self.ack = self.people.end_silence, self.people.ack
-        (server,) = make_servers(cast(Service, self), [open_socket(f"unix:{self.folder}/api.sock")], set())
+        (server,) = make_servers(
+            Parts(cast(Service, self)),
+            [open_socket(f"unix:{self.folder}/api.sock")],
+            Door(ApiSettings(), names=(), own_uid=os.geteuid()),
+        )
         await server.start()
         self.ready.set()
         await self.end.wait()

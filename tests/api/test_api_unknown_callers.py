@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from test_api import Fake
 
+from agentd.api.app import Parts
+from agentd.api.door import Door
 from agentd.api.server import make_servers, open_socket
 from agentd.api.service import Json
-from agentd.api.tasks import Message, TaskAsked
+from agentd.api.tasks import Message, TaskAsked, TaskService
+from agentd.config.service import ApiSettings
 
 SECRET = "root:x:0:0"
 FINDING = {
@@ -92,7 +96,11 @@ async def doors(tmp_path: Path) -> AsyncIterator[Doors]:
     tasks = Asked()
     sockets = [open_socket(f"unix:{tmp_path}/api.sock"), open_socket("127.0.0.1:0")]
     port = sockets[1].getsockname()[1]
-    servers = make_servers(Alerting(), sockets, {"127.0.0.1"}, tasks)
+    servers = make_servers(
+        Parts(Alerting(), cast(TaskService, tasks)),
+        sockets,
+        Door(ApiSettings(), names={"127.0.0.1"}, own_uid=os.geteuid()),
+    )
     async with contextlib.AsyncExitStack() as stack:
         for server in servers:
             await server.start()
@@ -112,10 +120,10 @@ async def test_a_record_is_not_shown_over_tcp(doors: Doors, method: str, path: s
     """It holds contents of files and output of commands, which the agent may read and a stranger may not."""
     answer = await doors.tcp.request(method, path)
 
-    assert answer.status_code == 403
+    assert answer.status_code == 401
     assert doors.tasks.asked == 0
     if method == "GET":
-        assert "use the command line on the machine itself" in answer.json()["detail"]
+        assert "or use the command line on the machine" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("path", RECORDS)
@@ -149,7 +157,7 @@ async def test_over_tcp_a_finding_is_one_sentence(doors: Doors, path: str) -> No
 
 def test_what_has_no_finding_is_left_as_it_is() -> None:
     """Most alerts; and messages of other shapes than ours."""
-    from agentd.api.over_tcp import abridged_alert, abridged_message
+    from agentd.api.abridged import abridged_alert, abridged_message
 
     views: list[dict[str, Any]] = [{"finding": None}, {}, {"data": None}, {"data": {"alerts": [{"finding": None}]}}]
 

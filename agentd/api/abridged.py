@@ -1,9 +1,8 @@
 """
-What is shown over TCP, where whoever reaches the port may read.
+What is shown to callers whom nobody knows: on loopback they may read.
 
-In: paths, and views as the unix socket gives them. Out: whether the path is answered there; the views without what
-agents read and said.
-Promise: what a tool put out, a quote of it, a person's question and its answer stay on the machine.
+In: views as known callers get them. Out: the views without what agents read and said.
+Promise: what a tool put out, a quote of it, a person's question and its answer are for known callers alone.
 """
 
 from __future__ import annotations
@@ -11,22 +10,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-REFUSED = "over TCP the record of a run is not shown; use the command line on the machine itself"
-
-_RECORDS = ("/api/v1/runs/", "/api/v1/tasks/")
 _OF_FINDING = ("status", "severity", "summary", "confidence", "analysis", "unverified")
 _ASKED_BY_PEOPLE = "task"
-
-
-def is_record(path: str) -> bool:
-    """Whether the path is that of one run, or of a part of it."""
-    return path.startswith(_RECORDS)
 
 
 def abridged_alert(alert: Mapping[str, Any]) -> Mapping[str, Any]:
     """What an agent found in one sentence, without claims, quotes and next steps."""
     found = alert.get("finding")
     return alert if found is None else {**alert, "finding": _outline(found)}
+
+
+def abridged_alert_page(view: Mapping[str, Any]) -> Mapping[str, Any]:
+    """One alert alone: also its runs and what its history says of findings."""
+    view = abridged_alert(view)
+    runs = [abridged_run(run) for run in view.get("runs", ())]
+    return {**view, "runs": runs, "history": [abridged_alert(each) for each in view.get("history", ())]}
+
+
+def abridged_watch(view: Mapping[str, Any]) -> Mapping[str, Any]:
+    """One watch alone, with its alerts and runs."""
+    alerts = [abridged_alert(each) for each in view.get("alerts", ())]
+    return {**view, "alerts": alerts, "runs": [abridged_run(run) for run in view.get("runs", ())]}
 
 
 def abridged_message(view: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,0 +1,62 @@
+"""
+Who is let in: the names, keys, users and rates that the configuration gives, in force at this moment.
+
+In: the `api` section. Out: `Caller`s for peers, keys and cookies.
+Promise: a reload changes all of it at once; what it takes away is gone with the next request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from agentd.api.access import Doorkeeper, Peer
+from agentd.api.caller import Caller
+from agentd.api.keys import KnownKeys
+from agentd.api.rates import Rates
+from agentd.api.sessions import Sessions
+from agentd.config.service import ApiKey, ApiSettings, RateLimiting
+from agentd.settings import RateLimit
+
+
+class Door:
+    """names: of this machine, that a Host header may carry whatever the configuration says."""
+
+    def __init__(self, settings: ApiSettings, *, names: Collection[str], own_uid: int) -> None:
+        self._names = frozenset(name.lower() for name in names)
+        self._own_uid = own_uid
+        self._rates = Rates()
+        self.keys = KnownKeys(settings.keys)
+        self.sessions = Sessions(self.keys)
+        self._enter(settings)
+
+    def go_over_to(self, settings: ApiSettings) -> None:
+        self.keys.replace(settings.keys)
+        self.sessions.keep_only(settings.keys)
+        self._rates.forget_others({key.name for key in settings.keys})
+        self._enter(settings)
+
+    def _enter(self, settings: ApiSettings) -> None:
+        self.hosts = self._names | {name.lower() for name in settings.hosts}
+        self.origins = settings.cors.allowed_origins
+        self._default = settings.rate_limiting
+        self._doorkeeper = Doorkeeper(settings.socket_access, self._own_uid)
+
+    async def by_peer(self, peer: Peer | None) -> Caller:
+        return await self._doorkeeper.caller(peer)
+
+    async def by_key(self, token: str) -> Caller | None:
+        """None for a key that is none of ours. Raises TooMany: the key's rate, or that of wrong keys."""
+        key = await self.keys.find(token)
+        if key is None:
+            return None
+        await self._rates.take(key.name, _rate(key, self._default))
+        return Caller(key.name, key.scope, "key")
+
+    def by_cookie(self, cookie: str) -> Caller | None:
+        return self.sessions.caller(cookie)
+
+
+def _rate(key: ApiKey, default: RateLimiting) -> RateLimit:
+    """As many at once as the burst, and in the long run as many a minute as the rate says."""
+    rate = key.rate_limiting or default
+    return RateLimit(rate.burst_size, rate.burst_size * 60 / rate.requests_per_minute)

@@ -1,0 +1,133 @@
+"""
+The gate before all routes: finds out who calls.
+
+In: the unix socket's peer; over TCP a key, a session's cookie, or neither. Out: `scope["agentd.caller"]`.
+Promise: a key that is wrong is told so and is not taken for no key. Over TCP nobody is believed for where it comes
+from: who shows nothing may read at most, on loopback, under a name of ours (a page elsewhere could name us by its own
+DNS).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agentd.api.answers import problem, problem_of
+from agentd.api.caller import NOBODY, Caller
+from agentd.api.door import Door
+from agentd.api.sessions import COOKIE
+from agentd.errors import AgentdError
+
+CALLER = "agentd.caller"
+MISDIRECTED = "agentd.misdirected"
+"""In the scope: under which foreign name the caller came, if that is why it may not read."""
+_LEAST_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+
+
+class Gate:
+    """local: of the unix sockets. Which of the two a request came by is known by the app that it reached."""
+
+    def __init__(self, app: ASGIApp, door: Door, *, local: bool) -> None:
+        self._app = app
+        self._door = door
+        self._local = local
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        answer = None
+        try:
+            caller = await self._caller(scope)
+        except AgentdError as error:
+            answer = problem_of(error)
+        else:
+            if caller is None:
+                answer = problem(401, "the key is not one of this daemon's", {"WWW-Authenticate": "Bearer"})
+            scope[CALLER] = caller
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *(header for header in _LEAST_HEADERS if header[0] not in present),
+                ]
+            await send(message)
+
+        await (answer or self._app)(scope, receive, guarded)
+
+    async def _caller(self, scope: Scope) -> Caller | None:
+        """None: a key that is none of ours. Raises TooMany."""
+        if self._local:
+            return await self._door.by_peer(scope.get("agentd.peer"))
+        headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        shown = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
+        # A heartbeat or a hook brings a secret of its own in the same place.
+        if shown and not _has_own_secret(scope["path"]):
+            scheme, _, token = shown[0].partition(" ")
+            return await self._door.by_key(token.strip()) if len(shown) == 1 and scheme.lower() == "bearer" else None
+        for name, value in headers:
+            if name == b"cookie" and (cookie := _cookie(value)) and (caller := self._door.by_cookie(cookie)):
+                return caller
+        return self._unknown(scope, headers)
+
+    def _unknown(self, scope: Scope, headers: Sequence[tuple[bytes, bytes]]) -> Caller:
+        if not (_is_loopback(scope.get("server")) and _is_loopback(scope.get("client"))):
+            return NOBODY
+        hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
+        name = _name_of(hosts[0]) if len(hosts) == 1 else ""
+        if name in self._door.hosts:
+            return Caller("nobody", None, "nobody", near=True)
+        scope[MISDIRECTED] = name[:100]
+        return NOBODY
+
+
+class Crossing:
+    """Lets pages of other origins call, if the configuration names them: never with the cookie."""
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self._app = app
+        self._door = door
+        self._origins: tuple[str, ...] = ()
+        self._with_cors = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._door.origins != self._origins:
+            self._origins = self._door.origins
+            self._with_cors = CORSMiddleware(
+                self._app,
+                allow_origins=self._origins,
+                allow_methods=["GET", "POST", "PUT", "DELETE"],
+                allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
+                expose_headers=["Retry-After"],
+            )
+        await (self._with_cors if self._origins else self._app)(scope, receive, send)
+
+
+def _has_own_secret(path: str) -> bool:
+    return path.startswith(("/api/v1/heartbeat/", "/api/v1/hooks/"))
+
+
+def _name_of(host: str) -> str:
+    """A Host header without its port."""
+    return host[1:].split("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
+
+
+def _cookie(header: bytes) -> str | None:
+    try:
+        found = SimpleCookie(header.decode("latin-1")).get(COOKIE)
+    except CookieError:
+        return None
+    return found.value if found is not None else None
+
+
+def _is_loopback(address: Any) -> bool:
+    try:
+        return ipaddress.ip_address(address[0]).is_loopback
+    except (TypeError, ValueError, IndexError):
+        return False

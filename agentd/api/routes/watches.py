@@ -1,0 +1,122 @@
+"""Watches: the list, one with what was measured, check now, pause and resume."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from starlette.responses import Response
+
+from agentd.api.abridged import abridged_watch
+from agentd.api.answers import JsonAnswer, listed
+from agentd.api.endpoint import Asked, Call, Endpoint, Nothing, Param
+from agentd.api.reading import Reading
+from agentd.api.routes import params
+from agentd.api.service import Service
+from agentd.api.silence import MAX_REASON_CHARS, one_line
+
+_SPAN = Param("span", {"type": "string", "enum": ["1h", "24h", "7d", "30d"], "default": "24h"}, "How far back")
+
+
+class PauseBody(Asked):
+    for_s: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1e10,
+        allow_inf_nan=False,
+        description="A number of seconds above 0 after which it resumes by itself; left out: when somebody resumes it",
+    )
+    reason: str = Field(default="", max_length=10_000, description="Why")
+
+
+class WatchRoutes:
+    def __init__(self, service: Service, reading: Reading | None) -> None:
+        self._service = service
+        self._reading = reading
+
+    def endpoints(self) -> list[Endpoint]:
+        tag, one = "watches", "/api/v1/watches/{name}"
+        mine = [
+            Endpoint("GET", "/api/v1/watches", self.watches, "read", "All watches", tag),
+            Endpoint(
+                "GET",
+                f"{one}/templates",
+                self.templates,
+                "read",
+                "The kinds of lines in the log that it follows",
+                tag,
+                params=(params.limit(1000),),
+                problems=(404,),
+            ),
+            Endpoint(
+                "POST",
+                f"{one}/check",
+                self.check_now,
+                "operate",
+                "Check now, and wait for it",
+                tag,
+                body=Nothing,
+                problems=(404, 409, 429),
+            ),
+            Endpoint(
+                "POST",
+                f"{one}/pause",
+                self.pause,
+                "operate",
+                "Pause it, for a time or until it is resumed",
+                tag,
+                body=PauseBody,
+                problems=(404,),
+            ),
+            Endpoint(
+                "POST",
+                f"{one}/resume",
+                self.resume,
+                "operate",
+                "Let it run again",
+                tag,
+                body=Nothing,
+                problems=(404, 409),
+            ),
+        ]
+        if self._reading is not None:
+            mine += [
+                Endpoint(
+                    "GET", one, self.watch, "read", "One watch, with its settings and alerts", tag, problems=(404,)
+                ),
+                Endpoint(
+                    "GET",
+                    f"{one}/results",
+                    self.series,
+                    "read",
+                    "What was measured",
+                    tag,
+                    params=(_SPAN,),
+                    problems=(404,),
+                ),
+            ]
+        return mine
+
+    async def watches(self, call: Call) -> Response:
+        return listed("watches", await self._service.watches())
+
+    async def watch(self, call: Call) -> Response:
+        assert self._reading is not None
+        view = await self._reading.watch(call.path["name"])
+        return JsonAnswer(view if call.caller.known else abridged_watch(view))
+
+    async def series(self, call: Call) -> Response:
+        assert self._reading is not None
+        return JsonAnswer(await self._reading.series(call.path["name"], call.query["span"]))
+
+    async def check_now(self, call: Call) -> Response:
+        return JsonAnswer(await self._service.check_now(call.path["name"]))
+
+    async def pause(self, call: Call) -> Response:
+        said: PauseBody = call.asked
+        reason = one_line(said.reason)[:MAX_REASON_CHARS]
+        return JsonAnswer(await self._service.pause(call.path["name"], by=call.by, for_s=said.for_s, reason=reason))
+
+    async def resume(self, call: Call) -> Response:
+        return JsonAnswer(await self._service.resume(call.path["name"], by=call.by))
+
+    async def templates(self, call: Call) -> Response:
+        return JsonAnswer(await self._service.templates(call.path["name"], limit=call.query["limit"]))

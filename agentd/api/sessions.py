@@ -1,0 +1,79 @@
+"""
+Sessions of the page: somebody showed a key once, and the browser keeps a cookie.
+
+In: keys. Out: `Caller`s. Promise: a session ends with its key, after a day without use, and with the daemon; it is
+known by the digest of its cookie alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from agentd.api.caller import Caller
+from agentd.api.keys import KnownKeys
+from agentd.config.service import ApiKey
+
+COOKIE = "agentd_session"
+IDLE_S = 24 * 3600.0
+MOST = 1000
+
+
+@dataclass(slots=True)
+class _Session:
+    key: ApiKey
+    csrf: str
+    used_s: float
+
+
+class Sessions:
+    def __init__(self, keys: KnownKeys, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._keys = keys
+        self._monotonic = monotonic
+        self._known: OrderedDict[bytes, _Session] = OrderedDict()
+
+    async def open(self, key: str) -> tuple[str, Caller] | None:
+        """The cookie's value and whom it stands for; None for a key that is none of ours. Raises TooMany."""
+        found = await self._keys.find(key)
+        if found is None:
+            return None
+        cookie = secrets.token_urlsafe(32)
+        session = _Session(found, secrets.token_urlsafe(16), self._monotonic())
+        self._known[_digest(cookie)] = session
+        while len(self._known) > MOST:
+            self._known.popitem(last=False)
+        return cookie, _caller(session)
+
+    def caller(self, cookie: str) -> Caller | None:
+        digest = _digest(cookie)
+        session = self._known.get(digest)
+        if session is None:
+            return None
+        now_s = self._monotonic()
+        if now_s - session.used_s > IDLE_S:
+            del self._known[digest]
+            return None
+        session.used_s = now_s
+        self._known.move_to_end(digest)
+        return _caller(session)
+
+    def close(self, cookie: str) -> None:
+        self._known.pop(_digest(cookie), None)
+
+    def keep_only(self, keys: Collection[ApiKey]) -> None:
+        """End those of keys that are gone or were changed."""
+        for digest, session in list(self._known.items()):
+            if session.key not in keys:
+                del self._known[digest]
+
+
+def _caller(session: _Session) -> Caller:
+    return Caller(session.key.name, session.key.scope, "session", csrf=session.csrf)
+
+
+def _digest(cookie: str) -> bytes:
+    return hashlib.sha256(cookie.encode(errors="replace")).digest()
