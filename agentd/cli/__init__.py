@@ -41,6 +41,7 @@ COMMANDS = {
     "models": ("agentd.cli.models", "models"),
     "outbox": ("agentd.cli.outbox", "outbox"),
     "webhook": ("agentd.cli.act", "webhook"),
+    "key": ("agentd.cli.key", "key"),
     "pause": ("agentd.cli.act", "pause"),
     "resume": ("agentd.cli.act", "resume"),
     "reload": ("agentd.cli.act", "reload"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Place:
     """
     config: None when it is broken; the rest is still as it says, or the default.
 
-    path: of the main file. environment: in which the configuration is meant.
+    path: of the main file. environment: in which the configuration is meant. origins: by key, where its value stands.
     """
 
     path: Path
@@ -47,6 +47,7 @@ class Place:
     config: Config | None
     state_dir: Path
     socket: Path
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 def environment_for(path: Path) -> dict[str, str]:
@@ -71,9 +72,11 @@ def find_place(config_path: Path | None) -> Place:
     path = find_config(config_path)
     environment = environment_for(path)
     config: Config | None = None
+    origins: Mapping[str, str] = {}
     try:
         # Whether its budgets can be kept is for those who run it.
-        config = load(path, environment=environment, prices=False).config
+        loaded = load(path, environment=environment, prices=False)
+        config, origins = loaded.config, loaded.origins
         daemon, api = config.daemon, config.api
     except InvalidConfig as error:
         if not os.access(path, os.R_OK):
@@ -83,7 +86,7 @@ def find_place(config_path: Path | None) -> Place:
         daemon, api = _parts(path)
     state_dir = daemon.find_state_dir(environment)
     sockets = [address.path for address in api.find_listen(environment, state_dir) if address.path]
-    return Place(path, environment, config, state_dir, Path(sockets[0]))
+    return Place(path, environment, config, state_dir, Path(sockets[0]), origins)
 
 
 def _parts(path: Path) -> tuple[DaemonSettings, ApiSettings]:

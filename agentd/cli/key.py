@@ -1,0 +1,159 @@
+"""
+`agentd key new|list|revoke`: who may call the API over TCP.
+
+In: a name, a scope. Out: a file in `keys.d` beside the configuration, the token once on stdout, a reloaded daemon.
+Promise: a configuration that was good stays good: what the check or the daemon refuses is taken back.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from agentd.cli.client import NoDaemon, Refused, call
+from agentd.cli.key_file import adding, is_ours, key_path, key_text, removing
+from agentd.cli.options import config_option, output_option
+from agentd.cli.place import Place, find_place
+from agentd.cli.tables import clean, print_json, print_table
+from agentd.config.complaints import did_you_mean
+from agentd.config.key_hash import make_key
+from agentd.config.loader import load
+from agentd.config.service import ApiKey, RateLimiting, Scope
+from agentd.errors import AgentdError, ConfigError
+
+_NAMES = dict.fromkeys(get_args(Scope))
+
+
+@click.group()
+def key() -> None:
+    """Make keys to the API, list them, revoke one."""
+
+
+@key.command()
+@click.argument("name")
+@click.option(
+    "--scope",
+    type=click.Choice(list(_NAMES)),
+    default="read",
+    show_default=True,
+    help="read: look. operate: acknowledge, silence, pause, retry, ask agents. admin: change the configuration.",
+)
+@click.option("--rate", type=click.IntRange(1), help="Its own rate: calls a minute, in the long run.")
+@click.option("--burst", type=click.IntRange(1), help="Calls that may come at once.")
+@click.option("--print", "only_print", is_flag=True, help="Write no file: print it, and the token on stderr.")
+@config_option
+def new(name: str, scope: str, rate: int | None, burst: int | None, only_print: bool, config_path: Path | None) -> None:
+    """
+    Make a key. Its token is printed once, on stdout; only a hash of it is kept.
+
+    The hash goes into keys.d/NAME.yaml beside the configuration, and a running daemon takes it at once.
+    """
+    token, hash_text = make_key(name)
+    made: dict[str, Any] = {"name": name, "hash": hash_text, "scope": scope}
+    if rate is not None or burst is not None:
+        default = RateLimiting()
+        made["rate_limiting"] = {
+            "requests_per_minute": rate or default.requests_per_minute,
+            "burst_size": burst or default.burst_size,
+        }
+    if only_print:
+        click.echo(key_text(made), nl=False)
+        click.echo(token, err=True)
+        return
+    place = _sound(find_place(config_path))
+    for known, where in _keys(place):
+        if known.name == name:
+            raise AgentdError(f"there is a key {name} already, at {where}; choose another name, or revoke that one")
+    with adding(place.path, name, key_text(made)) as path:
+        _check(place)
+        heard = _reload(place)
+    click.echo(token)
+    click.echo(f"The key stands in {path}. Its token is shown this once; it goes into a header:", err=True)
+    click.echo("  Authorization: Bearer TOKEN", err=True)
+    if not heard:
+        click.echo("agentd is not running; the key holds from its next start", err=True)
+
+
+@key.command("list")
+@config_option
+@output_option
+def list_(config_path: Path | None, output: str) -> None:
+    """List the keys of the configuration, and when each was last used, where the daemon can say."""
+    place = _sound(find_place(config_path))
+    used = _last_used(place)
+    rows: list[dict[str, Any]] = [
+        {
+            "name": each.name,
+            "scope": each.scope,
+            "rate": None if each.rate_limiting is None else each.rate_limiting.model_dump(),
+            "where": where,
+            "last_used_at": used.get(each.name),
+        }
+        for each, where in _keys(place)
+    ]
+    if output == "json":
+        print_json({"keys": rows})
+        return
+    shown = [row | {"rate": _shown_rate(row["rate"])} for row in rows]
+    columns = {"name": "KEY", "scope": "SCOPE", "rate": "RATE", "last_used_at": "USED", "where": "WHERE"}
+    print_table(shown, columns, empty="There are no keys; `agentd key new NAME` makes one.")
+
+
+@key.command()
+@click.argument("name")
+@config_option
+def revoke(name: str, config_path: Path | None) -> None:
+    """Take a key away that `key new` made; a running daemon forgets it at once."""
+    place = _sound(find_place(config_path))
+    known = {each.name: where for each, where in _keys(place)}
+    if name not in known:
+        raise AgentdError(f"there is no key {name[:100]!r}; {did_you_mean(name, known)}")
+    path = key_path(place.path, name)
+    if known[name].rpartition(":")[0] != str(path) or not is_ours(path, name):
+        raise AgentdError(f"{name} was written by hand; remove it at {known[name]}, then `agentd reload`")
+    with removing(path):
+        _check(place)
+        heard = _reload(place)
+    click.echo(f"{name} is revoked" + ("" if heard else "; agentd is not running, so nobody knew it"))
+
+
+def _sound(place: Place) -> Place:
+    if place.config is None:
+        raise ConfigError(f"{place.path} has to be right first; `agentd check` shows what is wrong")
+    return place
+
+
+def _keys(place: Place) -> list[tuple[ApiKey, str]]:
+    """Each key with where it stands, as FILE:LINE."""
+    keys = place.config.api.keys if place.config is not None else ()
+    return [(each, place.origins.get(f"api.keys[{index}].name", "")) for index, each in enumerate(keys)]
+
+
+def _check(place: Place) -> None:
+    """Raises InvalidConfig with what the change would break."""
+    load(place.path, environment=place.environment, prices=False)
+
+
+def _reload(place: Place) -> bool:
+    """Whether a daemon took it over. Raises Refused when it did not."""
+    try:
+        call(place, "POST", "/api/v1/reload")
+    except NoDaemon:
+        return False
+    except Refused as refused:
+        raise Refused(f"the daemon did not take it, so nothing was changed: {refused}", refused.status) from refused
+    return True
+
+
+def _last_used(place: Place) -> dict[str, str]:
+    try:
+        answer = call(place, "GET", "/api/v1/keys")
+        return {str(row["name"]): clean(row["last_used_at"]) for row in answer["keys"] if row.get("last_used_at")}
+    except (NoDaemon, Refused, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _shown_rate(rate: dict[str, int] | None) -> str:
+    return "" if rate is None else f"{rate['requests_per_minute']}/m, {rate['burst_size']} at once"
