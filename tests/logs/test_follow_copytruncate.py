@@ -148,6 +148,52 @@ def test_what_is_read_between_copy_and_cut_is_not_read_from_the_copy(follower: F
     assert follower.counters.lost == 1  # there was a writer in between: who knows what else it wrote
 
 
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_cut_that_nobody_saw_is_said_all_the_same(follower: Follower, log: Path, compress: bool) -> None:
+    """Who was away at each cut would never hear that lines may be in neither file."""
+    write(log, *numbered(1, 20))
+    follower.read()
+    write(log, *numbered(21, 25))
+    list(Rotation(log, compress=compress).steps())
+    write(log, *numbered(26, 30))
+    follower.restart()
+
+    assert follower.read() == numbered(21, 30)
+    assert [note for note in follower.notes if "written between the copy and the cut" in note]
+    assert (follower.counters.cut_back, follower.counters.lost) == (1, 0)
+
+
+def test_a_cut_that_nobody_saw_under_a_writer_is_counted(follower: Follower, log: Path) -> None:
+    """The copy ends before what was read: a line that is in neither file was there, and others may have been."""
+    write(log, *numbered(1, 300))
+    follower.read()
+    shutil.copyfile(log, log.with_name("app.log.1"))
+    write(log, *numbered(301, 302))
+    follower.read()
+    os.truncate(log, 0)
+    write(log, *numbered(303, 304))
+    follower.restart()
+
+    assert follower.read() == numbered(303, 304)
+    assert follower.counters.lost == 1
+    assert any("written between the copy and the cut" in note for note in follower.notes)
+
+
+def test_a_packed_file_whose_inode_the_new_one_was_given_was_not_cut(
+    follower: Follower, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was renamed and packed, and nothing is lost; its inode's number came free and was given out again."""
+    write(log, *numbered(1, 20))
+    follower.read()
+    write(log, *numbered(21, 25))
+    list(Rotation(log, compress=True).steps())
+    monkeypatch.setattr("agentd.logs.follow.lineage.born_ns", lambda path: os.stat(path).st_mtime_ns + 1)
+    follower.restart()
+
+    assert follower.read() == numbered(21, 25)
+    assert not follower.notes
+
+
 def test_the_same_lines_again_after_a_cut_are_new(follower: Follower, log: Path) -> None:
     """A job that always says the same: sizes and times tell its new file from the copy."""
     write(log, "first")

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
+from agentd.logs.follow.birth import NEVER_NS, born_ns
 from agentd.logs.follow.content import Damaged
 from agentd.logs.follow.kin import MOST_PAST, TRIES, Claimed, Kin
 from agentd.logs.follow.part import Means, Moved, Part, shown
@@ -337,7 +338,9 @@ class Lineage:
             current.dev = identity[0]
         if not current.offset and not current.head_bytes and self._begin_at_unknown(current):
             return
-        if self.kin.find_again(current) or (not current.done and self.kin.find_copy(current)):
+        place, ours, written_ns = current.offset, current.identity == identity, current.mtime_ns
+        found = self.kin.find_again(current)
+        if found or (not current.done and self.kin.find_copy(current)):
             current.settled = True
             current.live = current.identity == identity
             current.dirty = not (current.done and current.packed)
@@ -349,6 +352,9 @@ class Lineage:
                 left = current.stat()
                 if left is not None:
                     current.size, current.mtime_ns = left.st_size, left.st_mtime_ns
+            if not found and ours and self._is_cut(current, written_ns):
+                self._means.counters.cut_back += 1
+                self._tell_of_copy(current, short=current.offset < place)
             return
         if seen is None:
             candidate = self._successor(current, known=False)
@@ -375,6 +381,15 @@ class Lineage:
         current.done = True
         self._lose(f"{self.id}: {_GONE}")
         self._go_on()
+
+    def _is_cut(self, copy: Part, written_ns: int) -> bool:
+        """
+        Whether the named file, which has our inode's number, is the one that `copy` was made of: it was cut meanwhile.
+
+        written_ns: when we saw it written to. A file that came later was given the number of one that was packed.
+        """
+        born = born_ns(self.path)
+        return copy.final if born == NEVER_NS else born <= written_ns
 
     def _begin_at_unknown(self, current: Part) -> bool:
         """It was empty, and may have been filled and cut while nobody looked."""
@@ -403,6 +418,7 @@ class Lineage:
                 self._means.counters.cut_back += 1
                 part.close(self._means)
                 self.current = candidate
+                self._tell_daily(candidate)
             else:
                 self._note_seen(part, seen)
             return
@@ -434,7 +450,11 @@ class Lineage:
                 f"{self.id}: copied and cut back under a writer: lines that were written between the copy and the cut "
                 f"are not in {shown(copy.path)}, and were lost but for those that were read in time"
             )
-        elif self._wall - self._told_at >= _TELL_EVERY_S:
+        else:
+            self._tell_daily(copy)
+
+    def _tell_daily(self, copy: Part) -> None:
+        if self._wall - self._told_at >= _TELL_EVERY_S:
             self._told_at = self._wall
             self._means.note(
                 f"{self.id}: copied and cut back; the rest is read from {shown(copy.path)}. Lines that were written "
