@@ -174,12 +174,13 @@ class Following:
 
     async def _settle(self, taken: Taken) -> None:
         """Commit what a batch came to. While the store refuses, this is where we stay."""
+        # Said first: who is killed behind the commit does not come to it again.
+        for note in taken.batch.notes:
+            log.warning("log_note", extra={"watch": self._watch.name, "note": note})
         refused = 0
         while not await self._commit(taken):
             refused += 1
             await asyncio.sleep(0.5 + full_jitter(refused, base_s=1.0, cap_s=_STORE_AGAIN_CAP_S))
-        for note in taken.batch.notes:
-            log.warning("log_note", extra={"watch": self._watch.name, "note": note})
         if taken.rows or taken.gone:
             gone = [(self._watch.name, id) for id in taken.gone]
             self._path.history.post(lambda c: templates.save(c, taken.rows, gone))

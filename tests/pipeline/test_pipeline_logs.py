@@ -314,6 +314,27 @@ def test_while_the_store_refuses_nothing_is_read_on(tell: Tell) -> None:
     tell(story)
 
 
+def test_what_people_should_know_is_said_before_it_is_stored(tell: Tell, caplog: pytest.LogCaptureFixture) -> None:
+    """Who is killed behind the commit does not come to it again; and a store that refuses is no reason to repeat it."""
+
+    def said() -> list[str]:
+        return [record.__dict__["note"] for record in caplog.records if record.message == "log_note"]
+
+    async def story(b: Bench) -> None:
+        await b.refuse(True)
+        b.script.gives(b.seen(), positions={"auth": "p1"}, notes=["cut back"])
+        await b.clock.settle()
+        assert (await b.told(), said()) == ([], ["cut back"])
+
+        await b.clock.advance(60)
+        await b.refuse(False)
+        await b.clock.advance(60)
+
+        assert (await b.told(), said()) == (["alert.firing"], ["cut back"])
+
+    tell(story)
+
+
 def test_quiet_resolves_by_itself(tell: Tell) -> None:
     """A one-off event must not fire for ever."""
 
