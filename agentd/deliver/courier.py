@@ -166,10 +166,12 @@ class Courier:
             return was_disabled
 
         now = self._clock.now()
+        if outlet := self._outlets.get(name):
+            # Before the rows: what fails while these are written is hurried by the next success, which must see it.
+            outlet.breaker.succeed()
         was_disabled = await self._state.write(change)
         if outlet := self._outlets.get(name):
             outlet.disabled = None
-            outlet.breaker.succeed()
         self.wake()
         return was_disabled
 

@@ -335,6 +335,40 @@ def test_gone_disables_until_a_person_enables(play: Play) -> None:
     play(story)
 
 
+def test_what_fails_while_a_webhook_is_enabled_is_tried_when_the_next_message_arrives(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person has mended it; a message that failed a moment before must not wait an hour for its turn."""
+
+    async def story(stage: Stage) -> None:
+        async with Receiver() as receiver:
+            receiver.answers(500, 500, 500, Answer(500, delay_s=1))
+            stage.start(rng=Longest(), audit=receiver.url)
+            (failing,) = await stage.put("audit", "a")
+            await stage.clock.advance(5 + 10 + 20)  # the fourth attempt is under way
+            assert len(receiver.requests) == 4
+            write, over = stage.state.write, asyncio.Event()
+
+            async def slow(change: Callable[[apsw.Connection], Any]) -> Any:
+                monkeypatch.setattr(stage.state, "write", write)
+                done = await write(change)
+                await over.wait()
+                return done
+
+            monkeypatch.setattr(stage.state, "write", slow)
+            enabling = asyncio.create_task(stage.courier.enable("audit"))
+            await stage.clock.advance(1)
+            over.set()
+            await enabling
+            assert receiver.ids == []
+
+            (other,) = await stage.put("audit", "b")
+            await stage.clock.settle()
+            assert receiver.ids == [other, failing]
+
+    play(story)
+
+
 def test_retry_after_holds_the_whole_webhook(play: Play) -> None:
     """A receiver that limits us means all of our messages."""
 
