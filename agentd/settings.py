@@ -149,7 +149,7 @@ class RateLimit:
     per: float
 
     def __str__(self) -> str:
-        unit = {1.0: "s", 60.0: "m", 3600.0: "h", 86400.0: "d"}[self.per]
+        unit = {1.0: "s", 60.0: "m", 3600.0: "h", 86400.0: "d"}.get(self.per, f"{self.per:g} s")
         return f"{self.count:g}/{unit}"
 
 

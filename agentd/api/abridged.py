@@ -2,7 +2,7 @@
 What is shown to callers whom nobody knows: on loopback they may read.
 
 In: views as known callers get them. Out: the views without what agents read and said.
-Promise: what a tool put out, a quote of it, a person's question and its answer are for known callers alone.
+Promise: what a tool put out, a line of a log, a quote, a person's question and its answer are for known callers alone.
 """
 
 from __future__ import annotations
@@ -21,16 +21,26 @@ def abridged_alert(alert: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def abridged_alert_page(view: Mapping[str, Any]) -> Mapping[str, Any]:
-    """One alert alone: also its runs and what its history says of findings."""
+    """One alert alone: without the lines of its log, and with its runs and history in outline."""
     view = abridged_alert(view)
     runs = [abridged_run(run) for run in view.get("runs", ())]
-    return {**view, "runs": runs, "history": [abridged_alert(each) for each in view.get("history", ())]}
+    history = [abridged_event(each) for each in view.get("history", ())]
+    return {**view, "runs": runs, "history": history, "evidence": []}
+
+
+def abridged_event(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What happened; of a run not what it answered."""
+    return event if event.get("run") is None else {**event, "summary": None}
 
 
 def abridged_watch(view: Mapping[str, Any]) -> Mapping[str, Any]:
-    """One watch alone, with its alerts and runs."""
-    alerts = [abridged_alert(each) for each in view.get("alerts", ())]
-    return {**view, "alerts": alerts, "runs": [abridged_run(run) for run in view.get("runs", ())]}
+    """One watch alone, with its alerts, runs and findings in outline."""
+    return {
+        **view,
+        "alerts": [abridged_alert(each) for each in view.get("alerts", ())],
+        "runs": [abridged_run(run) for run in view.get("runs", ())],
+        "findings": [{**each, "finding": _outline(each.get("finding"))} for each in view.get("findings", ())],
+    }
 
 
 def abridged_message(view: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -38,9 +48,9 @@ def abridged_message(view: Mapping[str, Any]) -> Mapping[str, Any]:
     data = view.get("data")
     if not isinstance(data, Mapping):
         return view
-    data = abridged_alert(data)
+    data = _without_lines(abridged_alert(data))
     if isinstance(alerts := data.get("alerts"), list):
-        data = {**data, "alerts": [abridged_alert(each) for each in alerts]}
+        data = {**data, "alerts": [_without_lines(abridged_alert(each)) for each in alerts]}
     return {**view, "data": data}
 
 
@@ -50,6 +60,10 @@ def abridged_run(run: Mapping[str, Any]) -> dict[str, Any]:
         return {**run, "goal": None, "summary": None}
     # Without a status the sentence is the beginning of an answer.
     return {**run, "summary": run["summary"] if run["status"] is not None else None}
+
+
+def _without_lines(alert: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**alert, "evidence": []} if alert.get("evidence") else alert
 
 
 def _outline(finding: Any) -> Any:

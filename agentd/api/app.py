@@ -29,6 +29,7 @@ from agentd.api.routes.daemon import DaemonRoutes
 from agentd.api.routes.happenings import FeedRoutes
 from agentd.api.routes.inbound import InboundRoutes
 from agentd.api.routes.outbox import OutboxRoutes
+from agentd.api.routes.records import RecordRoutes
 from agentd.api.routes.settings import SettingsRoutes
 from agentd.api.routes.tasks import TaskRoutes
 from agentd.api.routes.watches import WatchRoutes
@@ -61,6 +62,8 @@ class Parts:
         ]
         if self.tasks is not None:
             found += TaskRoutes(self.tasks).endpoints()
+        if self.reading is not None:
+            found += RecordRoutes(self.reading).endpoints()
         if self.settings is not None:
             found += SettingsRoutes(self.settings).endpoints()
         if self.feed is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from agentd.api.abridged import abridged_alert, abridged_alert_page
+from agentd.api.abridged import abridged_alert, abridged_alert_page, abridged_event
 from agentd.api.answers import JsonAnswer, listed
 from agentd.api.endpoint import Call, Endpoint, Nothing
 from agentd.api.reading import Reading
@@ -116,6 +116,8 @@ class AlertRoutes:
             before=query.get("before"),
             limit=query["limit"],
         )
+        if not call.caller.known:
+            found = {**found, "events": [abridged_event(each) for each in found["events"]]}
         return JsonAnswer(found)
 
     async def ack(self, call: Call) -> Response:

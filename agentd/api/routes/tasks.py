@@ -13,7 +13,7 @@ from agentd.api.abridged import abridged_run
 from agentd.api.answers import JsonAnswer
 from agentd.api.endpoint import Asked, Call, Endpoint, Nothing, Param
 from agentd.api.routes import params
-from agentd.api.tasks import Message, TaskAsked, TaskService
+from agentd.api.tasks import STATUSES, BatchAsked, Message, TaskAsked, TaskService
 from agentd.memory.ledger import RunState
 
 KEEP_ALIVE_S = 15.0
@@ -28,6 +28,10 @@ _LAST_ID = Param(
 
 
 class TaskBody(TaskAsked, Asked):
+    pass
+
+
+class BatchBody(BatchAsked, Asked):
     pass
 
 
@@ -52,6 +56,26 @@ class TaskRoutes:
                 body=TaskBody,
                 status=202,
                 problems=(409, 503),
+            ),
+            Endpoint(
+                "POST",
+                "/api/v1/tasks/batch",
+                self.submit_batch,
+                "operate",
+                "Ask for several things, all or none",
+                tag,
+                body=BatchBody,
+                status=202,
+                problems=(409, 503),
+            ),
+            Endpoint(
+                "GET",
+                "/api/v1/tasks",
+                self.tasks,
+                "records",
+                "What people asked for, newest first",
+                tag,
+                params=(params.choice("status", tuple(STATUSES), "Only those"), params.BEFORE, params.limit(100)),
             ),
             Endpoint("GET", one, self.task, "records", "A task, with what came of it", tag, problems=(404,)),
             Endpoint("DELETE", one, self.cancel, "operate", "Cancel it", tag, body=Nothing, problems=(404, 409)),
@@ -89,6 +113,7 @@ class TaskRoutes:
                 params=(
                     params.text("watch", "Of this watch only"),
                     params.choice("state", tuple(RunState), "Only those"),
+                    params.BEFORE,
                     params.limit(100),
                 ),
             ),
@@ -107,7 +132,15 @@ class TaskRoutes:
         ]
 
     async def submit(self, call: Call) -> Response:
-        return JsonAnswer(await self._service.submit(call.asked, by=call.by), 202)
+        return _taken(await self._service.submit(call.asked, by=call.by))
+
+    async def submit_batch(self, call: Call) -> Response:
+        return _taken(await self._service.submit_batch(call.asked, by=call.by))
+
+    async def tasks(self, call: Call) -> Response:
+        query = call.query
+        found = await self._service.tasks(status=query.get("status"), limit=query["limit"], before=query.get("before"))
+        return JsonAnswer(found)
 
     async def task(self, call: Call) -> Response:
         return JsonAnswer(await self._service.task(call.path["id"]))
@@ -126,8 +159,12 @@ class TaskRoutes:
 
     async def runs(self, call: Call) -> Response:
         query = call.query
-        rows = await self._service.runs(watch=query.get("watch"), state=query.get("state"), limit=query["limit"])
-        return JsonAnswer({"runs": rows if call.caller.known else [abridged_run(row) for row in rows]})
+        limit = query["limit"]
+        rows = await self._service.runs(
+            watch=query.get("watch"), state=query.get("state"), limit=limit, before=query.get("before")
+        )
+        shown = rows if call.caller.known else [abridged_run(row) for row in rows]
+        return JsonAnswer({"runs": shown, "next": rows[-1]["id"] if len(rows) == limit else None})
 
     async def run(self, call: Call) -> Response:
         return JsonAnswer(await self._service.run(call.path["id"], call.query["after"]))
@@ -137,6 +174,11 @@ class TaskRoutes:
 
     async def models(self, call: Call) -> Response:
         return JsonAnswer({"models": await self._service.models()})
+
+
+def _taken(view: dict[str, Any]) -> Response:
+    """200 for what was taken before: asking again is not asking twice."""
+    return JsonAnswer(view, 200 if view.get("repeated") else 202)
 
 
 async def _stream(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:

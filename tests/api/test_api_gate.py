@@ -1,0 +1,354 @@
+"""Who is let in over TCP: keys, sessions of the page, strangers; a real server, a service that is a fake."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel
+from starlette.responses import PlainTextResponse, Response
+from test_api import Fake
+
+from agentd.api.app import Parts
+from agentd.api.door import Door
+from agentd.api.endpoint import Call, Endpoint
+from agentd.api.server import make_servers, open_socket
+from agentd.api.sessions import COOKIE, IDLE_S, MOST, Sessions
+from agentd.config.key_hash import make_key
+from agentd.config.service import ApiSettings
+
+KEYS = {scope: make_key(scope) for scope in ("read", "operate", "admin")}
+SCOPES = list(KEYS)
+
+
+def settings(**more: Any) -> ApiSettings:
+    keys = [{"name": scope, "hash": hashed, "scope": scope} for scope, (_, hashed) in KEYS.items()]
+    plenty = {"requests_per_minute": 6000, "burst_size": 1000}
+    return ApiSettings.model_validate({"keys": keys, "rate_limiting": plenty, **more})
+
+
+class Form(BaseModel):
+    what: str = ""
+
+
+async def _form(call: Call) -> Response:
+    return PlainTextResponse(f"{call.by} said {call.asked.what}")
+
+
+@dataclass
+class Place:
+    service: Fake
+    door: Door
+    http: httpx.AsyncClient
+    port: int
+
+    def bearer(self, scope: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {KEYS[scope][0]}"}
+
+    async def sign_in(self, scope: str) -> tuple[dict[str, str], str]:
+        """The headers of a browser that has, and the token of its forms."""
+        opened = await self.door.sessions.open(KEYS[scope][0])
+        assert opened is not None
+        cookie, caller = opened
+        return {"Cookie": f"{COOKIE}={cookie}"}, caller.csrf
+
+
+@contextlib.asynccontextmanager
+async def placed(host: str = "127.0.0.1", **more: Any) -> AsyncIterator[Place]:
+    service = Fake()
+    door = Door(settings(**more), names={"localhost", "127.0.0.1"}, own_uid=os.geteuid())
+    listener = open_socket(f"{host}:0")
+    port = listener.getsockname()[1]
+    form = Endpoint("POST", "/form", _form, "operate", form=Form, documented=False)
+    (server,) = make_servers(Parts(service, more=[form]), [listener], door)
+    await server.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://{host}:{port}") as http:
+            yield Place(service, door, http, port)
+    finally:
+        await server.stop()
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    async with placed() as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "least"),
+    [
+        ("GET", "/api/v1/status", "read"),
+        ("POST", "/api/v1/watches/shop/pause", "operate"),
+        ("POST", "/api/v1/webhooks/ops/test", "operate"),
+        ("POST", "/api/v1/reload", "admin"),
+    ],
+)
+async def test_a_key_may_what_its_scope_says(place: Place, method: str, path: str, least: str) -> None:
+    """And what is less; what is more is refused with the scope that is needed, and nothing is done."""
+    for scope in SCOPES:
+        place.service.asked.clear()
+        answer = await place.http.request(method, path, headers=place.bearer(scope))
+        may = SCOPES.index(scope) >= SCOPES.index(least)
+
+        assert answer.status_code == (200 if may else 403), scope
+        assert bool(place.service.asked) == may
+        if not may:
+            assert f"this asks for {least}" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "Bearer",
+        "Bearer x",
+        "Bearer {key}x",
+        "Basic {key}",
+        "{key}",
+        "Bearer agentd_nobody.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        "Bearer " + "x" * 10_000,
+    ],
+)
+async def test_a_wrong_key_is_told_so_even_where_none_is_needed(place: Place, shown: str) -> None:
+    """Taken for no key at all it would seem to work, until the first thing that needs it."""
+    answer = await place.http.get("/api/v1/status", headers={"Authorization": shown.format(key=KEYS["read"][0])})
+
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert place.service.asked == []
+
+
+async def test_two_keys_at_once_are_none(place: Place) -> None:
+    """A proxy that adds a header beside the caller's own: which one counts must not be a guess."""
+    headers = [("Authorization", f"Bearer {KEYS[scope][0]}") for scope in ("read", "admin")]
+
+    assert (await place.http.post("/api/v1/reload", headers=headers)).status_code == 401
+
+
+async def test_the_audit_trail_names_the_key(place: Place) -> None:
+    """Whatever the body says: who knows a key of one name must not act under another."""
+    await place.http.post("/api/v1/watches/shop/resume", headers=place.bearer("operate"), json={"by": "root"})
+
+    assert place.service.asked == [("resume", "shop", "key operate")]
+
+
+async def test_a_key_has_a_rate() -> None:
+    """One program that runs wild must not keep the others out, and hears when it may come again."""
+    async with placed(rate_limiting={"requests_per_minute": 60, "burst_size": 3}) as place:
+        answers = [await place.http.get("/api/v1/status", headers=place.bearer("read")) for _ in range(4)]
+        other = await place.http.get("/api/v1/status", headers=place.bearer("admin"))
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[-1].headers["retry-after"] == "1"
+    assert answers[-1].headers["content-type"] == "application/problem+json"
+    assert other.status_code == 200
+
+
+async def test_a_key_may_have_a_rate_of_its_own() -> None:
+    token, hashed = make_key("fast")
+    keys = [{"name": "fast", "hash": hashed, "rate_limiting": {"requests_per_minute": 6000, "burst_size": 50}}]
+    async with placed(keys=keys, rate_limiting={"requests_per_minute": 1, "burst_size": 1}) as place:
+        headers = {"Authorization": f"Bearer {token}"}
+        answers = await asyncio.gather(*(place.http.get("/api/v1/status", headers=headers) for _ in range(50)))
+
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_a_key_that_a_reload_takes_away_is_worth_nothing(place: Place) -> None:
+    """Also the sessions that were opened with it: that is what a key is revoked for."""
+    signed_in, _ = await place.sign_in("operate")
+    assert (await place.http.get("/api/v1/tasks/x", headers=signed_in)).status_code == 404
+    place.door.go_over_to(settings(keys=[]))
+
+    assert (await place.http.get("/api/v1/status", headers=place.bearer("operate"))).status_code == 401
+    assert (await place.http.post("/api/v1/reload", headers=signed_in)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "status.example"}, 200),
+        ({"Host": "status.example:443"}, 200),
+        ({"Host": "other.example"}, 421),
+    ],
+)
+async def test_a_proxy_has_a_name_of_its_own(headers: dict[str, str], status: int) -> None:
+    async with placed(hosts=["status.example"]) as place:
+        assert (await place.http.get("/api/v1/status", headers=headers)).status_code == status
+
+
+async def test_whoever_knows_a_key_may_call_us_by_any_name(place: Place) -> None:
+    """A page elsewhere cannot know one; a proxy may well pass on another name."""
+    headers = {**place.bearer("read"), "Host": "other.example"}
+
+    assert (await place.http.get("/api/v1/status", headers=headers)).status_code == 200
+
+
+async def test_a_session_reads_and_acts_as_its_key(place: Place) -> None:
+    signed_in, csrf = await place.sign_in("operate")
+
+    acted = await place.http.post("/form", data={"what": "hello", "csrf": csrf}, headers=signed_in)
+    over_json = await place.http.post("/api/v1/watches/shop/check", headers={**signed_in, "X-CSRF-Token": csrf})
+    too_much = await place.http.post("/api/v1/reload", headers={**signed_in, "X-CSRF-Token": csrf})
+
+    assert (acted.status_code, acted.text) == (200, "key operate said hello")
+    assert (over_json.status_code, too_much.status_code) == (200, 403)
+    assert place.service.asked == [("check", "shop")]
+
+
+@pytest.mark.parametrize("token", ["", "x", "ü"])
+async def test_a_form_without_its_token_does_nothing(place: Place, token: str) -> None:
+    """A page elsewhere can make the browser send the cookie, but cannot read our forms."""
+    signed_in, _ = await place.sign_in("admin")
+
+    form = await place.http.post("/form", data={"csrf": token}, headers=signed_in)
+    over_json = await place.http.post("/api/v1/reload", headers=signed_in)
+
+    assert (form.status_code, over_json.status_code) == (403, 403)
+    assert place.service.asked == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+async def test_a_form_of_another_origin_does_nothing(place: Place, headers: dict[str, str]) -> None:
+    """Even with the token: the browser itself says where the form came from."""
+    signed_in, csrf = await place.sign_in("admin")
+
+    answer = await place.http.post("/form", data={"csrf": csrf}, headers={**signed_in, **headers})
+
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("cookie", ["x", "", "a" * 5000, '"', "=;=;"])
+async def test_a_cookie_that_is_none_of_ours_is_nobody(place: Place, cookie: str) -> None:
+    headers = {"Cookie": f"{COOKIE}={cookie}"}
+
+    assert (await place.http.get("/api/v1/status", headers=headers)).status_code == 200
+    assert (await place.http.post("/api/v1/reload", headers=headers)).status_code == 401
+
+
+async def test_a_session_ends_by_itself_and_there_are_so_many() -> None:
+    """A browser that was left open on Friday is nobody on Monday, and logins cannot fill our memory."""
+    now_s = 0.0
+    sessions = Sessions(Door(settings(), names=(), own_uid=0).keys, lambda: now_s)
+    opened = await sessions.open(KEYS["read"][0])
+    assert opened is not None
+    now_s = IDLE_S
+    assert sessions.caller(opened[0]) is not None, "it was used just in time"
+    now_s = 2 * IDLE_S + 1
+    assert sessions.caller(opened[0]) is None
+
+    cookies = [await sessions.open(KEYS["read"][0]) for _ in range(MOST + 1)]
+
+    assert [each is not None and sessions.caller(each[0]) is not None for each in (cookies[0], cookies[1])] == [
+        False,
+        True,
+    ]
+    assert await sessions.open("agentd_read.wrong") is None
+
+
+async def test_pages_of_other_origins_may_not_call_unless_named() -> None:
+    """And never with the cookie."""
+    origin, asked = {"Origin": "https://status.example"}, {"Access-Control-Request-Method": "GET"}
+    async with placed() as place:
+        closed = await place.http.get("/api/v1/status", headers=origin)
+        place.door.go_over_to(settings(cors={"allowed_origins": ["https://status.example"]}))
+        opened = await place.http.get("/api/v1/status", headers=origin)
+        preflight = await place.http.options("/api/v1/status", headers={**origin, **asked})
+        refused = await place.http.get("/api/v1/status", headers={**origin, "Authorization": "Bearer x"})
+        other = await place.http.get("/api/v1/status", headers={"Origin": "https://evil.example"})
+
+    assert "access-control-allow-origin" not in closed.headers
+    assert opened.headers["access-control-allow-origin"] == "https://status.example"
+    assert preflight.status_code == 200
+    assert refused.headers["access-control-allow-origin"] == "https://status.example", "so that it can say why"
+    assert "access-control-allow-origin" not in other.headers
+    assert "access-control-allow-credentials" not in opened.headers
+
+
+@pytest.mark.parametrize(("path", "named"), [("/api/v1/status?limit=1", "limit"), ("/api/v1/alerts?al=1", "al")])
+async def test_a_parameter_that_there_is_not_is_refused(place: Place, path: str, named: str) -> None:
+    """A slip of the pen would otherwise be answered with something else than what was asked."""
+    answer = await place.http.get(path)
+
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(f"{named}: no such parameter")
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1001", "1e3", "x", "", "9" * 50, "\u0661"])
+async def test_a_number_is_within_its_bounds(place: Place, limit: str) -> None:
+    answer = await place.http.get("/api/v1/outbox", params={"limit": limit})
+
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "limit: write a whole number from 1 to 1000"
+
+
+async def test_what_curl_sends_by_itself_is_taken_as_json(place: Place) -> None:
+    """`curl -d` calls every body a form; whoever writes `{` means JSON."""
+    headers = {**place.bearer("operate"), "Content-Type": "application/x-www-form-urlencoded"}
+    json_body = await place.http.post("/api/v1/watches/shop/pause", headers=headers, content=b'{"for_s": 5}')
+    form = await place.http.post("/api/v1/watches/shop/pause", headers=headers, content=b"for_s=5")
+
+    assert (json_body.status_code, form.status_code) == (200, 415)
+
+
+async def test_a_method_that_there_is_not_says_which_there_are(place: Place) -> None:
+    answer = await place.http.delete("/api/v1/silences")
+
+    assert answer.status_code == 405
+    assert {each.strip() for each in answer.headers["allow"].split(",")} == {"GET", "HEAD", "POST"}
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_the_document_says_what_the_routes_check(place: Place) -> None:
+    """It is what others make their clients from."""
+    document = (await place.http.get("/api/v1/openapi.json")).json()
+
+    pause = document["paths"]["/api/v1/watches/{name}/pause"]["post"]
+    assert document["openapi"] == "3.1.0"
+    assert pause["security"] == [{"key": []}]
+    assert set(pause["responses"]) >= {"200", "401", "403", "404", "422", "429"}
+    body = pause["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert document["components"]["schemas"][body]["properties"]["for_s"]["anyOf"][0]["exclusiveMinimum"] == 0
+    assert "/form" not in document["paths"]
+    ids = [each["operationId"] for path in document["paths"].values() for each in path.values()]
+    assert len(ids) == len(set(ids))
+
+
+def test_loopback_is_told_by_both_ends() -> None:
+    """A request that came by another address is nobody's, whatever name it gives."""
+    from agentd.api.gate import Gate
+
+    door = Door(settings(), names={"localhost"}, own_uid=0)
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["agentd.caller"].near)
+
+    async def told() -> None:
+        for server, client in (("127.0.0.1", "127.0.0.1"), ("10.0.0.1", "127.0.0.1"), ("127.0.0.1", "10.0.0.9")):
+            scope = {
+                "type": "http",
+                "path": "/",
+                "headers": [(b"host", b"localhost")],
+                "server": (server, 1),
+                "client": (client, 2),
+            }
+            await Gate(app, door, local=False)(scope, None, None)  # type: ignore[arg-type]
+        await Gate(app, door, local=False)({**scope, "server": None, "client": None}, None, None)  # type: ignore[arg-type]
+
+    asyncio.run(told())
+    assert seen == [True, False, False, False]
