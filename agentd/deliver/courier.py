@@ -34,6 +34,7 @@ from agentd.memory import outbox, webhooks
 from agentd.memory.database import Database
 from agentd.pacing import Uniform, full_jitter
 from agentd.records import Delivery
+from agentd.telemetry.tally import OTHER
 from agentd.telemetry.traces import context_from, traceparent
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Courier:
     Carries messages from the outbox to the webhooks, from `run` to `drain`.
 
     settings: the webhooks by name; `replace` changes them. tracer: for one span per attempt, or None.
+    outcomes: what came of attempts, counted.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class Courier:
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: set[str] = set()
         self._unplaced: list[str] = []  # claimed, and no room for them any more
-        self._outcomes = Outcomes(state, clock, rng)
+        self.outcomes = Outcomes(state, clock, rng)
         self._store_failures = 0
 
     # What others call.
@@ -190,7 +192,7 @@ class Courier:
             {name: count.waiting for name, count in counts.items()},
             {name: count.dead for name, count in counts.items()},
             len(self._tasks),
-            self._outcomes.unrecorded,
+            self.outcomes.unrecorded,
             self.health(),
         )
 
@@ -359,6 +361,7 @@ class Courier:
 
         buried = await self._repeat(change)
         if buried:
+            self.outcomes.buried.add((OTHER,), buried)
             log.warning("deliveries_orphaned", extra={"buried": buried})
 
     async def _repeat(self, change: Callable[[apsw.Connection], int]) -> int:
@@ -377,13 +380,13 @@ class Courier:
                     sent = await self._send(outlet, delivery, span)
                 except DeliveryRefused as error:
                     span.set_status(Status(StatusCode.ERROR, str(error)))
-                    await self._outcomes.refused(outlet, delivery, error)
+                    await self.outcomes.refused(outlet, delivery, error)
                 except DeliveryDelayed as error:
                     span.set_status(Status(StatusCode.ERROR, str(error)))
-                    await self._outcomes.delayed(outlet, delivery, error)
+                    await self.outcomes.delayed(outlet, delivery, error)
                 else:
                     span.set_attribute("http.response.status_code", sent.status)
-                    await self._outcomes.delivered(outlet, delivery, sent)
+                    await self.outcomes.delivered(outlet, delivery, sent)
         except asyncio.CancelledError:
             outlet.breaker.abandon(self._clock.monotonic())
             raise

@@ -24,6 +24,7 @@ from agentd.memory import outbox, webhooks
 from agentd.memory.database import Database
 from agentd.pacing import Uniform
 from agentd.records import Delivery
+from agentd.telemetry.tally import WAIT_S, WORK_S, Spreads, Tally
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +36,32 @@ _BURY_AT_ONCE = 50
 
 
 class Outcomes:
-    """unrecorded: outcomes that the store has not taken yet."""
+    """
+    unrecorded: outcomes that the store has not taken yet.
+
+    attempts: by webhook and outcome; retries, buried: by webhook. took_s: from request to status, waited_s: from the
+    making of a message to its delivery, by webhook.
+    """
 
     def __init__(self, state: Database, clock: Clock, rng: Uniform | None = None) -> None:
         self._state = state
         self._clock = clock
         self._rng = rng
         self.unrecorded = 0
+        self.attempts, self.retries, self.buried = Tally(), Tally(), Tally()
+        self.took_s, self.waited_s = Spreads(WORK_S), Spreads(WAIT_S)
+
+    def _tried(self, outlet: Outlet, delivery: Delivery, outcome: str) -> None:
+        self.attempts.add((outlet.name, outcome))
+        if delivery.attempts > 1:
+            self.retries.add((outlet.name,))
 
     async def delivered(self, outlet: Outlet, delivery: Delivery, sent: Sent) -> None:
         came_back = outlet.succeeded()
         now = self._clock.now()
+        self._tried(outlet, delivery, "delivered")
+        self.took_s.add((outlet.name,), sent.latency_s)
+        self.waited_s.add((outlet.name,), max(0.0, (now - delivery.created_at).total_seconds()))
 
         def change(c: apsw.Connection) -> None:
             outbox.done(c, delivery.id, now, sent.status)
@@ -72,7 +88,9 @@ class Outcomes:
         extra: dict[str, Any] = {"webhook": outlet.name, "id": delivery.id, "error": str(error)}
         extra |= {"attempt": delivery.attempts, "status": error.status}
         dead = hopeless(outlet.breaker.failures, outlet.failing_s(now_s))
-        if expired(delivery, now, hopeless=dead, trying_s=outlet.trying_s(now_s)):
+        over = expired(delivery, now, hopeless=dead, trying_s=outlet.trying_s(now_s))
+        self._tried(outlet, delivery, "expired" if over else "delayed")
+        if over:
             text = f"gave up after {MAX_AGE.days} days: {error}"
             await self._bury(outlet, delivery, text, error.status, others=dead)
             log.error("delivery_expired", extra=extra)
@@ -89,8 +107,10 @@ class Outcomes:
 
     async def refused(self, outlet: Outlet, delivery: Delivery, error: DeliveryRefused) -> None:
         extra = {"webhook": outlet.name, "id": delivery.id, "error": str(error), "status": error.status}
+        self._tried(outlet, delivery, "disabled" if error.disable else "refused")
         if not error.disable:
             outlet.refused(str(error))
+            self.buried.add((outlet.name,))
             now = self._clock.now()
             await self._record(lambda c: outbox.bury(c, delivery.id, now=now, error=str(error), status=error.status))
             log.error("delivery_refused", extra=extra)
@@ -121,8 +141,9 @@ class Outcomes:
                     buried += 1
             return buried
 
-        while await self._record(change):
-            pass
+        self.buried.add((outlet.name,))
+        while more := await self._record(change):
+            self.buried.add((outlet.name,), more)
 
     async def _record(self, change: Callable[[apsw.Connection], T]) -> T:
         attempt = 0

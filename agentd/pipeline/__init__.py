@@ -82,6 +82,8 @@ class Pipeline(Tending):
                 done = await self._decide(watch, observation, judgement, run)
             watch.last = done
             self.checks += 1
+            self.verdicts.add((watch.kind, done.judgement.verdict.value))
+            self.took_s.add((watch.kind,), observation.duration_s)
             return done
         except BaseException as error:
             run.set_status(Status(StatusCode.ERROR, type(error).__name__))

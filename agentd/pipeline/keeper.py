@@ -46,6 +46,7 @@ from agentd.records import (
     Transition,
     Verdict,
 )
+from agentd.telemetry.tally import WORK_S, Spreads, Tally
 from agentd.telemetry.traces import KEEP, WATCH, traceparent
 
 log = logging.getLogger("agentd.pipeline")
@@ -147,6 +148,8 @@ class Keeper:
     alert's payload by fingerprint. whole: the webhooks that are told of every member of a group, however many.
     starts: the runs that a transition starts, under this `traceparent`, as far as there is room; rows of its
     transaction. queued: called after a commit with such rows.
+    For metrics it counts transitions, by the state they led to and severity; verdicts of checks, by kind; and took_s,
+    how long these looked, by kind.
     """
 
     def __init__(
@@ -180,6 +183,7 @@ class Keeper:
         self._flaps_unheard: set[str] = set()  # a restart forgets it: then some hear that is steady what never was not
         self._next_look: datetime | None = None
         self._adopted = False
+        self.transitions, self.verdicts, self.took_s = Tally(), Tally(), Spreads(WORK_S)
         self.record = record
         self._told = told
         self._changed = changed
@@ -401,6 +405,8 @@ class Keeper:
 
     def _announce(self, transition: Transition, run: Span) -> None:
         alert = transition.alert
+        if transition.before is not transition.after:
+            self.transitions.add((transition.after.value, alert.severity.value))
         with trace.use_span(run, end_on_exit=False):
             log.log(
                 logging.WARNING if transition.after is AlertStatus.FIRING else logging.INFO,

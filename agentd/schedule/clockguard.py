@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from agentd.clock import Clock, SystemClock
+from agentd.telemetry.tally import FAST_S, Spread
 
 log = logging.getLogger("agentd.schedule")
 
@@ -32,7 +33,7 @@ class ClockGuard:
     """
     on_jump: called with the wall clock's own movement, negative when it was set back; after a suspend with its length.
     on_stall: called with the time in which nothing looked, though no clock jumped (SIGSTOP, a starved machine).
-    every_s: seconds between looks.
+    every_s: seconds between looks. lag_s: how late the loop came to each of them.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class ClockGuard:
         self._on_jump = on_jump
         self._on_stall = on_stall
         self._every_s = every_s
+        self.lag_s = Spread(FAST_S)
+        self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._moved_on_s = float("-inf")
         self._boottime = _boottime if isinstance(clock, SystemClock) else None
@@ -103,9 +106,11 @@ class ClockGuard:
         return max(0.0, self._sleep_s - before)
 
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_later(self._every_s, self._tick, loop)
+        self._due_s = loop.time() + self._every_s
+        self._timer = loop.call_at(self._due_s, self._tick, loop)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.lag_s.add(loop.time() - self._due_s)
         self._arm(loop)
         self.look()
 

@@ -22,6 +22,7 @@ from agentd.clock import Clock
 from agentd.schedule.clockguard import ClockGuard
 from agentd.schedule.machine import Machine
 from agentd.schedule.triggers import Trigger
+from agentd.telemetry.tally import LATE_S, Seen, Spread
 
 log = logging.getLogger("agentd.schedule")
 
@@ -98,6 +99,8 @@ class Scheduler:
         self._entries: dict[str, _Entry] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lags: deque[float] = deque(maxlen=LAGS_KEPT)
+        self.lag_s = Spread(LATE_S)
+        """How long after it was due each run began."""
         self._runs = self._crashed = self._overlaps = self._coalesced = self._late = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
@@ -234,6 +237,10 @@ class Scheduler:
         first = self._machine.store.get_next_run_time()
         return 0.0 if first is None else max(0.0, (self._clock.now() - first).total_seconds())
 
+    def loop_lag_s(self) -> Seen:
+        """How late the loop turned, looked at every second."""
+        return self._guard.lag_s.seen()
+
     def stats(self) -> SchedulerStats:
         lags = sorted(self._lags)
         return SchedulerStats(
@@ -277,6 +284,7 @@ class Scheduler:
         entry.last_due = due
         late_s = max(0.0, late.total_seconds())
         self._lags.append(late_s)
+        self.lag_s.add(late_s)
         self._late += first_late > LATE
         self._begin(entry, Due(entry.name, due, late_s, entry.trigger.kind))
 

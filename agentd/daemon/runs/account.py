@@ -20,6 +20,7 @@ import apsw
 from agentd.agent.job import Job, Outcome
 from agentd.agent.port import Record
 from agentd.clock import Clock
+from agentd.daemon.runs.asked import Asked
 from agentd.memory import notes, outputs, run_records, worked
 from agentd.memory.database import Database
 from agentd.memory.spend import to_nano
@@ -37,12 +38,13 @@ _MOST_NAME_CHARS = 200
 
 
 class Account:
-    """One run's. `take` each record, `close` with the outcome."""
+    """One run's. `take` each record, `close` with the outcome. asked: counts the calls of models."""
 
-    def __init__(self, job: Job, history: Database, clock: Clock) -> None:
+    def __init__(self, job: Job, history: Database, clock: Clock, asked: Asked | None = None) -> None:
         self._job = job
         self._history = history
         self._clock = clock
+        self._asked = asked
         self._waiting: list[Record] = []
         self._waiting_bytes = 0
         self._unwritten: dict[int, int] = {}
@@ -64,6 +66,8 @@ class Account:
             and len(self._workers) < _MOST_NAMES
         ):
             self._workers.add(without_secrets(worker[:_MOST_NAME_CHARS]))
+        elif record.kind == "model" and self._asked is not None:
+            self._asked.take(record.data)
         if self._waiting_bytes + size + sum(list(self._unwritten.values())) > _MOST_UNWRITTEN_BYTES:
             return
         self._waiting.append(record)

@@ -265,6 +265,7 @@ class Agents:
         finally:
             _led.reset(token)
         if done:
+            self.runs.ended.add((run.kind, ended.state.value))
             self._remember(run, ended, now)
         return done
 

@@ -26,6 +26,7 @@ from agentd.agent.caller import Call, HostDied
 from agentd.agent.job import Job, Outcome
 from agentd.clock import Clock
 from agentd.daemon.runs.account import Account
+from agentd.daemon.runs.asked import Asked
 from agentd.daemon.runs.desk import Ask, Desk
 from agentd.daemon.runs.host import AgentHost
 from agentd.daemon.runs.jobs import ASKED_FOR, NotWanted
@@ -38,6 +39,7 @@ from agentd.memory.store import Store
 from agentd.records import Alert
 from agentd.telemetry.embedded import KEEP, WATCH, RunSpan, received
 from agentd.telemetry.redact import without_secrets
+from agentd.telemetry.tally import Tally
 from agentd.telemetry.traces import context_from, traceparent
 
 log = logging.getLogger("agentd.daemon")
@@ -175,7 +177,9 @@ class Runs:
         self._woken = asyncio.Event()
         self._closing = False
         self._restored = False
-        self.done = 0
+        self.done = self.begun = 0
+        self.ended = Tally()
+        self.asked = Asked()
 
     # Asking for runs.
 
@@ -365,13 +369,14 @@ class Runs:
             if not await self._started(run):
                 return
             begun = True
+            self.begun += 1
             log.info("run_started", extra={"run": run.id, "watch": run.watch, "trigger": run.trigger})
             try:
                 if ledger.was_cut(run):
                     raise AgentdError("what was asked is too long to be kept whole; it would allow more than was meant")
                 prepared = await self._prepare(run)
                 prepared = replace(prepared, job=prepared.job.model_copy(update={"traceparent": traceparent(span)}))
-                account = Account(prepared.job, self._store.history, self._clock)
+                account = Account(prepared.job, self._store.history, self._clock, self.asked)
                 ended = await self._called(active, prepared, account)
             except NotWanted as error:
                 ended = Ended(RunState.CANCELLED, error=str(error))
