@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from rotating import (
     with_date,
 )
 from stage import Daemon, Stage
+from stored import is_at_rest, story_of
 
 KILLS = int(os.environ.get("AGENTD_TEST_KILLS", "20"))
 SEED = int(os.environ.get("AGENTD_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
@@ -109,6 +111,28 @@ async def acted_on(stage: Stage, log: Log) -> bool:
     return False
 
 
+async def all_is_told(stage: Stage, heard: Heard, writer: Writer, within_s: float) -> None:
+    """
+    Until the story of every line is whole and the daemon has nothing more to tell, or so long.
+
+    A number of messages does not say it: of lines that a cut has lost some were read in time, and are told of too.
+    """
+    due = sum(len(log.marked()) - sum(map(log.is_lost, log.marked())) for log in writer.logs.values())
+
+    def look() -> bool:
+        if heard.listen().resolved < due or heard.open:
+            return False
+        return not any(complaints(heard, writer.logs)) and is_at_rest(stage.state_dir)
+
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        # A message that was tried in many lives is put off for minutes when it fails once more: late, and not lost.
+        await stage.api("POST", "/api/v1/webhooks/hook/enable")
+        with contextlib.suppress(pytest.fail.Exception):  # the oracle says it better
+            await stage.news.until(look, "all was told", within_s=2)
+            return
+
+
 async def tell_of(stage: Stage, folder: Path, ways: Mapping[str, Rotation], kills: int) -> tuple[Heard, Writer]:
     chance = random.Random(SEED)
     stage.configure([watch(folder)])
@@ -140,15 +164,17 @@ async def tell_of(stage: Stage, folder: Path, ways: Mapping[str, Rotation], kill
             await writer.pause(log)
     print(f"{time.monotonic() - began:.1f} s until the last is written")
     stage.hook.otherwise = 200
-    await stage.api("POST", "/api/v1/webhooks/hook/enable")
-    due = sum(len(log.marked()) - sum(map(log.is_lost, log.marked())) for log in writer.logs.values())
-    with contextlib.suppress(pytest.fail.Exception):  # the oracle says it better
-        await stage.news.until(
-            lambda: heard.listen().resolved >= due and not heard.open, "all was told", within_s=30 + kills
-        )
+    await all_is_told(stage, heard, writer, within_s=30 + kills)
     print(f"{time.monotonic() - began:.1f} s until all was told")
     assert await daemon.stop() == 0
     return heard, writer
+
+
+def tell_more(stage: Stage, wrong: Sequence[str]) -> None:
+    """Print what the store has kept of the alerts that somebody complains of: it tells what is late from a loss."""
+    about = [match[0] for each in wrong if (match := re.match(r"\w+-\d+(?=: )", each)) is not None]
+    for identity in list(dict.fromkeys(about))[:5]:
+        print(f"{identity}:", *story_of(stage.state_dir, stage.daemons, identity), sep="\n")
 
 
 @pytest.mark.slow
@@ -175,6 +201,7 @@ async def test_each_line_acts_once_however_logs_are_rotated_and_however_often_it
         lines = sum(log.last for log in writer.logs.values())
         print(f"{lines} lines, {sum(len(log.marked()) for log in writer.logs.values())} alerts,", end=" ")
         print({log.name: log.rotations for log in writer.logs.values()}, f"{len(stage.hook.requests)} requests")
+        tell_more(stage, wrong)
         assert not wrong, f"{len(wrong)} complaints\n" + "\n".join(wrong[:40])
     shutil.rmtree(folder)
 
@@ -201,8 +228,12 @@ async def test_copying_and_cutting_under_a_writer_loses_what_is_in_between_and_n
         )
         print(f"{sum(log.last for log in writer.logs.values())} lines, {len(lost)} times copied and cut,", end=" ")
         print(f"{sum(lost)} lines in between, at most {max(lost)}; {missing} of the marked ones were missing")
+        tell_more(stage, wrong)
         assert not wrong, f"{len(wrong)} complaints\n" + "\n".join(wrong[:40])
         assert sum(lost), "nobody wrote meanwhile, so nothing was shown"
         notes = [note["note"] for life in stage.daemons for note in life.logs("log_note")]
-        assert any("written between the copy and the cut" in note for note in notes), "and it is said"
+        for log in writer.logs.values():
+            # Read from the copy, or without finding our place in one: in either case that something may be missing.
+            said = [note for note in notes if note.startswith(f"{log.path}: ") and "cut back" in note]
+            assert said or not any(log.lost), f"{log.name} has lost lines, and nobody is told: {notes}"
     shutil.rmtree(folder)
