@@ -71,6 +71,7 @@ class Endpoint:
     body: model of the JSON that comes; None: none is read (the handler may read the request itself). form: model of a
     form that a page sends, checked against forged ones.
     answer: what a good answer is, as a type that pydantic knows (a TypedDict), for the document; None: not JSON.
+    also: further statuses that come with `answer`.
     problems: statuses of problem details beyond those that follow from the rest.
     documented: stands in the OpenAPI document; pages do not. any_query: other parameters are the handler's affair.
     """
@@ -87,6 +88,7 @@ class Endpoint:
     answer: Any = None
     media: str = "application/json"
     status: int = 200
+    also: tuple[int, ...] = ()
     problems: tuple[int, ...] = ()
     documented: bool = True
     any_query: bool = False

@@ -130,7 +130,7 @@ def _responses(endpoint: Endpoint, schemas: Json) -> Json:
         schema = _schema(endpoint.answer, schemas, "serialization")
     good: Json = {"description": endpoint.summary, "content": {endpoint.media: {"schema": schema}}}
     refused = {"$ref": _REF.format(model="Problem")}
-    found: Json = {str(endpoint.status): good}
+    found: Json = {str(status): good for status in (endpoint.status, *endpoint.also)}
     for status in sorted(_problems(endpoint)):
         found[str(status)] = {
             "description": _WORDS.get(status, "A problem"),

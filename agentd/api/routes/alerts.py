@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from agentd.api import shapes
 from agentd.api.abridged import abridged_alert, abridged_alert_page, abridged_event
 from agentd.api.answers import JsonAnswer, listed
 from agentd.api.endpoint import Call, Endpoint, Nothing
@@ -29,6 +30,7 @@ class AlertRoutes:
                 "Alerts that are pending or firing",
                 tag,
                 params=(params.EVERYTHING,),
+                answer=shapes.Alerts,
             ),
             Endpoint(
                 "POST",
@@ -39,6 +41,7 @@ class AlertRoutes:
                 tag,
                 body=AckBody,
                 problems=(404, 409),
+                answer=shapes.Alerts,
             ),
             Endpoint(
                 "GET",
@@ -48,6 +51,7 @@ class AlertRoutes:
                 "Silences that are active or planned",
                 tag,
                 params=(params.EVERYTHING,),
+                answer=shapes.Silences,
             ),
             Endpoint(
                 "POST",
@@ -58,6 +62,7 @@ class AlertRoutes:
                 tag,
                 body=SilenceBody,
                 problems=(409,),
+                answer=shapes.Silenced,
             ),
             Endpoint(
                 "DELETE",
@@ -68,6 +73,7 @@ class AlertRoutes:
                 tag,
                 body=Nothing,
                 problems=(404, 409),
+                answer=shapes.Silenced,
             ),
         ]
         if self._reading is not None:

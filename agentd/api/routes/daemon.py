@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from agentd.api import shapes
 from agentd.api.answers import JsonAnswer
 from agentd.api.endpoint import Call, Endpoint, Nothing
 from agentd.api.metering_port import Metering
@@ -18,8 +19,19 @@ class DaemonRoutes:
     def endpoints(self) -> list[Endpoint]:
         tag = "daemon"
         mine = [
-            Endpoint("GET", "/health", self.health, "open", "Whether the daemon runs", tag, problems=(503,)),
-            Endpoint("GET", "/api/v1/status", self.status, "read", "How it stands with everything", tag),
+            Endpoint(
+                "GET",
+                "/health",
+                self.health,
+                "open",
+                "Whether the daemon runs",
+                tag,
+                also=(503,),
+                answer=shapes.Health,
+            ),
+            Endpoint(
+                "GET", "/api/v1/status", self.status, "read", "How it stands with everything", tag, answer=shapes.Status
+            ),
             Endpoint(
                 "POST",
                 "/api/v1/reload",
@@ -29,6 +41,7 @@ class DaemonRoutes:
                 tag,
                 body=Nothing,
                 problems=(422, 503),
+                answer=shapes.Reloaded,
             ),
             Endpoint(
                 "POST",
@@ -39,6 +52,7 @@ class DaemonRoutes:
                 tag,
                 body=Nothing,
                 problems=(409, 503),
+                answer=shapes.Released,
             ),
         ]
         if self._metering is not None:

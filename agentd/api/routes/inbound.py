@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from agentd.api import shapes
 from agentd.api.answers import JsonAnswer
 from agentd.api.beat import read_beat
 from agentd.api.bodies import limited
@@ -34,6 +35,7 @@ class InboundRoutes:
                     problems=problems,
                     any_query=True,
                     raw_body=_ANY_BODY,
+                    answer=shapes.Beaten,
                 )
                 for method in ("POST", "PUT")
             ),
@@ -45,9 +47,11 @@ class InboundRoutes:
                 "Something happened elsewhere",
                 "inbound",
                 status=202,
+                also=(200,),
                 problems=problems,
                 any_query=True,
                 raw_body=_ANY_BODY,
+                answer=shapes.Hooked,
             ),
         ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from starlette.responses import Response
 
+from agentd.api import shapes
 from agentd.api.abridged import abridged_message
 from agentd.api.answers import JsonAnswer
 from agentd.api.endpoint import Asked, Call, Endpoint, Nothing
@@ -39,6 +40,7 @@ class OutboxRoutes:
                     params.limit(100),
                 ),
                 problems=(404,),
+                answer=shapes.Deliveries,
             ),
             Endpoint(
                 "POST",
@@ -49,8 +51,18 @@ class OutboxRoutes:
                 tag,
                 body=RetryBody,
                 problems=(404,),
+                answer=shapes.Retried,
             ),
-            Endpoint("GET", one, self.delivery, "read", "One message, with what it says", tag, problems=(404,)),
+            Endpoint(
+                "GET",
+                one,
+                self.delivery,
+                "read",
+                "One message, with what it says",
+                tag,
+                problems=(404,),
+                answer=shapes.DeliveryWhole,
+            ),
             Endpoint(
                 "POST",
                 f"{one}/retry",
@@ -60,8 +72,19 @@ class OutboxRoutes:
                 tag,
                 body=Nothing,
                 problems=(404, 409),
+                answer=shapes.Retried,
             ),
-            Endpoint("DELETE", one, self.drop, "operate", "Give it up", tag, body=Nothing, problems=(404, 409)),
+            Endpoint(
+                "DELETE",
+                one,
+                self.drop,
+                "operate",
+                "Give it up",
+                tag,
+                body=Nothing,
+                problems=(404, 409),
+                answer=shapes.Dropped,
+            ),
             Endpoint(
                 "POST",
                 f"{hook}/test",
@@ -71,6 +94,7 @@ class OutboxRoutes:
                 tag,
                 body=Nothing,
                 problems=(404,),
+                answer=shapes.WebhookTested,
             ),
             Endpoint(
                 "POST",
@@ -81,6 +105,7 @@ class OutboxRoutes:
                 tag,
                 body=Nothing,
                 problems=(404,),
+                answer=shapes.WebhookEnabled,
             ),
         ]
 

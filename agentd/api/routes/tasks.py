@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
+from agentd.api import shapes
 from agentd.api.abridged import abridged_run
 from agentd.api.answers import JsonAnswer
 from agentd.api.endpoint import Asked, Call, Endpoint, Nothing, Param
@@ -55,7 +56,9 @@ class TaskRoutes:
                 tag,
                 body=TaskBody,
                 status=202,
+                also=(200,),
                 problems=(409, 503),
+                answer=shapes.Task,
             ),
             Endpoint(
                 "POST",
@@ -66,7 +69,9 @@ class TaskRoutes:
                 tag,
                 body=BatchBody,
                 status=202,
+                also=(200,),
                 problems=(409, 503),
+                answer=shapes.Batch,
             ),
             Endpoint(
                 "GET",
@@ -76,9 +81,29 @@ class TaskRoutes:
                 "What people asked for, newest first",
                 tag,
                 params=(params.choice("status", tuple(STATUSES), "Only those"), params.BEFORE, params.limit(100)),
+                answer=shapes.Tasks,
             ),
-            Endpoint("GET", one, self.task, "records", "A task, with what came of it", tag, problems=(404,)),
-            Endpoint("DELETE", one, self.cancel, "operate", "Cancel it", tag, body=Nothing, problems=(404, 409)),
+            Endpoint(
+                "GET",
+                one,
+                self.task,
+                "records",
+                "A task, with what came of it",
+                tag,
+                problems=(404,),
+                answer=shapes.Task,
+            ),
+            Endpoint(
+                "DELETE",
+                one,
+                self.cancel,
+                "operate",
+                "Cancel it",
+                tag,
+                body=Nothing,
+                problems=(404, 409),
+                answer=shapes.Task,
+            ),
             Endpoint(
                 "POST",
                 f"{one}/messages",
@@ -88,6 +113,7 @@ class TaskRoutes:
                 tag,
                 body=MessageBody,
                 problems=(404, 409),
+                answer=shapes.Task,
             ),
             Endpoint(
                 "GET",
@@ -116,6 +142,7 @@ class TaskRoutes:
                     params.BEFORE,
                     params.limit(100),
                 ),
+                answer=shapes.Runs,
             ),
             Endpoint(
                 "GET",
@@ -126,9 +153,14 @@ class TaskRoutes:
                 tag,
                 params=(Param("after", {**_SEQ, "default": -1}, "the seq of the last line that was seen"),),
                 problems=(404, 409),
+                answer=shapes.RunWhole,
             ),
-            Endpoint("GET", "/api/v1/tools", self.tools, "read", "Tools that agents may be given", tag),
-            Endpoint("GET", "/api/v1/models", self.models, "read", "Models, without their keys", tag),
+            Endpoint(
+                "GET", "/api/v1/tools", self.tools, "read", "Tools that agents may be given", tag, answer=shapes.Tools
+            ),
+            Endpoint(
+                "GET", "/api/v1/models", self.models, "read", "Models, without their keys", tag, answer=shapes.Models
+            ),
         ]
 
     async def submit(self, call: Call) -> Response:

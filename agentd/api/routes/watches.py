@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from starlette.responses import Response
 
+from agentd.api import shapes
 from agentd.api.abridged import abridged_watch
 from agentd.api.answers import JsonAnswer, listed
 from agentd.api.endpoint import Asked, Call, Endpoint, Nothing, Param
@@ -35,7 +36,7 @@ class WatchRoutes:
     def endpoints(self) -> list[Endpoint]:
         tag, one = "watches", "/api/v1/watches/{name}"
         mine = [
-            Endpoint("GET", "/api/v1/watches", self.watches, "read", "All watches", tag),
+            Endpoint("GET", "/api/v1/watches", self.watches, "read", "All watches", tag, answer=shapes.Watches),
             Endpoint(
                 "GET",
                 f"{one}/templates",
@@ -45,6 +46,7 @@ class WatchRoutes:
                 tag,
                 params=(params.limit(1000),),
                 problems=(404,),
+                answer=shapes.Templates,
             ),
             Endpoint(
                 "POST",
@@ -55,6 +57,7 @@ class WatchRoutes:
                 tag,
                 body=Nothing,
                 problems=(404, 409, 429),
+                answer=shapes.Checked,
             ),
             Endpoint(
                 "POST",
@@ -65,6 +68,7 @@ class WatchRoutes:
                 tag,
                 body=PauseBody,
                 problems=(404,),
+                answer=shapes.Paused,
             ),
             Endpoint(
                 "POST",
@@ -75,6 +79,7 @@ class WatchRoutes:
                 tag,
                 body=Nothing,
                 problems=(404, 409),
+                answer=shapes.Watch,
             ),
         ]
         if self._reading is not None:

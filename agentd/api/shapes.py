@@ -1,0 +1,393 @@
+"""
+What the API answers, as types: for the OpenAPI document, and for people who read it.
+
+Nothing here is looked at while an answer is made. Moments are texts of ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired
+
+from pydantic import JsonValue
+from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
+
+Json = dict[str, Any]
+Verdict = Literal["ok", "failing", "blind"]
+Severity = Literal["info", "warning", "critical"]
+AlertState = Literal["ok", "pending", "firing", "resolved"]
+Bar = Literal["ok", "failing", "blind", "paused"]
+
+
+class Health(TypedDict):
+    status: str
+
+
+class Counted(TypedDict):
+    total: int
+    paused: int
+
+
+class Outbox(TypedDict):
+    waiting: int
+    dead: int
+    held: str | None
+    disabled_webhooks: list[str]
+
+
+class Checks(TypedDict):
+    done: int
+    lag_p50_ms: float
+    lag_p99_ms: float
+    overlaps: int
+
+
+class Status(TypedDict):
+    state: Literal["running", "starting"]
+    version: str
+    instance: str
+    pid: int
+    config: str
+    state_dir: str
+    started_at: str
+    uptime: str
+    trouble: list[str]
+    note: str
+    page: str | None
+    watches: Counted
+    alerts: dict[str, int]
+    outbox: Outbox
+    checks: Checks
+    events: Json
+    agents: NotRequired[Json]
+    store: Json
+    memory_mib: float
+
+
+class PauseShown(TypedDict):
+    by: str
+    at: str
+    until: str | None
+    reason: str
+
+
+class Watch(TypedDict):
+    name: str
+    kind: str | None
+    enabled: bool
+    verdict: Verdict | None
+    summary: str
+    alert: AlertState
+    severity: Severity
+    labels: dict[str, str]
+    latency_ms: float | None
+    log: Json | None
+    checked_at: str | None
+    next_at: str | None
+    paused: bool
+    paused_until: str | None
+    pause: PauseShown | None
+    notify: list[str]
+
+
+class Watches(TypedDict):
+    watches: list[Watch]
+
+
+class Paused(Watch):
+    replaced: PauseShown | None
+
+
+class CheckShown(TypedDict):
+    at: str
+    verdict: Verdict
+    summary: str
+    duration_ms: float
+    alert: AlertState
+
+
+class Checked(TypedDict):
+    watch: Watch
+    check: CheckShown | None
+    run: NotRequired[JsonValue]
+
+
+class Template(TypedDict):
+    id: int | str
+    template: str
+    count: int
+    rate_per_hour: float | None
+    first_at: str
+    last_at: str
+    samples: list[str]
+
+
+class Templates(TypedDict):
+    watch: str
+    templates: list[Template]
+
+
+class Alert(TypedDict):
+    fingerprint: str
+    watch: str
+    rule: str | None
+    by: dict[str, str]
+    state: AlertState
+    severity: Severity
+    instance: str
+    summary: str
+    reason: str | None
+    reason_text: str
+    labels: dict[str, str]
+    values: Json
+    failed: list[Any]
+    pending_since: str | None
+    started_at: str | None
+    ended_at: str | None
+    blind_since: str | None
+    occurrences: int
+    acked_by: str | None
+    muted_by: str | None
+    flapping: bool
+    told: list[str]
+    finding: Json | None
+    cost: Json | None
+    trace_id: str | None
+
+
+class Alerts(TypedDict):
+    alerts: list[Alert]
+
+
+class Silence(TypedDict):
+    id: str
+    state: Literal["planned", "active", "ended"]
+    matchers: list[str]
+    starts_at: str
+    ends_at: str
+    author: str
+    reason: str
+    ended_by: str | None
+
+
+class Silences(TypedDict):
+    silences: list[Silence]
+
+
+class Silenced(TypedDict):
+    silence: Silence
+    alerts: int
+    note: NotRequired[str | None]
+
+
+class Delivery(TypedDict):
+    id: str
+    webhook: str
+    lane: str
+    type: str
+    state: Literal["waiting", "claimed", "dead", "delivered"]
+    note: str | None
+    fingerprint: str | None
+    created_at: str
+    due_at: str
+    attempts: int
+    last_error: str | None
+    last_status: int | None
+    ended_at: str | None
+    superseded: bool
+
+
+class Deliveries(TypedDict):
+    deliveries: list[Delivery]
+
+
+class DeliveryWhole(Delivery):
+    data: Json | None
+
+
+class Retried(TypedDict):
+    retried: int
+    superseded: NotRequired[int]
+
+
+class Dropped(TypedDict):
+    dropped: int
+
+
+class WebhookTested(TypedDict):
+    webhook: str
+    ok: bool
+    status: int | None
+    error: str | None
+    latency_ms: float
+    answer: str | None
+
+
+class WebhookEnabled(TypedDict):
+    webhook: str
+    enabled: bool
+    was_disabled: bool
+
+
+class Reloaded(TypedDict):
+    reloaded: bool
+    note: str
+
+
+class Released(TypedDict):
+    was_held: bool
+
+
+class Beaten(TypedDict):
+    watch: str
+    received_at: str
+
+
+class Hooked(TypedDict):
+    accepted: bool
+    started: list[str]
+    why: NotRequired[str]
+
+
+class TaskResult(TypedDict):
+    success: bool
+    summary: str
+    details: NotRequired[Json]
+    artifacts: NotRequired[list[Any]]
+    execution_time: float | None
+
+
+class TaskMetrics(TypedDict):
+    steps: int
+    tool_calls: int
+    model_calls: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    usd: float | None
+    models: list[str]
+
+
+TaskStatus = Literal["pending", "in_progress", "completed", "failed", "cancelled", "stopped"]
+
+
+class TaskLine(TypedDict):
+    task_id: str
+    status: TaskStatus
+    task: str
+    kind: str
+    priority: str
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    result: TaskResult | None
+    metrics: TaskMetrics
+    trace_id: str | None
+    batch_id: str | None
+    after: str | None
+
+
+class Plan(TypedDict):
+    understanding: NotRequired[str]
+    approach: NotRequired[str]
+    complexity: NotRequired[str]
+    estimated_steps: NotRequired[int | None]
+    requirements: NotRequired[list[str]]
+
+
+class Step(TypedDict):
+    id: str | None
+    tool: str | None
+    ok: bool
+    error: str | None
+    message: str
+    duration_s: float | None
+    output: str
+
+
+class Task(TaskLine):
+    plan: Plan | None
+    steps: list[Step]
+    metadata: Json
+    repeated: NotRequired[bool]
+
+
+class Tasks(TypedDict):
+    tasks: list[TaskLine]
+    next: str | None
+
+
+class Batch(TypedDict):
+    batch_id: str
+    mode: Literal["parallel", "sequential"]
+    on_failure: Literal["continue", "stop"]
+    repeated: bool
+    tasks: list[Task]
+
+
+class Run(TypedDict):
+    id: str
+    watch: str
+    kind: str
+    trigger: str
+    state: str
+    goal: str | None
+    fingerprint: str | None
+    due_at: str
+    started_at: str | None
+    ended_at: str | None
+    status: str | None
+    summary: str | None
+    error: str | None
+    steps: int
+    model_calls: int
+    tokens: int
+    usd: float | None
+    models: list[str]
+
+
+class Runs(TypedDict):
+    runs: list[Run]
+    next: str | None
+
+
+class RecordLine(TypedDict):
+    seq: int
+    at_s: float
+    kind: str
+    data: Json
+
+
+class RunWhole(Run):
+    answer: str
+    finding: Json | None
+    plan: Json | None
+    asked: Json
+    record: list[RecordLine]
+    whole: bool
+    next: int | None
+
+
+class Tool(TypedDict):
+    name: str
+    description: str
+    input_schema: Json | None
+    allowed: bool
+
+
+class Tools(TypedDict):
+    tools: list[Tool]
+
+
+class Model(TypedDict):
+    name: str
+    provider: str
+    model: str
+    base_url: str | None
+    protocol: str
+    context_tokens: int | None
+    fallback: list[str]
+    default: bool
+
+
+class Models(TypedDict):
+    models: list[Model]
