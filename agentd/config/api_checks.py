@@ -16,15 +16,18 @@ from agentd.errors import ConfigError, Problem
 from agentd.secret import SecretMissing, SecretText
 
 
-def check_api(root: Entry, environment: Mapping[str, str]) -> Iterator[Problem]:
-    """environment: in which the hashes of keys are looked up, where the configuration names them only."""
+def check_api(root: Entry, environment: Mapping[str, str], *, reads: bool = True) -> Iterator[Problem]:
+    """
+    environment: in which the hashes of keys are looked up, where the configuration names them only, if that is to be
+    done at all (reads).
+    """
     api = root.raw.get("api")
     if not isinstance(api, dict):
         return
     keys = api.get("keys")
     listed = keys if isinstance(keys, list) else []
     yield from _check_listen(root, api.get("listen"), has_keys=any(isinstance(each, dict) for each in listed))
-    yield from _check_keys(root, listed, environment)
+    yield from _check_keys(root, listed, environment, reads)
 
 
 def _check_listen(root: Entry, listen: Any, *, has_keys: bool) -> Iterator[Problem]:
@@ -49,7 +52,7 @@ def _check_listen(root: Entry, listen: Any, *, has_keys: bool) -> Iterator[Probl
             yield root.problem(path, what, "make one with `agentd key new NAME`, or listen on 127.0.0.1")
 
 
-def _check_keys(root: Entry, keys: list[Any], environment: Mapping[str, str]) -> Iterator[Problem]:
+def _check_keys(root: Entry, keys: list[Any], environment: Mapping[str, str], reads: bool) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for index, key in enumerate(keys):
         if not isinstance(key, dict):
@@ -61,7 +64,7 @@ def _check_keys(root: Entry, keys: list[Any], environment: Mapping[str, str]) ->
                 cure = f"rename one; the first stands at {place.file}:{place.line}:{place.column}"
                 yield root.problem((*path, "name"), f"a second key is called {name}", cure)
             first.setdefault(name, index)
-        if isinstance(text := key.get("hash"), str):
+        if isinstance(text := key.get("hash"), str) and (reads or "${" not in text):
             try:
                 check_hash(SecretText(text).expand(environment))
             except ConfigError as error:

@@ -3,7 +3,8 @@ Settings that come by environment: `.env` beside the file, and `AGENTD_…` vari
 
 In: the environment, the main file's data. Out: the data with the overrides in it, and where each came from.
 AGENTD_DAEMON__LOG_LEVEL=debug sets `daemon.log_level`; a value is read as YAML (`5`, `true`, `[a, b]`), a secret as
-it stands. The real environment wins over `.env`. A name that means no key is an error: a typing slip must not pass.
+it stands. The real environment wins over `.env`, and a present name over an old one (AGENTD_MODEL__MODEL_NAME).
+A name that means no key is an error: a typing slip must not pass.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from agentd.config.complaints import SECRET_KEYS, did_you_mean
 from agentd.config.document import KeyPath, dotted, parse_value
+from agentd.config.old_names import BIND_ADDRESS, SECTIONS, translate
+from agentd.config.overlay import leaves
 from agentd.errors import Problem
 
 if TYPE_CHECKING:
@@ -31,11 +34,13 @@ class Overrides:
     """
     data: the root mapping with overrides applied; what the file gave is not changed.
     variables: by path of each overridden key, the variable's name and its origin (`environment` or the .env file).
+    notes: variables of old names, as (origin, name, the present key).
     """
 
     data: dict[str, Any]
     variables: dict[KeyPath, tuple[str, str]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[tuple[str, str, str]] = field(default_factory=list)
 
     def origin(self, path: KeyPath) -> tuple[str, str] | None:
         """The variable that set the value at `path` or around it."""
@@ -85,14 +90,22 @@ def apply_overrides(
     roots: the keys that a file may have at its top.
     """
     overrides = Overrides(data)
-    for name in sorted({*environment, *dotenv}):
-        if not name.startswith(PREFIX) or name in RESERVED:
+
+    def rank(name: str) -> tuple[bool, bool, str]:
+        return name in environment, not _is_old(name), name
+
+    for name in sorted({*environment, *dotenv}, key=rank):
+        if name != BIND_ADDRESS and (not name.startswith(PREFIX) or name in RESERVED):
             continue
         origin = ORIGIN if name in environment else dotenv_file
         value = environment[name] if name in environment else dotenv[name]
+        if name == BIND_ADDRESS:
+            if value.strip():
+                _override(overrides, name, ["api", "bind_address"], value, origin)
+            continue
         parts = name.removeprefix(PREFIX).split("__")
         root = parts[0].lower()
-        if root not in roots:
+        if root not in roots and (root not in SECTIONS or len(parts) == 1):
             if len(parts) > 1:
                 _refuse(overrides, origin, name, f"there is no key `{root}`", did_you_mean(root, roots))
             continue
@@ -103,7 +116,35 @@ def apply_overrides(
     return overrides
 
 
+def _is_old(name: str) -> bool:
+    return name == BIND_ADDRESS or name.removeprefix(PREFIX).split("__")[0].lower() in SECTIONS
+
+
 def _override(overrides: Overrides, name: str, parts: list[str], text: str, origin: str) -> None:
+    try:
+        value: Any = text if parts[-1].lower() in SECRET_KEYS and not text.startswith("[") else parse_value(text)
+    except ValueError as error:
+        what, _, cure = str(error).partition("; ")
+        _refuse(overrides, origin, name, f"its value {what}" if what.startswith(("is", "holds")) else what, cure)
+        return
+    nested = value
+    for part in reversed(parts):
+        nested = {part.lower(): nested}
+    agent = overrides.data.get("agent")
+    translated = translate(nested, tools=agent.get("tools") if isinstance(agent, dict) else None)
+    for path, what, cure in translated.problems:
+        _refuse(overrides, origin, name, f"`{dotted(path)}` {what}", cure)
+    if translated.problems:
+        return
+    if not translated.notes:
+        _set(overrides, name, parts, value, origin)
+        return
+    overrides.notes += [(origin, name, told) for _, told in translated.notes[-1:]]
+    for path, each in leaves(translated.data):
+        _set(overrides, name, [str(step) for step in path], each, origin)
+
+
+def _set(overrides: Overrides, name: str, parts: list[str], value: Any, origin: str) -> None:
     path: list[str | int] = []
     above: list[Any] = []
     here: Any = overrides.data
@@ -124,12 +165,6 @@ def _override(overrides: Overrides, name: str, parts: list[str], text: str, orig
         if depth < len(parts) - 1:
             inner = here[int(step)] if isinstance(here, list) else here.get(step)
             here = {} if inner is None else inner
-    try:
-        value: Any = text if path[-1] in SECRET_KEYS and not text.startswith("[") else parse_value(text)
-    except ValueError as error:
-        what, _, cure = str(error).partition("; ")
-        _refuse(overrides, origin, name, f"its value {what}" if what.startswith(("is", "holds")) else what, cure)
-        return
     for container, step in zip(reversed(above), reversed(path), strict=True):
         copy: Any = container.copy()
         copy[step] = value

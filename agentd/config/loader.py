@@ -8,27 +8,28 @@ wrong in file order, warnings too. Nothing is opened, started or sent; secrets a
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from agentd.condition import Condition
-from agentd.config import checks, environment
+from agentd.config import checks
 from agentd.config.agent_checks import check_agent, check_prices, check_room, check_watch_agent
 from agentd.config.agents import AgentSettings
 from agentd.config.api_checks import check_api
 from agentd.config.checks import Compiler, Entry, Names
-from agentd.config.complaints import Locate, did_you_mean, known_keys, problems_of, thinned
-from agentd.config.document import Document, KeyPath, Place, dotted, read_document
-from agentd.config.key_files import check_key_file, find_key_files, with_keys
+from agentd.config.complaints import problems_of, thinned
+from agentd.config.document import Document, parse_document
 from agentd.config.log_checks import check_log
 from agentd.config.models import Config
+from agentd.config.overlay import Overlay
+from agentd.config.overlay_checks import check_addresses
 from agentd.config.references import SecretCheck
+from agentd.config.sources import NOT_LAID, Sources
 from agentd.config.watches import Defaults, Watch, complete, watch_model
 from agentd.deliver.webhook import WebhookSettings
 from agentd.errors import ConfigError, InvalidConfig, Problem
@@ -37,7 +38,8 @@ from agentd.watch import KINDS
 Model = TypeVar("Model", bound=BaseModel)
 
 PLACES = ("agentd.yaml", "/etc/agentd/agentd.yaml")
-INCLUDED_KEYS = ("watches", "webhooks")
+MAX_GIVEN_BYTES = 2**20
+"""Of a configuration that is looked at by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Loaded:
     files: the main file and all it includes. warnings: problems that hinder nothing.
     environment: the real one over `.env`; secrets are expanded with it.
     conditions: by watch, what its probe must show, compiled.
-    origins: where the value of a key comes from: `file:line`, `environment`, or the .env file (watches left out).
+    origins: where the value of a dotted key comes from, as `origins_of` says.
+    overlay: what was laid over the files, or why it was not. notices: old names, and what they are called now.
     """
 
     config: Config
@@ -57,6 +60,8 @@ class Loaded:
     environment: Mapping[str, str]
     conditions: Mapping[str, tuple[Condition, ...]]
     origins: Mapping[str, str]
+    overlay: Overlay = NOT_LAID
+    notices: tuple[Problem, ...] = ()
 
 
 def find_config(explicit: Path | None, environment: Mapping[str, str] | None = None) -> Path:
@@ -84,45 +89,102 @@ def find_config(explicit: Path | None, environment: Mapping[str, str] | None = N
     )
 
 
-def load(path: Path, *, environment: Mapping[str, str] | None = None, prices: bool = True) -> Loaded:
+def load(
+    path: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    prices: bool = True,
+    overlay: Overlay | None = None,
+) -> Loaded:
     """
     Read, merge and check a configuration.
 
     environment: default `os.environ`. prices: look whether budgets of dollars can be kept, which may start a process
     for half a second. Takes up to some seconds for 10,000 watches: not for the event loop's thread.
+    overlay: default: the one in the state folder; that one is passed over when nothing is wrong without it, and
+    `Loaded.overlay.wrong` says why; one that is given must fit.
     Raises InvalidConfig, and nothing else, when there is an error among the problems.
     """
-    return _Load(path, dict(os.environ if environment is None else environment), prices).run()
+    variables = dict(os.environ if environment is None else environment)
+    sources = Sources(path, variables, overlay)
+    readable = sources.read()
+    laid = sources.overlay or NOT_LAID
+    if overlay is not None or not laid.data:
+        return _Load(sources, prices).run(readable)
+    try:
+        return _Load(sources, prices).run(readable)
+    except InvalidConfig as error:
+        plain = Sources(path, variables, NOT_LAID)
+        errors = [problem for problem in error.problems if not problem.warning]
+        bare = _Load(plain, prices).run(plain.read())  # what is wrong without it is to be mended first
+        more = f" (and {len(errors) - 1} more)" if errors[1:] else ""
+        what = f"does not fit the files: {errors[0].key}: {errors[0].what}{more}"
+        wrong = f"{what}; {errors[0].cure or 'change the one or the other'}"
+        return with_overlay(bare, Overlay(laid.path, wrong=wrong))
+
+
+def with_overlay(loaded: Loaded, overlay: Overlay) -> Loaded:
+    """The same with an overlay that is not in effect, and a warning that says so."""
+    warnings = sorted({*loaded.warnings, *_unlaid(overlay)})
+    return replace(loaded, overlay=overlay, warnings=tuple(warnings))
+
+
+def _unlaid(overlay: Overlay) -> list[Problem]:
+    if overlay.wrong is None:
+        return []
+    what, _, cure = overlay.wrong.partition("; ")
+    return [Problem(str(overlay.path), 0, 0, "overlay", f"{what}: it is not in effect", cure, True)]
+
+
+def look_at(given: Any) -> tuple[list[Problem], list[Problem]]:
+    """
+    Check a configuration by itself: data, or the text of a file. Returns problems, the errors first sorted out, and
+    notices of old names.
+
+    Nothing is read that it names: no other file, no secret, no environment, no plugin. Blocking, as `load`.
+    """
+    if isinstance(given, str):
+        content = given.encode(errors="replace")
+        if len(content) > MAX_GIVEN_BYTES:
+            what = f"is larger than {MAX_GIVEN_BYTES // 2**20} MiB"
+            return [Problem("configuration", 0, 0, "file", what, "send a part of it")], []
+        document, problems = parse_document(content, "configuration")
+    else:
+        document, problems = Document("configuration", given), []
+    sources = Sources(Path("/configuration"), {}, NOT_LAID, alone=True, problems=problems)
+    try:
+        loaded = _Load(sources, written=isinstance(given, str)).run(sources.take(document))
+    except InvalidConfig as error:
+        return error.problems, sources.notices
+    return list(loaded.warnings), sources.notices
 
 
 @dataclass(slots=True)
 class _Load:
-    path: Path
-    environment: dict[str, str]
+    """written: the data stood in a file, where no secret should."""
+
+    sources: Sources
     prices: bool = True
+    written: bool = True
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
     compiler: Compiler = field(default_factory=Compiler)
     conditions: dict[str, tuple[Condition, ...]] = field(default_factory=dict)
     tools: list[str] = field(default_factory=list)
 
-    def run(self) -> Loaded:
-        document = self._read(self.path)
-        if not isinstance(document.data, dict):
-            if not self.problems:
-                what = "is empty" if document.data is None else "is no mapping of keys"
-                self._add(
-                    [Problem(document.file, *document.start, "file", what, "`agentd init DIR` writes a first one")]
-                )
-            raise InvalidConfig(sorted(self.problems))
-        root = with_keys(self._root(document), self._key_files())
+    def run(self, readable: bool) -> Loaded:
+        sources, root = self.sources, self.sources.root
+        if not readable:
+            raise InvalidConfig(sorted(sources.problems))
+        overlay = sources.overlay or NOT_LAID
+        self._add(_unlaid(overlay))
         self._load_plugins(root)
-        documents = [document, *self._included(document, root)]
-        webhooks = self._webhook_entries(documents, root)
-        watches = self._watch_entries(documents)
-        secrets = SecretCheck(self.environment)
+        webhooks = sources.webhooks()
+        watches = sources.watches()
+        self._add(sources.problems)
+        secrets = SecretCheck(sources.environment, reads=not sources.alone, plain=self.written)
         config = self._config(root, secrets)
+        self._add(check_addresses(root, overlay, sources.overrides))
         valid_webhooks = self._webhooks(webhooks, secrets)
         defaults, typed_defaults = self._defaults(root)
         valid_watches = self._watches(watches, defaults, secrets)
@@ -146,17 +208,21 @@ class _Load:
         )
         return Loaded(
             config=config,
-            files=tuple(self.files),
+            files=tuple(sources.files),
             warnings=tuple(sorted(set(warnings))),
-            environment=self.environment,
+            environment=sources.environment,
             conditions=self.conditions,
-            origins=dict(_origins(root.raw, root.locate)),
+            origins=sources.origins(),
+            overlay=overlay,
+            notices=tuple(sorted(set(sources.notices))),
         )
 
     def _load_plugins(self, root: Entry) -> None:
         daemon = root.raw.get("daemon")
         names = daemon.get("plugins") if isinstance(daemon, dict) else None
-        if isinstance(names, list) and names:
+        if isinstance(names, list) and self.sources.alone:
+            self.tools += [name for name in names if isinstance(name, str)]
+        elif isinstance(names, list) and names:
             from agentd.config.plugins import load_plugins
 
             self._add(load_plugins(root, names, self.tools))
@@ -174,152 +240,23 @@ class _Load:
         """A folder of prompts is meant from the file's own."""
         if agent.prompts is None:
             return agent
-        return agent.model_copy(update={"prompts": (self.path.parent / agent.prompts.expanduser()).absolute()})
+        return agent.model_copy(update={"prompts": (self.sources.path.parent / agent.prompts.expanduser()).absolute()})
 
-    def _add(self, problems: list[Problem] | Iterator[Problem]) -> None:
+    def _add(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
             (self.warnings if problem.warning else self.problems).append(problem)
 
-    # Reading
-
-    def _read(self, path: Path) -> Document:
-        document, problems = read_document(path)
-        self.files.append(path)
-        self._add(problems)
-        return document
-
-    def _root(self, document: Document) -> Entry:
-        """The main file's mapping with the overrides of the environment in it."""
-        folder = self.path.parent
-        dotenv, problems = environment.read_dotenv(folder)
-        self._add(problems)
-        overrides = environment.apply_overrides(
-            document.data, self.environment, dotenv, str(folder / ".env"), known_keys(Config)
-        )
-        self._add(overrides.problems)
-        self.environment = {**dotenv, **self.environment}
-
-        def locate(path: KeyPath, key: bool) -> Place:
-            if origin := overrides.origin(path):
-                return Place(f"{origin[1]} ({origin[0]})")
-            return document.place(path, key=key)
-
-        return Entry("", overrides.data, (), locate)
-
-    def _key_files(self) -> list[Document]:
-        paths, problems = find_key_files(self.path)
-        self._add(problems)
-        documents = [self._read(path) for path in paths]
-        for document in documents:
-            self._add(check_key_file(document))
-        return documents
-
-    def _included(self, document: Document, root: Entry) -> list[Document]:
-        patterns = root.raw.get("include")
-        found: dict[Path, Document] = {}
-        for index, pattern in enumerate(patterns if isinstance(patterns, list) else ()):
-            if not isinstance(pattern, str):
-                continue
-            for path in self._matching(pattern, index, root):
-                if path in found or path in self.files or _same_file(path, self.path):
-                    continue  # a wide glob meets the files of keys as well
-                found[path] = self._read(path)
-                self._check_included(found[path])
-        return [each for each in found.values() if isinstance(each.data, dict)]
-
-    def _matching(self, pattern: str, index: int, root: Entry) -> list[Path]:
-        folder = self.path.parent
-        where = ("include", index)
-        try:
-            if glob.has_magic(pattern):
-                names = sorted(glob.glob(pattern, root_dir=folder, recursive=True))
-                if not names:
-                    self._add(_passed_over(pattern, folder, root, where))
-                return [folder / name for name in names]
-            if (folder / pattern).exists():
-                return [folder / pattern]
-        except (OSError, ValueError) as error:
-            self._add([root.problem(where, f"cannot be looked for: {error}", "write a path or a glob")])
-            return []
-        self._add([root.problem(where, f"there is no file {folder / pattern}", "create it, or write a glob: *.yaml")])
-        return []
-
-    def _check_included(self, document: Document) -> None:
-        if document.data is None:
-            return
-        if not isinstance(document.data, dict):
-            place = document.place(())
-            cure = "an included file holds `watches:` and `webhooks:`"
-            self._add([Problem(place.file, place.line, place.column, "file", "is no mapping of keys", cure)])
-            return
-        for key in document.data:
-            if key in INCLUDED_KEYS:
-                continue
-            place = document.place((key,), key=True)
-            known = key in known_keys(Config)
-            what = "stands in an included file" if known else "is no key known here"
-            cure = f"move it to {self.path}" if known else did_you_mean(key, INCLUDED_KEYS)
-            self._add([Problem(place.file, place.line, place.column, dotted((key,)), what, cure)])
-
-    # Sorting out what was read
-
-    def _webhook_entries(self, documents: list[Document], root: Entry) -> dict[str, Entry]:
-        entries: dict[str, Entry] = {}
-        for number, document in enumerate(documents):
-            locate = root.locate if number == 0 else _locate_in(document)
-            data = root.raw if number == 0 else document.data
-            webhooks = data.get("webhooks")
-            if webhooks is not None and not isinstance(webhooks, dict):
-                cure = "write NAME: {url: …} for each"
-                self._add([checks.problem(locate, ("webhooks",), "is not a mapping", cure)])
-                continue
-            for name, raw in (webhooks or {}).items():
-                entry = Entry(name, raw, ("webhooks", name), locate)
-                if name in entries:
-                    self._add([self._second(entry, entries[name], "webhook")])
-                    continue
-                entries[name] = entry
-        return entries
-
-    def _watch_entries(self, documents: list[Document]) -> list[Entry]:
-        entries: list[Entry] = []
-        by_name: dict[str, Entry] = {}
-        for document in documents:
-            locate = _locate_in(document)
-            watches = document.data.get("watches")
-            if watches is not None and not isinstance(watches, list):
-                cure = "write one watch an item, each begun by `- name:`"
-                self._add([checks.problem(locate, ("watches",), "is not a list", cure)])
-                continue
-            for index, raw in enumerate(watches or ()):
-                path = ("watches", index)
-                if not isinstance(raw, dict):
-                    self._add([checks.problem(locate, path, "is not a mapping", "write `name:` and a source")])
-                    continue
-                name = raw.get("name")
-                entry = Entry(name if isinstance(name, str) else "", raw, path, locate)
-                if entry.name in by_name:
-                    self._add([self._second(entry, by_name[entry.name], "watch", "name")])
-                elif entry.name:
-                    by_name[entry.name] = entry
-                entries.append(entry)
-        return entries
-
-    def _second(self, entry: Entry, first: Entry, sort: str, *path: str) -> Problem:
-        place = first.locate((*first.path, *path), not path)
-        return entry.problem(
-            path,
-            f"a second {sort} is called {entry.name}",
-            f"rename one; the first stands at {place.file}:{place.line}:{place.column}",
-            key=not path,
-        )
+    @property
+    def _laid(self) -> str:
+        """The overlay's file; the key that a model was given stands there in plain, and nobody else may read it."""
+        return str((self.sources.overlay or NOT_LAID).path)
 
     # Typing what was sorted out
 
     def _config(self, root: Entry, secrets: SecretCheck) -> Config | None:
         data = {key: value for key, value in root.raw.items() if key not in ("watches", "webhooks", "defaults")}
         config = self._typed(Config, data, root)
-        self._add(secrets.problems(data, (), root.locate, config))
+        self._add(each for each in secrets.problems(data, (), root.locate, config) if each.file != self._laid)
         if config is not None:
             self._add(checks.check_sizes(root, config.daemon, config.memory))
         return config
@@ -348,7 +285,8 @@ class _Load:
             if isinstance(entry.raw, dict):
                 self._add(secrets.problems(entry.raw, entry.path, entry.locate, webhook))
             if webhook is not None:
-                for path, words in webhook.unusable(self.environment):
+                unusable = () if self.sources.alone else webhook.unusable(self.sources.environment)
+                for path, words in unusable:
                     what, _, cure = words.partition("; ")
                     # A secret alone is no list in the file.
                     written = path if isinstance(entry.raw.get(str(path[0])), dict | list) else path[:1]
@@ -392,7 +330,7 @@ class _Load:
             hooks=_keys((root.raw.get("api") or {}).get("hooks") if isinstance(root.raw.get("api"), dict) else None),
         )
         self._add(checks.check_root(root, names, self.compiler))
-        self._add(check_api(root, self.environment))
+        self._add(check_api(root, self.sources.environment, reads=not self.sources.alone))
         if isinstance(defaults := root.raw.get("defaults"), dict):
             self._add(
                 checks.check_named(root, ("defaults", "notify"), defaults.get("notify"), "webhook", names.webhooks)
@@ -417,28 +355,6 @@ class _Load:
                 self._add([watch.problem((), what, cure, warning=True)])
 
 
-def _passed_over(pattern: str, folder: Path, root: Entry, where: KeyPath) -> Iterator[Problem]:
-    """A warning where a glob meets nothing and yet there are files beside what it looks for: `*.yaml`, and `a.yml`."""
-    inside, _, last = pattern.rpartition("/")
-    if glob.has_magic(inside) or not last.endswith((".yaml", ".yml")):
-        return
-    others = sorted(glob.glob("*.y*ml", root_dir=folder / inside)) if inside else []
-    if others:
-        what = f"matches no file, though {folder / inside / others[0]} is there"
-        yield root.problem(where, what, "rename the file, or widen the glob", warning=True)
-
-
-def _locate_in(document: Document) -> Locate:
-    return lambda path, key: document.place(path, key=key)
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except (OSError, ValueError):
-        return False
-
-
 def _keys(raw: Any) -> list[str]:
     return list(raw) if isinstance(raw, dict) else []
 
@@ -447,16 +363,3 @@ def _rule_names(watch: Entry) -> list[str]:
     rules = watch.raw.get("rules")
     listed = rules if isinstance(rules, list) else []
     return [rule["name"] for rule in listed if isinstance(rule, dict) and isinstance(rule.get("name"), str)]
-
-
-def _origins(data: Any, locate: Locate, path: KeyPath = ()) -> Iterator[tuple[str, str]]:
-    pairs: Any = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    for key, value in pairs:
-        below = (*path, key)
-        if below == ("watches",):
-            continue
-        if isinstance(value, dict | list) and value:
-            yield from _origins(value, locate, below)
-            continue
-        place = locate(below, False)
-        yield dotted(below), f"{place.file}:{place.line}" if place.line else place.file

@@ -29,10 +29,16 @@ _ELSEWHERE = "AGENTD_AGENT_SOCKET"
 
 
 class SecretCheck:
-    """Looks at every text of a tree; remembers what it found of each reference."""
+    """
+    Looks at every text of a tree; remembers what it found of each reference.
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    reads: whether they can be read now; plain: whether one stands there in plain.
+    """
+
+    def __init__(self, environment: Mapping[str, str], *, reads: bool = True, plain: bool = True) -> None:
         self._environment = environment
+        self._reads = reads
+        self._plain = plain
         self._found: dict[str, tuple[str, str] | None] = {}
 
     def problems(self, data: Any, prefix: KeyPath, locate: Locate, typed: Any = None) -> Iterator[Problem]:
@@ -54,7 +60,7 @@ class SecretCheck:
             path = (*prefix, key)
             if isinstance(value, str | dict | list):
                 yield from self.problems(value, path, locate, _inside(typed, key))
-            if key in PLAIN_SECRETS:
+            if self._plain and key in PLAIN_SECRETS:
                 yield from self._in_plain(value, path, locate, _inside(typed, key))
 
     def _references(self, text: str, path: KeyPath, locate: Locate, typed: Any) -> Iterator[Problem]:
@@ -88,6 +94,8 @@ class SecretCheck:
                     yield Problem(*at, missing, _CURES[source] if visible else "", warning=not visible)
 
     def _missing(self, source: str, name: str) -> str | None:
+        if not self._reads:
+            return None
         text = f"${{{source}:{name}}}"
         if text not in self._found:
             try:

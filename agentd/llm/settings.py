@@ -30,7 +30,8 @@ Provider = Literal[
 _OLD_NAMES = {"local": "openai-compatible", "moonshot": "kimi", "dashscope": "qwen", "google": "gemini"}
 
 
-def _provider(value: object) -> object:
+def present_provider(value: object) -> object:
+    """The name that a provider has now, for one that it had."""
     return _OLD_NAMES.get(value, value) if isinstance(value, str) else value
 
 
@@ -67,7 +68,7 @@ class Price(Settings):
 class ModelSettings(Settings):
     """One language model."""
 
-    provider: Annotated[Provider, BeforeValidator(_provider)] = Field(description="Whose API is spoken")
+    provider: Annotated[Provider, BeforeValidator(present_provider)] = Field(description="Whose API is spoken")
     model: str = Field(min_length=1, description="Name of the model at the provider")
     api_key: Secret | None = Field(
         default=None, description="Key to the provider; default: the environment variable that its own tools read"

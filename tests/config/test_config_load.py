@@ -222,7 +222,7 @@ def test_the_environment_overrides_the_file(folder: Folder) -> None:
     assert loaded.config.daemon.heartbeat is not None
     assert loaded.config.webhooks["ops"].timeout == timedelta(seconds=3)
     assert loaded.config.webhooks["my-hook"].rate is not None
-    assert loaded.origins["daemon.log_level"] == "environment (AGENTD_DAEMON__LOG_LEVEL)"
+    assert loaded.origins["daemon.log_level"] == "environment AGENTD_DAEMON__LOG_LEVEL"
     assert loaded.origins["daemon.instance"] == f"{folder.path / 'agentd.yaml'}:1"
 
 
@@ -254,7 +254,7 @@ def test_dotenv_stands_below_the_real_environment(folder: Folder) -> None:
 
     assert (loaded.config.daemon.log_level, loaded.config.daemon.instance) == ("debug", "real")
     assert loaded.environment["TOKEN"] == "$HOME"
-    assert loaded.origins["daemon.log_level"] == f"{folder.path / '.env'} (AGENTD_DAEMON__LOG_LEVEL)"
+    assert loaded.origins["daemon.log_level"] == ".env AGENTD_DAEMON__LOG_LEVEL"
 
 
 def test_a_line_of_dotenv_that_cannot_be_read_is_warned_of_with_its_place(
