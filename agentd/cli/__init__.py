@@ -46,6 +46,7 @@ COMMANDS = {
     "resume": ("agentd.cli.act", "resume"),
     "reload": ("agentd.cli.act", "reload"),
     "doctor": ("agentd.cli.doctor", "doctor"),
+    "completion": ("agentd.cli.completion", "completion"),
 }
 
 FAILED = 1

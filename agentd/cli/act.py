@@ -10,6 +10,7 @@ import click
 
 from agentd.cli import FAILED, FIRING
 from agentd.cli.client import call, quoted
+from agentd.cli.names import watch_names, webhook_names
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
 from agentd.cli.tables import clean, print_json
@@ -24,7 +25,7 @@ def _say(answer: dict[str, Any], output: str, text: str) -> None:
 
 
 @click.command()
-@click.argument("watch")
+@click.argument("watch", shell_complete=watch_names)
 @click.option("--for", "lasting", help="Resume by itself after this time, e.g. 2h.")
 @click.option("--reason", default="", help="Why; kept in the audit trail.")
 @config_option
@@ -44,7 +45,7 @@ def pause(watch: str, lasting: str | None, reason: str, config_path: Path | None
 
 
 @click.command()
-@click.argument("watch")
+@click.argument("watch", shell_complete=watch_names)
 @config_option
 @output_option
 def resume(watch: str, config_path: Path | None, output: str) -> None:
@@ -54,7 +55,7 @@ def resume(watch: str, config_path: Path | None, output: str) -> None:
 
 
 @click.command("check")
-@click.argument("watch")
+@click.argument("watch", shell_complete=watch_names)
 @config_option
 @output_option
 def check_now(watch: str, config_path: Path | None, output: str) -> None:
@@ -91,7 +92,7 @@ def webhook() -> None:
 
 
 @webhook.command("test")
-@click.argument("name")
+@click.argument("name", shell_complete=webhook_names)
 @config_option
 @output_option
 def test_(name: str, config_path: Path | None, output: str) -> None:
@@ -110,7 +111,7 @@ def test_(name: str, config_path: Path | None, output: str) -> None:
 
 
 @webhook.command()
-@click.argument("name")
+@click.argument("name", shell_complete=webhook_names)
 @config_option
 @output_option
 def enable(name: str, config_path: Path | None, output: str) -> None:

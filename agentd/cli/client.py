@@ -55,7 +55,7 @@ def call(place: Place, method: str, path: str, body: dict[str, Any] | None = Non
     """
     asked = {key: _whole(value) for key, value in query.items() if value is not None}
     content = None if method == "GET" else _whole({"by": who(), **(body or {})})
-    _knock(place.socket)
+    knock(place.socket)
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(place.socket)), timeout=TIMEOUT_S) as client:
             answer = client.request(method, f"http://agentd{path}", json=content, params=asked)
@@ -84,7 +84,7 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _knock(path: Path) -> None:
+def knock(path: Path) -> None:
     """Tell the ways apart in which nobody can be reached; httpx has one word for all of them."""
     with socket.socket(socket.AF_UNIX) as knocking:
         try:

@@ -14,6 +14,7 @@ import click
 
 from agentd.cli.client import NoDaemon, Refused, call
 from agentd.cli.key_file import adding, is_ours, key_path, key_text, removing
+from agentd.cli.names import key_names
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import Place, find_place
 from agentd.cli.tables import clean, print_json, print_table
@@ -102,7 +103,7 @@ def list_(config_path: Path | None, output: str) -> None:
 
 
 @key.command()
-@click.argument("name")
+@click.argument("name", shell_complete=key_names)
 @config_option
 def revoke(name: str, config_path: Path | None) -> None:
     """Take a key away that `key new` made; a running daemon forgets it at once."""

@@ -11,6 +11,7 @@ import click
 
 from agentd.api.views import template_view
 from agentd.cli.client import quoted, read_or_open
+from agentd.cli.names import watch_names
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
 from agentd.cli.tables import print_json, print_table
@@ -24,7 +25,7 @@ def logs() -> None:
 
 
 @logs.command()
-@click.argument("watch", metavar="[WATCH]", required=False)
+@click.argument("watch", metavar="[WATCH]", required=False, shell_complete=watch_names)
 @click.option("--log", "file", type=click.Path(path_type=Path), help="Of this file instead of a watch's log.")
 @click.option("--each", is_flag=True, help="With --log: the template's id of each line, in the order of the lines.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="So many at most.")

@@ -10,6 +10,7 @@ import click
 from agentd.api.trouble import Hindrances, read_hindrances
 from agentd.api.views import delivery_view
 from agentd.cli.client import call, quoted, read_or_open
+from agentd.cli.names import message_ids, webhook_names
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import Place, find_place
 from agentd.cli.tables import print_facts, print_json, print_table
@@ -25,7 +26,7 @@ def outbox() -> None:
 
 @outbox.command("list")
 @click.option("--state", type=click.Choice(rows.STATES), help="Only these; claimed ones are being sent.")
-@click.option("--webhook", help="Only for this webhook.")
+@click.option("--webhook", shell_complete=webhook_names, help="Only for this webhook.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")
 @config_option
 @output_option
@@ -66,7 +67,7 @@ def _note(hindrances: Hindrances, row: rows.OutboxRow, place: Place) -> str | No
 
 
 @outbox.command()
-@click.argument("identity", metavar="ID")
+@click.argument("identity", metavar="ID", shell_complete=message_ids)
 @config_option
 @output_option
 def show(identity: str, config_path: Path | None, output: str) -> None:
@@ -89,9 +90,9 @@ def show(identity: str, config_path: Path | None, output: str) -> None:
 
 
 @outbox.command()
-@click.argument("identity", metavar="[ID]", required=False)
+@click.argument("identity", metavar="[ID]", required=False, shell_complete=message_ids)
 @click.option("--all", "everything", is_flag=True, help="All dead ones that nothing newer has overtaken.")
-@click.option("--webhook", help="With --all: only for this webhook.")
+@click.option("--webhook", shell_complete=webhook_names, help="With --all: only for this webhook.")
 @config_option
 def retry(identity: str | None, everything: bool, webhook: str | None, config_path: Path | None) -> None:
     """Send a message again now."""
@@ -107,7 +108,7 @@ def retry(identity: str | None, everything: bool, webhook: str | None, config_pa
 
 
 @outbox.command()
-@click.argument("identity", metavar="ID")
+@click.argument("identity", metavar="ID", shell_complete=message_ids)
 @config_option
 def drop(identity: str, config_path: Path | None) -> None:
     """Give a message up for good."""

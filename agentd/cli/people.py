@@ -10,6 +10,7 @@ import click
 
 from agentd.api.views import silence_view
 from agentd.cli.client import call, quoted, read_or_open
+from agentd.cli.names import alert_names, silence_ids
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
 from agentd.cli.tables import clean, counted, print_json, print_table
@@ -20,7 +21,7 @@ from agentd.settings import parse_duration, positive_duration
 
 
 @click.command()
-@click.argument("alerts", nargs=-1, required=True, metavar="ALERT...")
+@click.argument("alerts", nargs=-1, required=True, metavar="ALERT...", shell_complete=alert_names)
 @click.option("--undo", is_flag=True, help="Nobody is on it any more: remind and escalate again.")
 @click.option("--comment", default="", help="What is being done; shown with the alert.")
 @config_option
@@ -129,7 +130,7 @@ def list_(expired: bool, config_path: Path | None, output: str) -> None:
 
 
 @silence.command()
-@click.argument("identity", metavar="ID")
+@click.argument("identity", metavar="ID", shell_complete=silence_ids)
 @config_option
 @output_option
 def end(identity: str, config_path: Path | None, output: str) -> None:

@@ -89,6 +89,15 @@ def find_place(config_path: Path | None) -> Place:
     return Place(path, environment, config, state_dir, Path(sockets[0]), origins)
 
 
+def find_socket(config_path: Path | None) -> Path:
+    """The same place's socket, by the two keys that say where it is: nothing is checked, and nothing said."""
+    path = find_config(config_path)
+    environment = environment_for(path)
+    daemon, api = _parts(path)
+    found = api.find_listen(environment, daemon.find_state_dir(environment))
+    return Path(next(address.path for address in found if address.path))
+
+
 def _parts(path: Path) -> tuple[DaemonSettings, ApiSettings]:
     """The two keys that say where the daemon is, as far as they can be read."""
     document, _ = read_document(path)

@@ -23,6 +23,7 @@ from agentd.cli import FAILED
 from agentd.cli.answer import answer_lines, prose, shown_seconds, shown_usd
 from agentd.cli.client import call, quoted, read_or_open, read_store
 from agentd.cli.errand import UNDER_WAY
+from agentd.cli.names import run_ids, watch_names
 from agentd.cli.newfile import new_file
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import Place, find_place
@@ -40,8 +41,8 @@ _LONGEST_LINE = 4 * 2**20
 
 
 @click.command()
-@click.argument("identity", metavar="[RUN]", required=False)
-@click.option("--watch", help="Only of this watch; `task` are those that people asked for.")
+@click.argument("identity", metavar="[RUN]", required=False, shell_complete=run_ids)
+@click.option("--watch", shell_complete=watch_names, help="Only of this watch; `task` are those that people asked for.")
 @click.option("--state", type=click.Choice([state.value for state in RunState]), help="Only in this state.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")
 @click.option("--cancel", is_flag=True, help="End RUN, which waits or is under way.")
@@ -203,7 +204,7 @@ def _unknown(identity: str) -> AgentdError:
 
 
 @click.command()
-@click.argument("identity", metavar="[RUN]", required=False)
+@click.argument("identity", metavar="[RUN]", required=False, shell_complete=run_ids)
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="A record that `runs --export` wrote.")
 @config_option
 @output_option

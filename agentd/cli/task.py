@@ -22,6 +22,7 @@ from agentd.api.tasks import MAX_GOAL_CHARS, TaskAsked, read_task
 from agentd.cli import FAILED, FIRING
 from agentd.cli.answer import answer_lines, cost_line, event_line, shown_seconds
 from agentd.cli.errand import UNDER_WAY, Errand, begin, written
+from agentd.cli.names import model_names
 from agentd.cli.options import config_option
 from agentd.cli.place import Place, find_place
 from agentd.cli.progress import Progress
@@ -37,7 +38,7 @@ def task_options(command: Any) -> Any:
     """What may be said of a task beside its goal."""
     for option in reversed(
         (
-            click.option("--model", help="Which of the configured models to ask."),
+            click.option("--model", shell_complete=model_names, help="Which of the configured models to ask."),
             click.option(
                 "--tool", "tools", multiple=True, help="Only this tool, and others named so; of those that are allowed."
             ),

@@ -19,6 +19,7 @@ from agentd.alert.lifecycle import step
 from agentd.alert.routing import Routing
 from agentd.cli import FAILED, FIRING
 from agentd.cli.client import read_store
+from agentd.cli.names import watch_names
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import environment_for
 from agentd.cli.tables import clean, print_json, written
@@ -46,7 +47,7 @@ _MAX_SHOWN = 400
 
 
 @click.command()
-@click.argument("watch_name", metavar="WATCH")
+@click.argument("watch_name", metavar="WATCH", shell_complete=watch_names)
 @click.option("--log", "file", type=click.Path(path_type=Path), help="Run this file through a log watch's rules.")
 @click.option("--missed", is_flag=True, help="With --log: show the lines that no rule matched.")
 @click.option(
