@@ -47,7 +47,8 @@ class Reading(Protocol):
         90, "bars_from", "bar_s": seconds of each,
         "pauses": [{"from", "to": null while it lasts, "by", "reason"}], oldest first, those that touch the span}.
 
-        Of a log or the journal nothing is measured: no points, no bars that are known. Raises NotFound.
+        Of a log, the journal or a goal nothing is timed: `value` is null, counts and bars say whether it was ok. A
+        log's points are looks at its alerts once a minute, not lines. Raises NotFound; ConfigError for another span.
         """
         ...
 

@@ -6,6 +6,7 @@ Promise: append only, and bounded: the newest hundred thousand, as long as event
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,16 +14,21 @@ from typing import Any
 import apsw
 
 from agentd.clock import from_us, to_us
-from agentd.memory.columns import text
+from agentd.memory.columns import text, to_json
 
 MAX_ROWS = 100_000
 _MAX_DETAIL = 2000
+_LOOK_BACK = 20_000
 
 _APPEND = "INSERT INTO audit (at, who, action, target, detail) VALUES (?, ?, ?, ?, ?)"
 _BOUND = "DELETE FROM audit WHERE number <= ?"
 _ROWS = """
     SELECT number, at, who, action, target, detail FROM audit WHERE (?1 IS NULL OR number < ?1)
     ORDER BY number DESC LIMIT ?2"""
+_ABOUT = f"""
+    SELECT number, at, who, action, target, detail FROM
+        (SELECT * FROM audit WHERE number > (SELECT coalesce(max(number), 0) FROM audit) - {_LOOK_BACK})
+    WHERE target = ?1 AND action IN (SELECT value FROM json_each(?2)) ORDER BY number DESC LIMIT ?3"""
 _TRIM = """
     DELETE FROM audit WHERE number IN (SELECT number FROM audit ORDER BY number LIMIT ?2) AND at < ?1"""
 
@@ -47,6 +53,12 @@ def append(c: apsw.Connection, who: str, action: str, target: str, detail: str, 
 def rows(c: apsw.Connection, *, limit: int = 100, before: int | None = None) -> list[Deed]:
     """Newest first. before: the number of the last row of the page before."""
     found: list[Any] = c.execute(_ROWS, (before, limit)).fetchall()
+    return [Deed(number, from_us(at), *rest) for number, at, *rest in found]
+
+
+def about(c: apsw.Connection, target: str, actions: Collection[str], *, limit: int = 100) -> list[Deed]:
+    """The newest of these actions on the target, newest first; looks through the last twenty thousand deeds."""
+    found: list[Any] = c.execute(_ABOUT, (text(target), to_json(list(actions)), limit)).fetchall()
     return [Deed(number, from_us(at), *rest) for number, at, *rest in found]
 
 

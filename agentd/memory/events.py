@@ -19,9 +19,10 @@ from agentd.memory.columns import from_json, optional_text, text, to_json
 _COLUMNS = "number, at, kind, watch, fingerprint, data"
 _APPEND = "INSERT INTO events (at, kind, watch, fingerprint, data) VALUES (?, ?, ?, ?, ?)"
 _AFTER = f"SELECT {_COLUMNS} FROM events WHERE number > ? ORDER BY number LIMIT ?"
-_LAST = f"SELECT {_COLUMNS} FROM events ORDER BY number DESC LIMIT ?"
-_OF_WATCH = f"SELECT {_COLUMNS} FROM events WHERE watch = ? ORDER BY number DESC LIMIT ?"
-_OF_ALERT = f"SELECT {_COLUMNS} FROM events WHERE fingerprint = ? ORDER BY number DESC LIMIT ?"
+_LAST = f"SELECT {_COLUMNS} FROM events WHERE number < ? ORDER BY number DESC LIMIT ?"
+_OF_WATCH = f"SELECT {_COLUMNS} FROM events WHERE watch = ? AND number < ? ORDER BY number DESC LIMIT ?"
+_OF_ALERT = f"SELECT {_COLUMNS} FROM events WHERE fingerprint = ? AND number < ? ORDER BY number DESC LIMIT ?"
+_ANY = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +57,20 @@ def after(c: apsw.Connection, number: int, limit: int = 500) -> list[Event]:
 
 
 def last(
-    c: apsw.Connection, *, watch: str | None = None, fingerprint: str | None = None, limit: int = 100
+    c: apsw.Connection,
+    *,
+    watch: str | None = None,
+    fingerprint: str | None = None,
+    before: int | None = None,
+    limit: int = 100,
 ) -> list[Event]:
-    """Newest first: of an alert, of a watch, or of all."""
+    """Newest first: of an alert, of a watch, or of all. before: the number of the last one of the page before."""
+    page = (_ANY if before is None else before, limit)
     if fingerprint is not None:
-        return [_event(row) for row in c.execute(_OF_ALERT, (fingerprint, limit))]
+        return [_event(row) for row in c.execute(_OF_ALERT, (fingerprint, *page))]
     if watch is not None:
-        return [_event(row) for row in c.execute(_OF_WATCH, (watch, limit))]
-    return [_event(row) for row in c.execute(_LAST, (limit,))]
+        return [_event(row) for row in c.execute(_OF_WATCH, (watch, *page))]
+    return [_event(row) for row in c.execute(_LAST, page)]
 
 
 def _event(row: tuple[Any, ...]) -> Event:

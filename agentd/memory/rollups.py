@@ -19,12 +19,13 @@ from typing import Any
 import apsw
 
 from agentd.clock import from_us, to_us
-from agentd.memory.columns import first
+from agentd.memory.columns import first, value
 
 LEVELS = (60, 3600, 86400)
 MAX_POINTS = 2000
 STEP_ROWS = 2500
 _GROWTH = math.log(1.25)
+_HOURS_FROM_US = 6 * 3_600_000_000
 _CLASSES = 120  # up to 1.25 ** 120 µs, more than three days
 
 _SPAN = """
@@ -48,6 +49,10 @@ _SERIES = f"""
 _STRIP = """
     SELECT (at - ?3) / ?5, sum(count), sum(failing), sum(blind) FROM rollups
     WHERE level = ?1 AND watch = ?2 AND at >= ?3 AND at < ?4 GROUP BY 1"""
+# Each minute or hour weighs the same, however often somebody looked within it.
+_UP = """
+    SELECT avg(CAST(count - blind - failing AS REAL) / (count - blind)) FROM rollups
+    WHERE level = ? AND watch = ? AND at >= ? AND at < ? AND count > blind"""
 _TRIM = """
     DELETE FROM rollups WHERE (level, watch, at) IN
         (SELECT level, watch, at FROM rollups INDEXED BY rollups_age
@@ -177,21 +182,46 @@ def series(c: apsw.Connection, watch: str, since: datetime, until: datetime, ste
     return [_point(from_us(begin + place * step_us), summary) for place, summary in sorted(summaries.items())]
 
 
+def strip_place(
+    now: datetime, *, buckets: int = 90, span: timedelta = timedelta(hours=24)
+) -> tuple[datetime, timedelta]:
+    """Where the first bar of `strip` begins, and how long each is."""
+    width_us = max(60_000_000, math.ceil(span / timedelta(microseconds=1) / buckets / 60_000_000) * 60_000_000)
+    level_us = _level_of(width_us) * 1_000_000
+    width_us = math.ceil(width_us / level_us) * level_us
+    # The last bar holds this minute, or hour; the others end on whole ones, so that no roll-up falls into two.
+    end = (to_us(now) // level_us + 1) * level_us
+    return from_us(end - buckets * width_us), timedelta(microseconds=width_us)
+
+
 def strip(
     c: apsw.Connection, watch: str, now: datetime, *, buckets: int = 90, span: timedelta = timedelta(hours=24)
 ) -> list[Bar | None]:
     """`buckets` equal parts of the `span` before `now`, oldest first; None where nothing was checked."""
-    width_us = max(60_000_000, math.ceil(span / timedelta(microseconds=1) / buckets / 60_000_000) * 60_000_000)
-    # The last bucket holds this minute; the others end on whole minutes, so that no roll-up falls into two.
-    end = to_us(now) // 60_000_000 * 60_000_000 + 60_000_000
-    begin = end - buckets * width_us
-    # Hours would do for a strip of months, but must not straddle two buckets of a short one.
-    level = 3600 if width_us >= 12 * 3_600_000_000 else 60
+    first_at, width = strip_place(now, buckets=buckets, span=span)
+    begin, width_us = to_us(first_at), width // timedelta(microseconds=1)
     bars: list[Bar | None] = [None] * buckets
-    rows: list[Any] = c.execute(_STRIP, (level, watch, begin, end, width_us)).fetchall()
+    named = (_level_of(width_us), watch, begin, begin + buckets * width_us, width_us)
+    rows: list[Any] = c.execute(_STRIP, named).fetchall()
     for place, count, failing, blind in rows:
         bars[place] = Bar(from_us(begin + place * width_us), count, failing, blind)
     return bars
+
+
+def _level_of(width_us: int) -> int:
+    """A strip of weeks is made of hours, of which minutes would be sixty times as many."""
+    return 3600 if width_us >= _HOURS_FROM_US else 60
+
+
+def uptime(c: apsw.Connection, watch: str, since: datetime, until: datetime) -> float | None:
+    """
+    The share, 0 to 1, of the time in which anybody could look that was ok; None when nobody could.
+
+    By minutes for up to two days, else by hours.
+    """
+    level = 60 if until - since <= timedelta(days=2) else 3600
+    share = value(c.execute(_UP, (level, watch, to_us(since), to_us(until))))
+    return None if share is None else float(share)
 
 
 def trim(c: apsw.Connection, level: int, before: datetime, limit: int = 500) -> int:

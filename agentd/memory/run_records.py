@@ -27,7 +27,10 @@ _OF = "SELECT seq, at_s, kind, data FROM run_records WHERE run = ? AND seq > ? O
 _KINDS = """
     SELECT seq, at_s, kind, data FROM run_records
     WHERE run = ?1 AND seq > ?2 AND kind IN (SELECT value FROM json_each(?4)) ORDER BY seq LIMIT ?3"""
-_COUNT = "SELECT count(*) FROM run_records WHERE run = ?"
+_COUNT = """
+    SELECT count(*) FROM run_records
+    WHERE run = ?1 AND (?2 = '[]' OR kind IN (SELECT value FROM json_each(?2)))"""
+_EXTENT = "SELECT count(*), min(seq), max(seq) FROM run_records WHERE run = ?"
 
 
 class Line(Protocol):
@@ -77,14 +80,28 @@ def save(c: apsw.Connection, run: str, at: datetime, lines: Iterable[Line]) -> N
 
 
 def read(
-    c: apsw.Connection, run: str, *, after: int = -1, kinds: Sequence[str] = (), limit: int = MAX_LINES
+    c: apsw.Connection,
+    run: str,
+    *,
+    after: int = -1,
+    kinds: Sequence[str] = (),
+    limit: int = MAX_LINES,
+    most_bytes: int | None = None,
 ) -> Iterator[RunLine]:
-    """The lines of the run behind `after`, in order, one at a time: all of them may be gigabytes. kinds: only these."""
+    """
+    The lines of the run behind `after`, in order, one at a time: all of them may be gigabytes. kinds: only these.
+
+    most_bytes: it ends before the lines as they are stored, packed, take more than that.
+    """
     if kinds:
         found = c.execute(_KINDS, (run, after, limit, bounded_json(kinds, MAX_LINE)))
     else:
         found = c.execute(_OF, (run, after, limit))
+    read_bytes = 0
     for seq, at_s, kind, data in found:
+        read_bytes += len(data)
+        if most_bytes is not None and read_bytes > most_bytes:
+            return
         yield RunLine(seq, at_s, kind, from_json(unpack(data)))
 
 
@@ -95,8 +112,16 @@ def of(
     return list(read(c, run, after=after, kinds=kinds, limit=limit))
 
 
-def count(c: apsw.Connection, run: str) -> int:
-    return int(value(c.execute(_COUNT, (run,))))
+def count(c: apsw.Connection, run: str, *, kinds: Sequence[str] = ()) -> int:
+    """kinds: of these alone."""
+    return int(value(c.execute(_COUNT, (run, bounded_json(kinds, MAX_LINE)))))
+
+
+def has_all(c: apsw.Connection, run: str) -> bool:
+    """Whether all lines of the run from its begin on are kept, as `is_whole` of them would say."""
+    found: list[Any] = c.execute(_EXTENT, (run,)).fetchall()
+    number, begin, end = found[0]
+    return bool(number) and begin <= 1 and end - begin + 1 == number
 
 
 def is_whole(lines: Sequence[Line]) -> bool:
