@@ -139,7 +139,7 @@ _COLUMNS = """id, watch, trigger, due_at, state, started_at, ended_at, error, tr
     cached_tokens, usd_nano, models, artifacts, batch, after, stops"""
 _QUEUE = """
     INSERT INTO runs (id, watch, trigger, state, due_at, trace_id, kind, goal, fingerprint, priority, asked, chain,
-                      batch, after, held, stops)
+                      batch, after, stops, waits_for)
     VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _START = "UPDATE runs SET state = 'running', started_at = ?2 WHERE id = ?1 AND state = 'queued'"
 # Values of variables for commands are often passwords, and of no use once the run is over.
@@ -156,9 +156,11 @@ _INTERRUPT = f"""
     UPDATE runs SET state = 'interrupted', ended_at = ?1, error = ?2, {_FORGET_ENVIRONMENT} WHERE state = 'running'"""
 _QUEUED = """
     SELECT id, watch, kind, trigger, priority, due_at, number FROM runs
-    WHERE kind = ? AND state = 'queued' AND held = 0 AND due_at <= ? ORDER BY priority DESC, due_at, number LIMIT ?"""
-_RELEASE = "UPDATE runs SET held = 0 WHERE after = ? AND state = 'queued' AND held = 1 AND (stops = 0 OR ?)"
-_HELD_BEHIND = "SELECT id FROM runs WHERE after = ? AND state = 'queued' AND held = 1"
+    WHERE kind = ? AND state = 'queued' AND waits_for IS NULL AND due_at <= ?
+    ORDER BY priority DESC, due_at, number LIMIT ?"""
+_WAITS_FOR = "SELECT waits_for FROM runs WHERE id = ?"
+_RELEASE = "UPDATE runs SET waits_for = ?2 WHERE waits_for = ?1 AND (state <> 'queued' OR stops = 0 OR ?3)"
+_HELD_BEHIND = "SELECT id FROM runs WHERE waits_for = ? AND state = 'queued'"
 _RUNNING_IDS = "SELECT id FROM runs WHERE state = 'running'"
 _WAITING = "SELECT count(*) FROM runs WHERE state = 'queued' AND watch = ?"
 _ALL_WAITING = "SELECT count(*) FROM runs WHERE state = 'queued'"
@@ -241,8 +243,8 @@ def queue(c: apsw.Connection, run: Run, *, held: bool = False) -> None:
             to_json([clipped(each, _MAX_NAME) for each in run.chain[-_MAX_CHAIN:]]),
             run.batch,
             run.after,
-            held,
             run.stops,
+            run.after if held else None,
         ),
     )
 
@@ -304,11 +306,15 @@ def end(
 
 
 def let_go(c: apsw.Connection, id: str, now: datetime, state: RunState) -> None:
-    """What is held behind this run, which ended so, may start; or is cancelled, where it is meant to be."""
+    """
+    What is held behind this run, which ended so, may start; or is cancelled, where it is meant to be. Of a run that was
+    held itself, it waits on for what that one waited for.
+    """
     ended = [(id, state is RunState.COMPLETED)]
     while ended:
         id, completed = ended.pop()
-        c.execute(_RELEASE, (id, completed))
+        ahead = first(c.execute(_WAITS_FOR, (id,)))
+        c.execute(_RELEASE, (id, ahead and ahead[0], completed))
         left: list[Any] = c.execute(_HELD_BEHIND, (id,)).fetchall()
         for (behind,) in left:
             why = f"the task before it in its batch did not complete: {id}"

@@ -86,6 +86,21 @@ def test_a_crash_ends_what_ran_and_lets_go_what_waits_for_it(c: apsw.Connection,
     assert ready(c) == ([] if stops else ["b"])
 
 
+def test_whoever_waited_for_one_that_was_cancelled_waits_for_the_one_before(c: apsw.Connection) -> None:
+    """Two of them would be under way at once; also of one that is asked for only then."""
+    batches.take(c, row("a", "b", "c"), NOW, most=10)
+    ledger.start(c, "a", NOW)
+
+    ledger.end(c, "b", NOW, RunState.CANCELLED)
+    batches.take(c, [replace(ONE, id="b", batch="b", after="a"), replace(ONE, id="d", after="b")], NOW, most=10)
+    assert ready(c) == []
+
+    ledger.end(c, "a", NOW, RunState.FAILED)
+    assert ready(c) == ["c", "d"]
+    batches.take(c, [replace(ONE, id="b", batch="b", after="a"), replace(ONE, id="e", after="b")], NOW, most=10)
+    assert ready(c) == ["c", "d", "e"]
+
+
 def test_a_thousand_in_a_row_are_cancelled_without_a_word(c: apsw.Connection) -> None:
     """Batches may be asked for behind each other."""
     batches.take(c, row(*(f"r{number}" for number in range(1500)), stops=True), NOW, most=2000)

@@ -114,7 +114,7 @@ def test_looking_for_the_next_run_sorts_nothing(c: apsw.Connection) -> None:
     plans = {
         "runs_ready": plan(ledger._QUEUED, "task", 0, 1),
         "runs_open_of": plan(ledger._OPEN_OF, "f"),
-        "runs_held": plan(ledger._HELD_BEHIND, "r1") + plan(ledger._RELEASE, "r1", True),
+        "runs_held": plan(ledger._HELD_BEHIND, "r1") + plan(ledger._RELEASE, "r1", None, True),
         "runs_asked ": plan(ledger._ASKED_FOR, 1, 1),
         "runs_asked_in": plan(ledger._ASKED_FOR_IN, 1, 1, "queued"),
     }
