@@ -24,6 +24,7 @@ from agentd import __version__
 from agentd.alert.muting import Muting
 from agentd.api.app import Parts
 from agentd.api.door import Door
+from agentd.api.ring import Ring
 from agentd.api.server import ApiServer, make_servers, open_socket
 from agentd.api.trouble import orphans
 from agentd.clock import Clock, SystemClock, iso
@@ -34,6 +35,7 @@ from agentd.daemon.assemble import Plan, Planned, PlannedGoal, PlannedLog, assem
 from agentd.daemon.chores import Chores, attempt
 from agentd.daemon.control import Control
 from agentd.daemon.events import Events
+from agentd.daemon.feeding import Feeding
 from agentd.daemon.following import Following
 from agentd.daemon.keeping import AGENTD, Keeping, remember
 from agentd.daemon.measures import Measures
@@ -106,6 +108,7 @@ class Daemon:
         self.refused: str | None = None
         self.held: str | None = None
         self.ready = asyncio.Event()
+        self.ring = Ring()
         self._loaded = loaded
         self._handle_signals = handle_signals
         self._stopping = asyncio.Event()
@@ -209,6 +212,7 @@ class Daemon:
             traced=self.recorder.trace,
         )
         stack.push_async_callback(self.agents.runs.close)
+        self.feeding = Feeding(self, self.ring)
         self.events = Events(
             clock=self.clock,
             scheduler=self.scheduler,
@@ -245,6 +249,7 @@ class Daemon:
         for server in self.servers:
             await server.start()
             stack.push_async_callback(server.stop)
+        stack.callback(self.ring.close)  # or servers would wait for those who listen
 
     async def _save_ledger(self, rows: Sequence[ProbeRow]) -> None:
         await self.store.state.write(lambda connection: ledger.save_probes(connection, rows))
@@ -258,7 +263,7 @@ class Daemon:
         hosts = {"localhost", "127.0.0.1", "::1", self.instance, socket.gethostname()}
         hosts |= {address.host for address in addresses if address.host}
         self.door = Door(self.plan.config.api, names=hosts, own_uid=os.geteuid())
-        return make_servers(Parts(self.control, self.tasks), sockets, self.door)
+        return make_servers(Parts(self.control, self.tasks, feed=self.ring), sockets, self.door)
 
     def _links(self, fingerprint: str) -> dict[str, str]:
         base = self.config.api.page_url
@@ -276,6 +281,8 @@ class Daemon:
             chores.repeat("housekeeping", HOUSEKEEPING_S, self._keep_house)
             chores.repeat("status", STATUS_S, self._tell_status)
             chores.repeat("agents", HOUSEKEEPING_S, self.agents.keep_house)
+            chores.keep("feed of the outbox", self.feeding.follow_outbox())
+            chores.keep("feed of the status", self.feeding.follow_status())
             chores.keep("runs", self.agents.runs.run())
             chores.keep("ledger", self.ledger.keep())
             chores.keep("recorder", self.recorder.run())
@@ -321,6 +328,7 @@ class Daemon:
         self.manager.stopping("stopping: letting checks and messages end")
         self.manager.extend(drain_s + 10)
         async with self._reloading:  # one that goes over to its plan at this moment ends first
+            self.ring.close()
             for server in self.servers:
                 await attempt("close the API", server.stop())
             await attempt("stop the events", self.events.stop())
@@ -357,6 +365,7 @@ class Daemon:
     def _changed(self, transition: Transition) -> None:
         remember(self.store.history, transition)
         self.events.happened(transition)
+        self.feeding.transition(transition)
 
     def _clock_jumped(self, by: timedelta) -> None:
         self._set_back += max(-by, timedelta(0))
@@ -510,11 +519,13 @@ class Daemon:
         self.note = f"restart to apply changes of {', '.join(later)}" if later else ""
         for lost in orphans((await self.courier.stats()).waiting, plan.webhooks):
             log.warning("webhook_gone", extra={"what": lost})
+        self.feeding.reloaded(None)
         log.info("reloaded", extra={"watches": len(plan.names), "restart_for": ", ".join(later)})
         return None
 
     def _refused(self, why: str) -> str:
         self.note = self.refused = f"reload refused at {iso(self.clock.now())}, running on as before: {why}"
+        self.feeding.reloaded(why)
         log.error("reload_refused", extra={"why": why})
         return why
 

@@ -117,11 +117,14 @@ class Courier:
         self._unplaced: list[str] = []  # claimed, and no room for them any more
         self.outcomes = Outcomes(state, clock, rng)
         self._store_failures = 0
+        self.moved: Callable[[], None] = lambda: None
+        """Called when rows may have come, gone, or changed their state."""
 
     # What others call.
 
     def wake(self) -> None:
         """There may be something to send: rows were written, a clock jumped."""
+        self.moved()
         self._look = True
         self._woken.set()
 

@@ -80,7 +80,7 @@ class Pipeline(Tending):
             async with self.alone(watch.name):
                 judgement = await self._confirmed(watch, judgement, began)
                 done = await self._decide(watch, observation, judgement, run)
-            watch.last = done
+            self.looked(watch, done)
             self.checks += 1
             self.verdicts.add((watch.kind, done.judgement.verdict.value))
             self.took_s.add((watch.kind,), observation.duration_s)

@@ -200,7 +200,7 @@ class Findings:
                 if not await keeper.commit(steps, watch.wish, run, also=also):
                     return False
                 context = run.get_span_context()
-                watch.last = Check(now, Observation(duration_s=took_s), judgement, after)
+                keeper.looked(watch, Check(now, Observation(duration_s=took_s), judgement, after))
                 keeper.record(
                     CheckResult(
                         watch=watch.name,

@@ -35,7 +35,7 @@ from agentd.memory import groups, ledger
 from agentd.memory.database import Database
 from agentd.memory.ledger import Run
 from agentd.pipeline.telling import News, Seen, is_one_off, tell
-from agentd.pipeline.watches import Watch
+from agentd.pipeline.watches import Check, Watch
 from agentd.records import (
     Alert,
     AlertStatus,
@@ -147,7 +147,7 @@ class Keeper:
     outbox (wakes the courier). changed: called for each transition after its commit. links: gives the links of an
     alert's payload by fingerprint. whole: the webhooks that are told of every member of a group, however many.
     starts: the runs that a transition starts, under this `traceparent`, as far as there is room; rows of its
-    transaction. queued: called after a commit with such rows.
+    transaction. queued: called after a commit with such rows. turned: called when a watch's verdict is another one.
     For metrics it counts transitions, by the state they led to and severity; verdicts of checks, by kind; and took_s,
     how long these looked, by kind.
     """
@@ -177,6 +177,7 @@ class Keeper:
         self.whole: frozenset[str] = frozenset()
         self.starts: Callable[[Transition, datetime, str, Room], Sequence[Run]] = lambda *_: ()
         self.queued: Callable[[], None] = lambda: None
+        self.turned: Callable[[Watch], None] = lambda watch: None
         self._held: dict[str, datetime] = {}
         self._muted: set[str] = set()
         self._acked: set[str] = set()
@@ -423,6 +424,12 @@ class Keeper:
                 },
             )
         self._changed(transition)
+
+    def looked(self, watch: Watch, check: Check) -> None:
+        """This is the newest check of the watch."""
+        before, watch.last = watch.last, check
+        if before is None or before.judgement.verdict is not check.judgement.verdict:
+            self.turned(watch)
 
     def sight_steps(self, watch: Watch, judgement: Judgement, since: datetime | None, now: datetime) -> list[Step]:
         """What being able to look, or not, does to the alert that tells of blindness. since: blind since then."""

@@ -164,6 +164,7 @@ class Agents:
 
         if not await self._store.state.write(change):
             return None
+        self.runs.told(run, RunState.QUEUED)
         self.runs.wake()
         return run.id
 
@@ -266,6 +267,7 @@ class Agents:
             _led.reset(token)
         if done:
             self.runs.ended.add((run.kind, ended.state.value))
+            self.runs.told(run, ended.state)
             self._remember(run, ended, now)
         return done
 

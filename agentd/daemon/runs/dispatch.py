@@ -180,6 +180,8 @@ class Runs:
         self.done = self.begun = 0
         self.ended = Tally()
         self.asked = Asked()
+        self.told: Callable[[Run, RunState], None] = lambda run, state: None
+        """Called when a run is in another state."""
 
     # Asking for runs.
 
@@ -194,6 +196,7 @@ class Runs:
 
         if not await self._store.state.write(change):
             raise TooManyRuns(f"{MOST_QUEUED} runs wait already; try again later")
+        self.told(run, RunState.QUEUED)
         self.wake()
 
     def wake(self) -> None:
@@ -370,6 +373,7 @@ class Runs:
                 return
             begun = True
             self.begun += 1
+            self.told(run, RunState.RUNNING)
             log.info("run_started", extra={"run": run.id, "watch": run.watch, "trigger": run.trigger})
             try:
                 if ledger.was_cut(run):

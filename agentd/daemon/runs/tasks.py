@@ -115,6 +115,9 @@ class Tasks:
             why = f"{MOST_QUEUED} tasks and runs may wait, and there is no room for {len(runs)} more; try again later"
             raise TooMany(why, retry_after_s=_RETRY_AFTER_S)
         if taken.fresh:
+            for run in taken.runs:
+                if run.state is RunState.QUEUED:
+                    self._agents.runs.told(run, run.state)
             self._agents.runs.wake()
         return taken
 
