@@ -16,7 +16,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from agentd.agent.job import Job, Outcome
+from agentd.agent.job import AgentPlan, Job, Outcome
 from agentd.fleet.messages import Result, Task
 from agentd.llm.port import Done, Request
 from agentd.telemetry.redact import redact
@@ -66,6 +66,20 @@ class Spans:
             if outcome.state == "failed":
                 run.set_status(Status(StatusCode.ERROR, outcome.error or "failed"))
         run.end()
+
+    def planned(self, plan: AgentPlan) -> None:
+        """What it has understood and means to do; the words of it only where prompts and answers may be shown."""
+        if self._run is None or not self._run.is_recording():
+            return
+        self._run.set_attributes(
+            {
+                "agentd.plan.complexity": plan.complexity,
+                "agentd.plan.estimated_steps": plan.estimated_steps,
+                **self._content("agentd.plan.understanding", plan.understanding),
+                **self._content("agentd.plan.approach", plan.approach),
+                **self._content("agentd.plan.requirements", list(plan.requirements)),
+            }
+        )
 
     def chat(self, model: str, request: Request) -> Span:
         """Ended by `answered`, or by `failed`."""

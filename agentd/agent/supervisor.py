@@ -435,6 +435,7 @@ class Supervisor:
             plan = derived_plan(self._job.goal, [call.tool for call in actions.calls])
         if plan is not None:
             self._plan = plan
+            self._spans.planned(plan)
             self._account.record("plan", **plan.model_dump(mode="json"), own=actions.plan is not None)
 
     # What came of it

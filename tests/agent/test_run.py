@@ -283,6 +283,24 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     return exporter
 
 
+@pytest.mark.parametrize("content", ["none", "full"])
+async def test_a_trace_shows_the_plan_and_its_words_only_where_they_may_be_shown(
+    spans: InMemorySpanExporter, content: str
+) -> None:
+    """Whoever reads the trace sees how hard it was meant to be, beside what it took."""
+    plan = {"understanding": "secret", "approach": "look", "complexity": "moderate", "estimated_steps": 3}
+    model = ScriptedModel({"type": "Plan", **plan, "actions": [call("look")]}, final("ok"))
+
+    outcome = await Desk(model, says("seen"), content=content).run()
+
+    assert outcome.plan is not None
+    assert outcome.plan.complexity == "moderate"
+    (run,) = [span for span in spans.get_finished_spans() if span.name == "invoke_agent shop"]
+    shown = dict(run.attributes or {})
+    assert (shown["agentd.plan.complexity"], shown["agentd.plan.estimated_steps"]) == ("moderate", 3)
+    assert shown.get("agentd.plan.understanding") == (None if content == "none" else "secret")
+
+
 async def test_a_run_is_one_trace_by_the_genai_conventions(spans: InMemorySpanExporter) -> None:
     """Whoever knows the conventions can read it, and it joins the trace of the alert."""
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
