@@ -39,6 +39,7 @@ from agentd.daemon.feeding import Feeding
 from agentd.daemon.following import Following
 from agentd.daemon.keeping import AGENTD, Keeping, remember
 from agentd.daemon.measures import Measures
+from agentd.daemon.metering import Metering
 from agentd.daemon.notify import ServiceManager, listen_fds, strip_environment
 from agentd.daemon.people import People, paused_texts
 from agentd.daemon.pulse import ANSWER_S, Pulse
@@ -103,7 +104,7 @@ class Daemon:
         self.manager = manager or ServiceManager()
         self.instance = self.config.daemon.instance or socket.gethostname()
         self.state_dir = self.config.daemon.find_state_dir(loaded.environment)
-        self.started_at = self.clock.now()
+        self.started_at = self.reloaded_at = self.clock.now()
         self.note = ""
         self.refused: str | None = None
         self.held: str | None = None
@@ -243,6 +244,7 @@ class Daemon:
         )
         self.control = Control(self)
         self.tasks = Tasks(self.agents, self.store, self.clock)
+        self.metering = Metering(self)
         self.servers = self._open_api(stack)
         if self._handle_signals:  # else it is another program's
             strip_environment()  # or the commands that we watch could speak to systemd in our name
@@ -515,7 +517,7 @@ class Daemon:
         self._loaded = loaded
         read_secrets_from(loaded.environment, register_secret)
         await self._swap(plan)
-        self.refused = None
+        self.refused, self.reloaded_at = None, self.clock.now()
         self.note = f"restart to apply changes of {', '.join(later)}" if later else ""
         for lost in orphans((await self.courier.stats()).waiting, plan.webhooks):
             log.warning("webhook_gone", extra={"what": lost})

@@ -95,6 +95,11 @@ class Learning:
         self.skipped_bytes += len(text) - cut
         return text[:cut]
 
+    @property
+    def known(self) -> int:
+        """How many templates there are."""
+        return len(self._names)
+
     def changes(self) -> tuple[list[TemplateName], list[str], list[TemplateRow]]:
         """
         What to store with the lines up to here: names that are new or wider now, ids that are gone; and now and then

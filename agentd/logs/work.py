@@ -68,6 +68,7 @@ class LogWork:
     by_event_time: silence counts up to the newest line, not to now: for a file that is tried.
     observe: shown each block with its hits, for who wants to know what matched.
     clock: tells of sleep and of jumps of the wall clock; None: there are none, as in a file that is tried.
+    unread_since: since when there has been more to read; None when the last read came to the end.
     """
 
     source: Source
@@ -81,6 +82,7 @@ class LogWork:
     by_event_time: bool = False
     observe: Callable[[Block, Sequence[Hit]], None] | None = None
     clock: Clock | None = None
+    unread_since: datetime | None = None
     _awake_since: datetime | None = None
     _wall_ahead_s: float | None = None
     _read_to_end: datetime | None = None
@@ -110,7 +112,9 @@ class LogWork:
             self._most_bytes = min(MAX_BATCH_BYTES, self._most_bytes * 2)
         outcome.events = [_shown(event) for event in outcome.events]
         if batch.caught_up is not None:
-            self._read_to_end = batch.caught_up
+            self._read_to_end, self.unread_since = batch.caught_up, None
+        elif self.unread_since is None and self.clock is not None:
+            self.unread_since = self.clock.now()
         if self.by_event_time and not batch.more:
             batch.notes += self._doubts()
         batch.notes += self.times.warnings

@@ -46,8 +46,6 @@ def _histogram(name: str, what: str, *labels: str) -> Metric:
     return Metric(name, "histogram", what, labels)
 
 
-_VERDICTS = (("ok",), ("failing",), ("blind",), ("waiting",))
-
 CATALOGUE: tuple[Metric, ...] = (
     # The service, under names that others have fixed.
     _counter(
@@ -64,7 +62,7 @@ CATALOGUE: tuple[Metric, ...] = (
     _counter("ai_agent_tasks_failed_total", "Runs of agents that failed or were interrupted."),
     _gauge("ai_agent_active_tasks", "Runs of agents under way."),
     _gauge("ai_agent_cpu_usage_percent", "CPU that the daemon took since it was asked last, in percent of one core."),
-    _gauge("ai_agent_memory_usage_mb", "Resident memory of the daemon, in units of 1,000,000 bytes."),
+    _gauge("ai_agent_memory_usage_mb", "Resident memory of the daemon, in units of 1,048,576 bytes."),
     # The daemon itself.
     _gauge("agentd_build_info", "1; the labels say what runs.", "version", "python"),
     _gauge("agentd_ready", "1 when checks run, 0 while the daemon starts or stops."),
@@ -104,10 +102,10 @@ CATALOGUE: tuple[Metric, ...] = (
     _counter("agentd_alert_transitions_total", "Changes of alerts, by the state they led to.", "state", "severity"),
     # Messages.
     _gauge("agentd_outbox_messages", "Messages in the outbox: `waiting`, or `dead` letters.", "webhook", "state"),
-    _gauge("agentd_outbox_oldest_seconds", "Age of the message that has been waiting longest.", "webhook"),
+    _gauge("agentd_outbox_oldest_seconds", "For how long the oldest message waits.", "webhook", merge="max"),
     _gauge("agentd_outbox_in_flight", "Messages being sent.", "webhook"),
     _gauge("agentd_outbox_unrecorded", "Outcomes of sending that the store has not taken yet."),
-    _gauge("agentd_webhook_up", "1 while the webhook takes messages, 0 while it fails or is disabled.", "webhook"),
+    _gauge("agentd_webhook_up", "1 while the webhook takes messages, 0 while it fails.", "webhook", merge="min"),
     _counter(
         "agentd_delivery_attempts_total",
         "Attempts to send, by outcome: `delivered`, `delayed` (will be tried again), `refused`, `expired`, `disabled`.",
@@ -193,6 +191,11 @@ class Numbers:
             series[labels] = before + value
         else:
             series[labels] = max(before, value) if metric.merge == "max" else min(before, value)
+
+    def update(self, others: Numbers) -> None:
+        """What others have, over what is here."""
+        for name, series in others.values.items():
+            self.values[name] |= series
 
     def put_all(self, name: str, series: Iterable[tuple[Labels, float]] | Iterable[tuple[Labels, Seen]]) -> None:
         for labels, value in series:

@@ -138,5 +138,9 @@ class Admitted:
                 break
             self._names.add(name)
 
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self._names)
+
     def label(self, name: str) -> str:
         return name if name in self._names else OTHER
