@@ -5,7 +5,7 @@ BIN := .venv/bin
 WITH_SYSTEMD = $$(pkg-config --exists libsystemd && echo ,systemd)
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test test-llm oracle check bench format clean install uninstall
+.PHONY: run test test-llm oracle check bench format man clean install uninstall
 
 run: .venv/ready
 	$(BIN)/agentd demo
@@ -47,6 +47,9 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+man: .venv/ready
+	$(BIN)/python -m agentd.cli.manual conf/agentd.example.yaml units/man
+
 .venv/ready: pyproject.toml
 	units/prepare
 	$(PYTHON) -m venv .venv
@@ -64,6 +67,10 @@ format: .venv/ready
 SERVICE_PYTHON ?= /usr/bin/python3
 # What else it is to bring: `make install EXTRAS=anthropic,mcp`.
 EXTRAS ?=
+# Where Debian's shells look for what does not come from its packages.
+COMPLETION_BASH := /usr/local/share/bash-completion/completions/agentd
+COMPLETION_ZSH := /usr/local/share/zsh/site-functions/_agentd
+COMPLETION_FISH := /usr/local/share/fish/vendor_completions.d/agentd.fish
 install:
 	@test "$$(id -u)" = 0 || { echo "make install: run it as root, it makes a user and a service" >&2; exit 1; }
 	units/prepare
@@ -73,6 +80,11 @@ install:
 	install -D -m 644 README.md /opt/agentd/share/doc/agentd/README.md
 	install -d /usr/local/bin
 	ln -sfn /opt/agentd/bin/agentd /usr/local/bin/agentd
+	install -D -m 644 -t /usr/local/share/man/man8 units/man/agentd.8
+	install -D -m 644 -t /usr/local/share/man/man5 units/man/agentd.yaml.5
+	set -o pipefail; /opt/agentd/bin/agentd completion bash | install -D -m 644 /dev/stdin $(COMPLETION_BASH)
+	set -o pipefail; /opt/agentd/bin/agentd completion zsh | install -D -m 644 /dev/stdin $(COMPLETION_ZSH)
+	set -o pipefail; /opt/agentd/bin/agentd completion fish | install -D -m 644 /dev/stdin $(COMPLETION_FISH)
 	install -D -m 644 units/agentd.sysusers /etc/sysusers.d/agentd.conf
 	install -D -m 644 units/agentd.tmpfiles /etc/tmpfiles.d/agentd.conf
 	install -D -m 644 -t /etc/systemd/system units/agentd.service units/agentd.socket \
@@ -90,6 +102,8 @@ uninstall:
 	if [ -d /run/systemd/system ]; then systemctl disable --now agentd.socket agentd.service agentd-agent.socket || true; fi
 	rm -f $(addprefix /etc/systemd/system/,agentd.service agentd.socket agentd-agent.service agentd-agent.socket)
 	rm -f /etc/sysusers.d/agentd.conf /etc/tmpfiles.d/agentd.conf /usr/local/bin/agentd
+	rm -f /usr/local/share/man/man8/agentd.8 /usr/local/share/man/man5/agentd.yaml.5
+	rm -f $(COMPLETION_BASH) $(COMPLETION_ZSH) $(COMPLETION_FISH)
 	rm -rf /opt/agentd
 	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 	@echo "/etc/agentd, /var/lib/agentd and the users agentd and agentd-agent are left; remove them by hand if you will"

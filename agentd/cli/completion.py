@@ -9,10 +9,10 @@ from agentd.errors import AgentdError
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """
-    Print the script by which SHELL completes commands, options and names.
+    Print the script by which SHELL (bash, zsh or fish) completes commands, options and names.
 
     `make install` puts it where the shell looks for it. By hand: `eval "$(agentd completion bash)"` in ~/.bashrc,
     the same in ~/.zshrc, or `agentd completion fish > ~/.config/fish/completions/agentd.fish`.
