@@ -23,10 +23,10 @@ from agentd.config.agents import AgentSettings
 from agentd.config.api_checks import check_api
 from agentd.config.checks import Compiler, Entry, Names
 from agentd.config.complaints import problems_of, thinned
-from agentd.config.document import Document, parse_document
+from agentd.config.document import MAX_DEPTH, Document, parse_document
 from agentd.config.log_checks import check_log
 from agentd.config.models import Config
-from agentd.config.overlay import Overlay
+from agentd.config.overlay import Overlay, deeper_than
 from agentd.config.overlay_checks import check_addresses
 from agentd.config.references import SecretCheck
 from agentd.config.sources import NOT_LAID, Sources
@@ -138,10 +138,11 @@ def _unlaid(overlay: Overlay) -> list[Problem]:
 
 def look_at(given: Any) -> tuple[list[Problem], list[Problem]]:
     """
-    Check a configuration by itself: data, or the text of a file. Returns problems, the errors first sorted out, and
-    notices of old names.
+    Check a configuration by itself: data, or the text of a file. Returns its problems, warnings too, and notices of old
+    names.
 
-    Nothing is read that it names: no other file, no secret, no environment, no plugin. Blocking, as `load`.
+    Nothing is read that it names: no other file, no secret, no environment, no plugin; nor the prices of models.
+    Blocking, as `load`.
     """
     if isinstance(given, str):
         content = given.encode(errors="replace")
@@ -151,9 +152,12 @@ def look_at(given: Any) -> tuple[list[Problem], list[Problem]]:
         document, problems = parse_document(content, "configuration")
     else:
         document, problems = Document("configuration", given), []
+        if deeper_than(MAX_DEPTH, given):
+            what = f"is nested deeper than {MAX_DEPTH} levels"
+            return [Problem("configuration", 0, 0, "file", what, "flatten it")], []
     sources = Sources(Path("/configuration"), {}, NOT_LAID, alone=True, problems=problems)
     try:
-        loaded = _Load(sources, written=isinstance(given, str)).run(sources.take(document))
+        loaded = _Load(sources, prices=False, written=isinstance(given, str)).run(sources.take(document))
     except InvalidConfig as error:
         return error.problems, sources.notices
     return list(loaded.warnings), sources.notices

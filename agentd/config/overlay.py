@@ -88,6 +88,19 @@ def leaves(data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
         yield path, data
 
 
+def deeper_than(most: int, data: Any) -> bool:
+    """Whether plain data is nested deeper than so many levels; what walks through it by recursion asks first."""
+    level = [data]
+    for _ in range(most + 1):
+        below: list[Any] = []
+        for each in level:
+            below += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+        if not below:
+            return False
+        level = below
+    return True
+
+
 def is_live(path: KeyPath, *, taken_out: bool = False) -> bool:
     """Whether the key may be changed while the daemon runs. taken_out: removed, with all below."""
     for pattern in _PATTERNS:
@@ -110,8 +123,6 @@ def check_overlay(data: Mapping[str, Any]) -> None:
                 f"{dotted(path)[:200]}: cannot be changed while the daemon runs, only {', '.join(LIVE)} can; "
                 "write it into the configuration file and reload"
             )
-        if len(path) > MAX_DEPTH:
-            raise ConfigError(f"{dotted(path)[:200]}: is nested deeper than {MAX_DEPTH} levels; flatten it")
         if path[0] == "models" and isinstance(value, str) and "${" in value:
             # Who may change models must not so read files and variables of the daemon, by having them sent.
             raise ConfigError(
@@ -138,6 +149,24 @@ def patched(data: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]
         else:
             result[key] = value
     return result
+
+
+def amended(data: Mapping[str, Any], patch: Mapping[str, Any], providers: Mapping[str, str]) -> dict[str, Any]:
+    """
+    The overlay's data with a patch in it. providers: of each model as it is now.
+
+    A model that is to change its provider keeps nothing here that belongs to the other: neither key nor address.
+    """
+    models, wanted = data.get("models"), patch.get("models")
+    if isinstance(models, Mapping) and isinstance(wanted, Mapping):
+        kept = dict(models)
+        for name in kept.keys() & wanted.keys():
+            below, asked = kept[name], wanted[name]
+            if isinstance(below, Mapping):
+                kept[name] = _kept_of({"provider": providers.get(name), **below}, asked)
+                kept[name] = {key: value for key, value in kept[name].items() if key in below}
+        data = {**data, "models": kept}
+    return patched(data, patch)
 
 
 def lay_over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,6 +226,8 @@ def read_overlay(state_dir: Path) -> Overlay:
         if len(content) > MAX_BYTES:
             raise ConfigError(f"is larger than {MAX_BYTES // 1024} KiB")
         data = json.loads(content, object_pairs_hook=_mapping, parse_constant=_no_number)
+        if deeper_than(MAX_DEPTH, data):
+            raise ConfigError(f"is nested deeper than {MAX_DEPTH} levels")
         if not isinstance(data, dict):
             raise ConfigError("is no mapping of keys")
         check_overlay(data)

@@ -14,7 +14,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from agentd.api.app import Parts
 from agentd.api.door import Door
 from agentd.api.ring import Ring
 from agentd.api.server import ApiServer, make_servers, open_socket
+from agentd.api.service import Conflict
 from agentd.api.trouble import orphans
 from agentd.clock import Clock, SystemClock, iso
 from agentd.config.loader import Loaded, load
@@ -49,6 +51,7 @@ from agentd.daemon.runs.host import open_host
 from agentd.daemon.runs.tasks import Tasks
 from agentd.daemon.selfcheck import SelfCheck
 from agentd.daemon.selfwatch import SWEEP_S, SelfWatch
+from agentd.daemon.settings import LiveSettings, limits_laid_over, put_aside, register_keys
 from agentd.daemon.watchdog import Watchdog
 from agentd.deliver.courier import Courier
 from agentd.errors import AgentdError, InvalidConfig, StoreError, StoreFull
@@ -118,6 +121,7 @@ class Daemon:
         self._set_back = timedelta(0)
         self._reload_asked = asyncio.Event()
         self._reloading = asyncio.Lock()
+        self.settings = LiveSettings(self)
 
     async def run(self) -> int:
         """Live until SIGTERM, SIGINT or `stop`. Returns the exit code. Raises StoreError, CannotListen at the start."""
@@ -155,10 +159,12 @@ class Daemon:
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         read_secrets_from(self._loaded.environment, register_secret)
         stack.callback(read_secrets_from, os.environ)
+        register_keys(self.config)
         memory = self.config.memory
         keep = Retention(memory.max_size, memory.results, memory.rollups, memory.runs, memory.events)
         self.store = await Store.open(self.state_dir, clock=self.clock, keep=keep)
         stack.push_async_callback(self.store.close)
+        self.note = await asyncio.to_thread(put_aside, self._loaded.overlay)
         self.recorder = Recorder(self.store.history, self.store.check_room)
         self.traces = open_traces(
             otlp_endpoint=self.config.telemetry.otlp_endpoint,
@@ -201,7 +207,7 @@ class Daemon:
         )
         self.plan = Plan(self.config, {}, {}, {}, {})
         paused = self.keeping.paused
-        self.host = open_host(self.state_dir, self._loaded.environment, lambda: self.config)
+        self.host = open_host(self.state_dir, self._loaded.environment, lambda: self.plan.config)
         self.agents = Agents(
             config=self.config,
             store=self.store,
@@ -265,7 +271,7 @@ class Daemon:
         hosts = {"localhost", "127.0.0.1", "::1", self.instance, socket.gethostname()}
         hosts |= {address.host for address in addresses if address.host}
         self.door = Door(self.plan.config.api, names=hosts, own_uid=os.geteuid())
-        return make_servers(Parts(self.control, self.tasks, feed=self.ring), sockets, self.door)
+        return make_servers(Parts(self.control, self.tasks, feed=self.ring, settings=self.settings), sockets, self.door)
 
     def _links(self, fingerprint: str) -> dict[str, str]:
         base = self.config.api.page_url
@@ -511,11 +517,14 @@ class Daemon:
             return self._refused(f"{problems[0]}" + (f" (and {len(problems) - 1} more)" if problems[1:] else ""))
         except (AgentdError, OSError) as error:
             return self._refused(str(error))
+        if (wrong := loaded.overlay.wrong) is not None:
+            return self._refused(f"{loaded.overlay.path}: {wrong}")
         if self._stopping.is_set():
             return "the daemon is stopping"
         later = [key for key in _AT_START_ONLY if _at_start(loaded.config, key) != _at_start(self.config, key)]
         self._loaded = loaded
         read_secrets_from(loaded.environment, register_secret)
+        register_keys(loaded.config)
         await self._swap(plan)
         self.refused, self.reloaded_at = None, self.clock.now()
         self.note = f"restart to apply changes of {', '.join(later)}" if later else ""
@@ -524,6 +533,28 @@ class Daemon:
         self.feeding.reloaded(None)
         log.info("reloaded", extra={"watches": len(plan.names), "restart_for": ", ".join(later)})
         return None
+
+    @property
+    def loaded(self) -> Loaded:
+        """What is in effect, save for what waits for a restart."""
+        return self._loaded
+
+    @contextlib.asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """No reload and no end meanwhile. Raises Conflict while the daemon starts or stops."""
+        async with self._reloading:
+            if self._stopping.is_set() or not self.ready.is_set():
+                raise Conflict("the daemon is starting or stopping; try again when it runs")
+            yield
+
+    def go_over_to_limits(self, loaded: Loaded) -> None:
+        """From now on its models and limits hold; what runs ends on those that it began with."""
+        self._loaded = limits_laid_over(self._loaded, loaded)
+        config = self._loaded.config
+        register_keys(config)
+        self.plan = replace(self.plan, config=config)
+        self.agents.reload(config)
+        self.door.go_over_to(config.api)
 
     def _refused(self, why: str) -> str:
         self.note = self.refused = f"reload refused at {iso(self.clock.now())}, running on as before: {why}"

@@ -16,6 +16,7 @@ from agentd.errors import ConfigError
 from agentd.llm.port import FailureKind, Model, ModelFailure
 from agentd.llm.settings import ModelSettings
 from agentd.secret import SecretMissing, SecretText
+from agentd.telemetry.redact import register_secret
 
 if TYPE_CHECKING:
     import httpx
@@ -238,6 +239,8 @@ def key(settings: ModelSettings, *, who: str) -> str | None:
         except SecretMissing as error:
             raise ModelFailure(f"{who} has no key: {error}", FailureKind.BAD_KEY) from error
         where = "`api_key`"
+        if settings.api_key.literal:
+            register_secret(found)  # nobody has read it from anywhere, and so nobody else has said so
     else:
         found = (_first_set(provider.key_env) or "").strip()
         where = " or ".join(provider.key_env)
