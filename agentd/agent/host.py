@@ -45,7 +45,7 @@ log = logging.getLogger("agentd.agent")
 
 IDLE_S = 60.0
 IDLE_VARIABLE = "AGENTD_AGENT_IDLE_S"
-MOST_RUNS = 200
+MOST_RUNS = 1000
 MEMORY_BYTES = 384 * 2**20
 GRACE_S = 15.0
 _WITHOUT_REST = 10
