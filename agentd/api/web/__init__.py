@@ -1,0 +1,1 @@
+"""The page: server-rendered HTML that reads without scripts, and acts by plain forms."""
