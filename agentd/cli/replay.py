@@ -21,6 +21,7 @@ from agentd.clock import SystemClock
 from agentd.config.loader import Loaded
 from agentd.config.people import routing_from
 from agentd.daemon.assemble import open_log_watch, try_log
+from agentd.deliver.links import alert_links
 from agentd.deliver.payload import alert_data, alert_payload
 from agentd.errors import AgentdError
 from agentd.pipeline.replay import Report, replay
@@ -31,9 +32,7 @@ from agentd.telemetry.redact import redact
 MOST_PAYLOADS = 1000
 
 
-def try_file(
-    loaded: Loaded, name: str, file: Path, *, missed: bool, limit: int, links: dict[str, str]
-) -> dict[str, Any]:
+def try_file(loaded: Loaded, name: str, file: Path, *, missed: bool, limit: int, page: str | None) -> dict[str, Any]:
     """The report of a file, for `print_report` or as JSON. Raises AgentdError when the file cannot be read."""
     config = next(watch for watch in loaded.config.watches if watch.name == name)
     instance = loaded.config.daemon.instance or socket.gethostname()
@@ -42,7 +41,7 @@ def try_file(
     started = time.perf_counter()
     with _progress(file) as progress:
         report = replay(watch, work, instance=instance, show=limit, missed=missed, progress=progress)
-    return _view(watch, file, report, time.perf_counter() - started, links, routing_from(loaded.config))
+    return _view(watch, file, report, time.perf_counter() - started, page, routing_from(loaded.config))
 
 
 @contextlib.contextmanager
@@ -68,7 +67,7 @@ def _size(file: Path) -> int:
 
 
 def _view(
-    watch: LogWatch, file: Path, report: Report, took_s: float, links: dict[str, str], routing: Routing
+    watch: LogWatch, file: Path, report: Report, took_s: float, page: str | None, routing: Routing
 ) -> dict[str, Any]:
     return {
         "watch": watch.name,
@@ -100,12 +99,16 @@ def _view(
         ],
         "notify": list(routing.of(watch.calm, watch.wish).notify),
         "payloads": [
-            alert_payload(transition.event, alert_data(transition, links=links), at=transition.at)
+            alert_payload(transition.event, _data(transition, page), at=transition.at)
             for transition in report.timeline[:MOST_PAYLOADS]
             if transition.event is not None
         ],
         "notes": report.notes,
     }
+
+
+def _data(transition: Transition, page: str | None) -> dict[str, Any]:
+    return alert_data(transition, links=alert_links(page, transition.alert))
 
 
 def _event(transition: Transition) -> dict[str, Any]:

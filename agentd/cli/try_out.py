@@ -26,10 +26,10 @@ from agentd.cli.tables import clean, print_json, written
 from agentd.cli.try_agent import asked_lines, asked_view
 from agentd.clock import SystemClock
 from agentd.config.loader import Loaded, find_config, load
-from agentd.config.models import Config
 from agentd.config.people import routing_from
 from agentd.config.watches import Watch
 from agentd.daemon.assemble import assemble
+from agentd.deliver.links import alert_links
 from agentd.deliver.payload import alert_data, alert_payload
 from agentd.errors import AgentdError, StoreError
 from agentd.memory import heartbeats
@@ -92,7 +92,7 @@ def test(
         _print_goal(watch_name, asked or {}, output)
         return
     watch = _open(loaded, watch_name)
-    report = asyncio.run(_try(watch, routing_from(loaded.config), _links(loaded.config))) | {"investigate": asked}
+    report = asyncio.run(_try(watch, routing_from(loaded.config), loaded.config.api.page_url)) | {"investigate": asked}
     if output == "json":
         print_json(report)
     else:
@@ -139,7 +139,7 @@ def _replay(
 
     if file is None:
         raise AgentdError(f"{name} follows a log; say which file to run through it: agentd test {name} --log FILE")
-    report = try_file(loaded, name, file, missed=missed, limit=limit, links=_links(loaded.config))
+    report = try_file(loaded, name, file, missed=missed, limit=limit, page=loaded.config.api.page_url)
     report |= {"investigate": asked}
     if output == "json":
         print_json(report)
@@ -190,11 +190,7 @@ def _may_be(path: Path) -> bool:
         return True
 
 
-def _links(config: Config) -> dict[str, str]:
-    return {"page": f"{config.api.page_url}/"} if config.api.page_url else {}
-
-
-async def _try(watch: ProbeWatch, routing: Routing, links: dict[str, str]) -> dict[str, Any]:
+async def _try(watch: ProbeWatch, routing: Routing, page: str | None) -> dict[str, Any]:
     clock = SystemClock()
     try:
         observation = await look(watch, clock)
@@ -215,7 +211,7 @@ async def _try(watch: ProbeWatch, routing: Routing, links: dict[str, str]) -> di
         "conditions": _conditions(watch, observation, values),
         "alert": _alert_step(watch, judgement, now),
         "notify": list(routing.of(watch.calm, watch.wish).notify),
-        "payload": _payload(watch, judgement, now, links),
+        "payload": _payload(watch, judgement, now, page),
     }
 
 
@@ -238,7 +234,7 @@ def _alert_step(watch: ProbeWatch, judgement: Judgement, now: datetime) -> str:
     return f"from ok to {after.status.value} ({after.reason_text}); it fires at {needed}"
 
 
-def _payload(watch: ProbeWatch, judgement: Judgement, now: datetime, links: dict[str, str]) -> dict[str, Any] | None:
+def _payload(watch: ProbeWatch, judgement: Judgement, now: datetime, page: str | None) -> dict[str, Any] | None:
     """What would go out at the check with which the alert fires; None when nothing fails."""
     if judgement.verdict is not Verdict.FAILING:
         return None
@@ -247,7 +243,8 @@ def _payload(watch: ProbeWatch, judgement: Judgement, now: datetime, links: dict
         taken = step(alert, judgement, watch.policy, now)
         alert = taken.alert
     assert taken.transition is not None
-    return alert_payload(EventType.FIRING, alert_data(replace(taken.transition, alert=alert), links=links), at=now)
+    data = alert_data(replace(taken.transition, alert=alert), links=alert_links(page, alert))
+    return alert_payload(EventType.FIRING, data, at=now)
 
 
 def _short(value: Any) -> Any:

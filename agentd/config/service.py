@@ -143,6 +143,12 @@ class ApiSettings(Settings):
         max_length=64,
         description="Names that a request may give as its Host beside those of this machine, such as a proxy's",
     )
+    public_url: Url | None = Field(
+        default=None,
+        max_length=300,
+        description="Web address under which people reach the page, such as a proxy's; messages link there. Default: "
+        "http:// and the first TCP address of `listen`",
+    )
     keys: tuple[ApiKey, ...] = Field(
         default=(),
         max_length=1000,
@@ -162,6 +168,8 @@ class ApiSettings(Settings):
     @property
     def page_url(self) -> str | None:
         """Where people find the page, without the last slash; None when no TCP address is listened on."""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/")
         tcp = [address for address in self.listen if address.path is None]
         return f"http://{tcp[0]}" if tcp else None
 

@@ -54,6 +54,7 @@ from agentd.daemon.selfwatch import SWEEP_S, SelfWatch
 from agentd.daemon.settings import LiveSettings, limits_laid_over, put_aside, register_keys
 from agentd.daemon.watchdog import Watchdog
 from agentd.deliver.courier import Courier
+from agentd.deliver.links import alert_links
 from agentd.errors import AgentdError, InvalidConfig, StoreError, StoreFull
 from agentd.memory import audit, groups, ledger, meta, outbox
 from agentd.memory.ledger import ProbeRow
@@ -63,7 +64,7 @@ from agentd.memory.store import Store
 from agentd.pacing import KeyedBuckets
 from agentd.pipeline import Pipeline, Watch
 from agentd.pipeline.tending import LOOK_EVERY_S, SWEEP_EVERY_S
-from agentd.records import AlertStatus, Transition
+from agentd.records import Alert, AlertStatus, Transition
 from agentd.schedule.ledger import Ledger
 from agentd.schedule.scheduler import Due, Scheduler
 from agentd.secret import read_secrets_from
@@ -217,6 +218,7 @@ class Daemon:
             instance=self.instance,
             paused=paused,
             traced=self.recorder.trace,
+            page=self._page,
         )
         stack.push_async_callback(self.agents.runs.close)
         self.feeding = Feeding(self, self.ring)
@@ -273,9 +275,12 @@ class Daemon:
         self.door = Door(self.plan.config.api, names=hosts, own_uid=os.geteuid())
         return make_servers(Parts(self.control, self.tasks, feed=self.ring, settings=self.settings), sockets, self.door)
 
-    def _links(self, fingerprint: str) -> dict[str, str]:
-        base = self.config.api.page_url
-        return {"page": f"{base}/"} if base else {}
+    def _page(self) -> str | None:
+        """Where people reach the page: what is listened on is known since the start, where a proxy is may change."""
+        return self.config.api.model_copy(update={"public_url": self.plan.config.api.public_url}).page_url
+
+    def _links(self, alert: Alert) -> dict[str, str]:
+        return alert_links(self._page(), alert, of_watch=alert.watch in self.pipeline.watches)
 
     # Living.
 

@@ -23,6 +23,7 @@ from agentd.records import AlertStatus, EventType, Evidence, Reason, Severity, T
 MAX_DATA_BYTES = 32 * 1024
 MAX_LABELS_BYTES = 8 * 1024
 _NAME_CHARS = 256
+_MOST_LINK_CHARS = 1000
 _LIMITS = (
     Limits(chars=2048, items=64, depth=6),
     Limits(chars=512, items=32, depth=4),
@@ -222,7 +223,7 @@ def alert_data(
     data: dict[str, Any] = {}
     for limits in _LIMITS:
         smaller = {key: plain(value, limits) for key, value in cut.items()}
-        data = _in_order(kept | smaller | {"links": _texts(links or {}, limits)})
+        data = _in_order(kept | smaller | {"links": _links(links)})
         if _size(data) <= MAX_DATA_BYTES:
             return data
     return data | {"values": {}, "evidence": [], "finding": None}
@@ -253,7 +254,7 @@ def finding_data(
             "finding": plain(finding, limits),
             "cost": plain(cost, limits),
             "trace_id": trace_id,
-            "links": _texts(links or {}, limits),
+            "links": _links(links),
         }
         if _size(data) <= MAX_DATA_BYTES:
             break
@@ -323,7 +324,10 @@ def examples() -> list[dict[str, Any]]:
         "occurrences": 3,
         "cost": None,
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-        "links": {"alert": "http://127.0.0.1:8787/alerts/9f2c41d0a7b3e865"},
+        "links": {
+            "page": "http://127.0.0.1:8787/alerts/9f2c41d0a7b3e865",
+            "watch": "http://127.0.0.1:8787/watches/shop",
+        },
     }
     updated = firing | {"summary": "shop: latency_ms < 300 does not hold (latency_ms = 812)", "occurrences": 9}
     updated |= {"values": {"latency_ms": 812.0}, "failed": ["latency_ms < 300"]}
@@ -335,6 +339,12 @@ def examples() -> list[dict[str, Any]]:
     flapping = firing | {"reason": "flapping", "reason_text": "state changed in 34 % of the last 20 checks"}
     flapping |= {"flapping": True}
     bruteforce = firing | {"fingerprint": "1b5d0f6e7a894c23", "watch": "ssh", "rule": "bruteforce"}
+    bruteforce |= {
+        "links": {
+            "page": "http://127.0.0.1:8787/alerts/1b5d0f6e7a894c23",
+            "watch": "http://127.0.0.1:8787/watches/ssh",
+        }
+    }
     bruteforce |= {"reason": "matched", "reason_text": "5 lines within 10m", "occurrences": 5}
     bruteforce |= {"summary": "ssh: Failed password for root from 192.0.2.7", "failed": []}
     bruteforce |= {"labels": {"team": "web", "ip": "192.0.2.7"}, "values": {"ip": "192.0.2.7"}}
@@ -373,7 +383,11 @@ def examples() -> list[dict[str, Any]]:
         "finding": finding,
         "cost": {"usd": 0.04, "tokens": 9120},
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-        "links": {"run": "http://127.0.0.1:8787/runs/run_5f1c"},
+        "links": {
+            "page": "http://127.0.0.1:8787/runs/run_5f1c",
+            "watch": "http://127.0.0.1:8787/watches/morning-review",
+            "run": "http://127.0.0.1:8787/runs/run_5f1c",
+        },
     }
     told = [
         ("alert.firing", "2026-11-20T09:00:03.000Z", firing),
@@ -396,6 +410,11 @@ def _labels(labels: Mapping[str, Any]) -> dict[str, str]:
         if _size(named) <= MAX_LABELS_BYTES:
             break
     return named
+
+
+def _links(links: Mapping[str, str] | None) -> dict[str, str]:
+    """Whole ones alone: half an address leads elsewhere."""
+    return {name: url for name, url in (links or {}).items() if len(url) <= _MOST_LINK_CHARS}
 
 
 def _moment(moment: datetime | None) -> str | None:

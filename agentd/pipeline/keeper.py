@@ -144,8 +144,8 @@ class Keeper:
     Keeps the alerts.
 
     state: the state store. record: takes each check's result. told: called after a commit that put messages into the
-    outbox (wakes the courier). changed: called for each transition after its commit. links: gives the links of an
-    alert's payload by fingerprint. whole: the webhooks that are told of every member of a group, however many.
+    outbox (wakes the courier). changed: called for each transition after its commit. links: gives the links of
+    an alert's payload. whole: the webhooks that are told of every member of a group, however many.
     starts: the runs that a transition starts, under this `traceparent`, as far as there is room; rows of its
     transaction. queued: called after a commit with such rows. turned: called when a watch's verdict is another one.
     For metrics it counts transitions, by the state they led to and severity; verdicts of checks, by kind; and took_s,
@@ -162,7 +162,7 @@ class Keeper:
         record: Callable[[CheckResult], None],
         told: Callable[[], None],
         changed: Callable[[Transition], None] = lambda transition: None,
-        links: Callable[[str], Mapping[str, str]] = lambda fingerprint: {},
+        links: Callable[[Alert], Mapping[str, str]] = lambda alert: {},
     ) -> None:
         self.state = state
         self.clock = clock
@@ -376,7 +376,7 @@ class Keeper:
         return News(transition, self.routing.of(alert, wish), self._data(transition), parent, is_one_off(alert))
 
     def _data(self, transition: Transition) -> str:
-        links = self._links(transition.alert.fingerprint)
+        links = self._links(transition.alert)
         return json.dumps(alert_data(transition, links=links), ensure_ascii=False, separators=(",", ":"))
 
     def addressed(self, taken: Step, wish: Wish, run: Span) -> Step:

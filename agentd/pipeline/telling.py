@@ -142,9 +142,8 @@ def _told_together(c: apsw.Connection, news: News, webhook: str, key: str | None
         told = json.loads(data)
         if told.get("started_at") != found["started_at"]:
             return None  # of another incident
-        text = json.dumps(
-            told | {"finding": found["finding"], "cost": found["cost"]}, ensure_ascii=False, separators=(",", ":")
-        )
+        news_of_it = {name: found[name] for name in ("finding", "cost", "links")}
+        text = json.dumps(told | news_of_it, ensure_ascii=False, separators=(",", ":"))
         return text if len(text.encode()) <= MAX_DATA_BYTES else None
 
     group = None if key is None else groups.get(c, webhook, key)

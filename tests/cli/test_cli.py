@@ -492,7 +492,10 @@ def test_the_payload_of_a_look_is_what_would_go_out(agentd: Agentd, tmp_path: Pa
     data = agentd("test", "shop", "-o", "json").json["payload"]["data"]
 
     assert data["instance"] == socket.gethostname()
-    assert data["links"] == {"page": "http://127.0.0.1:8787/"}
+    assert data["links"] == {
+        "page": f"http://127.0.0.1:8787/alerts/{data['fingerprint']}",
+        "watch": "http://127.0.0.1:8787/watches/shop",
+    }
 
 
 def test_values_are_shown_as_a_condition_would_write_them(agentd: Agentd, tmp_path: Path, web: str) -> None:

@@ -130,7 +130,7 @@ def test_a_firing_alert_shows_what_a_person_needs() -> None:
         "Severity: critical",
         "Since: 2026-11-20T09:00:03.000Z",
         "team: web",
-        "[alert](<http://127.0.0.1:8787/alerts/9f2c41d0a7b3e865>)",
+        "[page](<http://127.0.0.1:8787/alerts/9f2c41d0a7b3e865>)",
         "9f2c41d0a7b3e865 · trace 4bf92f3577b34da6a3ce929d0e0e4736",
     ):
         assert expected in shown

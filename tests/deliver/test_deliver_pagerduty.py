@@ -110,7 +110,11 @@ def test_a_trigger_says_what_a_person_needs() -> None:
     assert payload["custom_details"]["does not hold"] == ["status == 200"]
     assert payload["custom_details"]["value latency_ms"] == "12.4"
     assert payload["custom_details"]["team"] == "web"
-    assert event["links"] == [{"href": "http://127.0.0.1:8787/alerts/9f2c41d0a7b3e865", "text": "alert"}]
+    assert event["links"] == [
+        {"href": "http://127.0.0.1:8787/alerts/9f2c41d0a7b3e865", "text": "page"},
+        {"href": "http://127.0.0.1:8787/watches/shop", "text": "watch"},
+    ]
+    assert event["client_url"] == "http://127.0.0.1:8787/alerts/9f2c41d0a7b3e865"
 
 
 @pytest.mark.parametrize("severity", ["info", "warning", "critical"])

@@ -78,7 +78,7 @@ def test_a_firing_alert_shows_what_a_person_needs() -> None:
         "*Since:* 2026-11-20T09:00:03.000Z",
         "*team:* web",
         "latency_ms = `12.4`",
-        "<http://127.0.0.1:8787/alerts/9f2c41d0a7b3e865|alert>",
+        "<http://127.0.0.1:8787/alerts/9f2c41d0a7b3e865|page>",
     ):
         assert expected in shown
 
@@ -151,7 +151,7 @@ def test_a_group_lists_its_alerts() -> None:
 
     assert body["text"] == "Firing: 40 alerts, 2 resolved (team=web)"
     assert attachment(body)["color"] == "#a30200"
-    assert texts(body)[-1] == "and 22 more"
+    assert texts(body)[-2:] == ["and 22 more", "<http://127.0.0.1:8787/alerts|page>"]
 
 
 def test_a_group_stored_by_an_earlier_version_is_still_told() -> None:

@@ -162,8 +162,10 @@ def test_a_firing_alert_shows_what_a_person_needs() -> None:
         "9f2c41d0a7b3e865 · trace 4bf92f3577b34da6a3ce929d0e0e4736",
     ):
         assert expected in shown
-    (action,) = card(told)["actions"]
-    assert action["url"] == "http://127.0.0.1:8787/alerts/9f2c41d0a7b3e865"
+    assert [action["url"] for action in card(told)["actions"]] == [
+        "http://127.0.0.1:8787/alerts/9f2c41d0a7b3e865",
+        "http://127.0.0.1:8787/watches/shop",
+    ]
 
 
 def test_a_group_is_cut_to_fit_and_says_how_many_more() -> None:

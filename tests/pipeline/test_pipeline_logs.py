@@ -608,9 +608,9 @@ def test_a_flood_of_alerts_leaves_the_loop_its_turns(tell: Tell) -> None:
         in_one_turn: list[int] = [0]
         links = b.pipeline._links
 
-        def count(fingerprint: str) -> Any:
+        def count(alert: Alert) -> Any:
             in_one_turn[-1] += 1
-            return links(fingerprint)
+            return links(alert)
 
         async def take_turns() -> None:
             while True:

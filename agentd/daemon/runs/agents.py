@@ -29,6 +29,7 @@ from agentd.daemon.runs.budgets import BudgetAlerts
 from agentd.daemon.runs.dispatch import Ended, NotOurs, Prepared, Runs, TooManyRuns, new_run_id
 from agentd.daemon.runs.host import AgentHost
 from agentd.daemon.runs.jobs import make_job, spend_limits
+from agentd.deliver.links import finding_links
 from agentd.deliver.payload import alert_data, finding_data
 from agentd.errors import StoreError
 from agentd.memory import events, ledger, spend
@@ -53,7 +54,8 @@ _led: ContextVar[tuple[str, ...]] = ContextVar("agentd_run_chain", default=())
 
 class Agents:
     """
-    config: to be changed by `reload`. paused: watches that are not to run now. traced: keeps spans of runs.
+    config: to be changed by `reload`. paused: watches that are not to run now. traced: keeps spans of runs. page: the
+    web address under which people reach the page.
     """
 
     def __init__(
@@ -67,8 +69,10 @@ class Agents:
         instance: str,
         paused: Mapping[str, Any],
         traced: Callable[[list[RunSpan]], None] = lambda spans: None,
+        page: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.config = config
+        self._page = page
         self._store = store
         self._clock = clock
         self._keeper = keeper
@@ -312,6 +316,7 @@ class Agents:
             finding=said,
             cost=cost_of(run, outcome),
             trace_id=run.trace_id,
+            links=finding_links(self._page(), watch=run.watch, run=run.id),
         )
         told = await self._findings.tell(watch, data, traceparent=parent, also=end)
         if told:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from agentd.deliver.formats import Message
+from agentd.deliver.links import group_links
 from agentd.records import EventType, Reason
 
 _WORDS = {
@@ -116,9 +117,11 @@ def name_of(alert: Mapping[str, Any]) -> str:
 
 
 def whole_links(links: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Name and address of those links that are web addresses and can break out of no markup."""
+    """Name and address of those links that are web addresses and can break out of no markup, each address once."""
+    seen: set[str] = set()
     for name, url in links.items():
-        if _LINK.fullmatch(str(url)):
+        if str(url) not in seen and _LINK.fullmatch(str(url)):
+            seen.add(str(url))
             yield one_line(name), str(url)
 
 
@@ -194,7 +197,7 @@ def _group(message: Message) -> Digest:
             for each in alerts
         ),
         omitted=omitted,
-        links=tuple(whole_links(alerts[0]["links"])) if len(alerts) == 1 else (),
+        links=tuple(whole_links(alerts[0]["links"] if len(alerts) == 1 else group_links(alerts))),
     )
 
 
