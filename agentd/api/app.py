@@ -9,11 +9,13 @@ anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from agentd.api.answers import on_agentd_error, on_defect, on_http_error
@@ -40,9 +42,15 @@ from agentd.api.tasks import TaskService
 from agentd.errors import AgentdError
 
 
+Refuse = Callable[[Request, HTTPException | AgentdError], Awaitable[Response]]
+_NO_PAGES = ("/api/", "/metrics", "/health", "/badges/")
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the surface stands on. None: there are no endpoints for that part. more: of the page."""
+    """What the surface stands on. None: there are no endpoints for that part. more: of the page.
+
+    refuse: what makes a page of an error, for browsers."""
 
     service: Service
     tasks: TaskService | None = None
@@ -51,6 +59,7 @@ class Parts:
     feed: Feed | None = None
     metering: Metering | None = None
     more: Sequence[Endpoint] = ()
+    refuse: Refuse | None = None
 
     def endpoints(self) -> list[Endpoint]:
         found = [
@@ -77,8 +86,18 @@ def make_app(parts: Parts, door: Door, *, local: bool) -> ASGIApp:
     local: for the unix sockets, whose peers are known; else for TCP. Which of the two a request came by is known by
     the app that it reached, never by asking the connection: one that is reset at once has no peer any more.
     """
+    async def failed(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException | AgentdError)
+        if parts.refuse is not None and _wants_page(request):
+            return await parts.refuse(request, error)
+        return await (on_http_error if isinstance(error, HTTPException) else on_agentd_error)(request, error)
+
     app = Starlette(
         routes=routes_of(parts.endpoints(), parts.metering),
-        exception_handlers={HTTPException: on_http_error, AgentdError: on_agentd_error, Exception: on_defect},
+        exception_handlers={HTTPException: failed, AgentdError: failed, Exception: on_defect},
     )
     return Crossing(Gate(app, door, local=local), door)
+
+
+def _wants_page(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith(_NO_PAGES)

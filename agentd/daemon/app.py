@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import apsw
 
@@ -29,6 +30,7 @@ from agentd.api.ring import Ring
 from agentd.api.server import ApiServer, make_servers, open_socket
 from agentd.api.service import Conflict
 from agentd.api.trouble import orphans
+from agentd.api.web.pages import Pages
 from agentd.clock import Clock, SystemClock, iso
 from agentd.config.loader import Loaded, load
 from agentd.config.models import Config
@@ -45,6 +47,7 @@ from agentd.daemon.metering import Metering
 from agentd.daemon.notify import ServiceManager, listen_fds, strip_environment
 from agentd.daemon.people import People, paused_texts
 from agentd.daemon.pulse import ANSWER_S, Pulse
+from agentd.daemon.reading import Reader
 from agentd.daemon.runs.agents import Agents
 from agentd.daemon.runs.dispatch import TooManyRuns
 from agentd.daemon.runs.host import open_host
@@ -273,7 +276,29 @@ class Daemon:
         hosts = {"localhost", "127.0.0.1", "::1", self.instance, socket.gethostname()}
         hosts |= {address.host for address in addresses if address.host}
         self.door = Door(self.plan.config.api, names=hosts, own_uid=os.geteuid())
-        return make_servers(Parts(self.control, self.tasks, feed=self.ring, settings=self.settings), sockets, self.door)
+        reading = Reader(self)
+        scheme = urlsplit(self._page() or "").scheme
+        pages = Pages(
+            self.control,
+            reading,
+            self.tasks,
+            self.settings,
+            version=__version__,
+            sessions=self.door.sessions,
+            scheme=scheme,
+            now=self.clock.now,
+        )
+        parts = Parts(
+            self.control,
+            tasks=self.tasks,
+            reading=reading,
+            settings=self.settings,
+            feed=self.ring,
+            metering=self.metering,
+            more=pages.endpoints(),
+            refuse=pages.refuse,
+        )
+        return make_servers(parts, sockets, self.door)
 
     def _page(self) -> str | None:
         """Where people reach the page: what is listened on is known since the start, where a proxy is may change."""

@@ -100,7 +100,7 @@ class LogPath:
             now = self.keeper.clock.now()
             steps = list(sight(self.keeper, watch, judgement, now))
             await self.keeper.commit(steps, watch.wish, INVALID_SPAN)
-            watch.last = Check(now, Observation(blind=what), judgement, Step(watch.calm))
+            self.keeper.looked(watch, Check(now, Observation(blind=what), judgement, Step(watch.calm)))
 
     async def on_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work on the log thread; a cancelled caller still waits for its end, for it holds the source."""
@@ -277,7 +277,7 @@ class Following:
         if worst.status is AlertStatus.FIRING and judgement.verdict is Verdict.OK:
             judgement = Judgement(Verdict.FAILING, worst.summary)
         values = watch.work.numbers(taken.batch) if watch.work is not None else {}
-        watch.last = Check(now, Observation(values, blind=taken.batch.blind), judgement, Step(worst))
+        self._keeper.looked(watch, Check(now, Observation(values, blind=taken.batch.blind), judgement, Step(worst)))
         if self._clock.monotonic() - self._recorded_at >= RECORD_EVERY_S:
             self._recorded_at = self._clock.monotonic()
             self._keeper.record(CheckResult(watch.name, now, judgement.verdict, 0.0, summary=judgement.summary))
