@@ -26,6 +26,7 @@ COMMANDS = {
     "check": ("agentd.cli.config", "check"),
     "init": ("agentd.cli.config", "init"),
     "schema": ("agentd.cli.config", "schema"),
+    "config": ("agentd.cli.config_live", "config"),
     "test": ("agentd.cli.try_out", "test"),
     "status": ("agentd.cli.look", "status"),
     "watches": ("agentd.cli.look", "watches"),

@@ -42,6 +42,10 @@ def check(strict: bool, config_path: Path | None) -> None:
     config = loaded.config
     watches = len(config.probes) + len(config.logs) + len(config.goals)
     what = f"{counted(watches, 'watch')} and {counted(len(config.webhooks), 'webhook')}"
+    for notice in loaded.notices:
+        click.echo(clean_lines(str(notice).replace(": warning: ", ": note: ", 1)))
+    if keys := loaded.overlay.keys:
+        click.echo(f"{loaded.overlay.path} is laid over it: {', '.join(keys)}", err=True)
     click.echo(f"{path}: {what}, ready to run", err=True)
     if strict and problems:
         sys.exit(WRONG)
