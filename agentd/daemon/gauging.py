@@ -23,6 +23,7 @@ import apsw
 
 from agentd import __version__
 from agentd.clock import EPOCH
+from agentd.deliver.outcome import OUTCOMES
 from agentd.memory import ledger, outbox, spend
 from agentd.memory.store import BACKUPS, HISTORY, STATE
 from agentd.pipeline.keeper import Breath
@@ -69,6 +70,9 @@ def at_once(daemon: Daemon, numbers: Numbers) -> None:
     pipeline = daemon.pipeline
     put_all("agentd_checks_total", pipeline.verdicts)
     put_all("agentd_check_duration_seconds", pipeline.took_s)
+    for kind in {watch.kind for watch in daemon.pipeline.watches.values() if not isinstance(watch, LogWatch)}:
+        for verdict in Verdict:
+            put("agentd_checks_total", 0, kind, verdict.value)
     put_all("agentd_alert_transitions_total", pipeline.transitions)
 
     outcomes = daemon.courier.outcomes
@@ -183,6 +187,11 @@ def of_webhooks(daemon: Daemon, numbers: Numbers, admitted: Admitted) -> None:
         label = admitted.label(name)
         numbers.put("agentd_webhook_up", found.state == "ok", label)
         numbers.put("agentd_outbox_in_flight", found.in_flight, label)
+        # There from the start: Prometheus sees no rise in a counter that begins with its first event.
+        for outcome in OUTCOMES:
+            numbers.put("agentd_delivery_attempts_total", 0, label, outcome)
+        numbers.put("agentd_delivery_retries_total", 0, label)
+        numbers.put("agentd_dead_letters_total", 0, label)
 
 
 def of_store(connection: apsw.Connection, numbers: Numbers, admitted: Admitted, now: datetime) -> None:

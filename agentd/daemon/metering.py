@@ -116,7 +116,7 @@ class Metering:
         for name, spread in self._writes.items():
             numbers.put("agentd_store_write_duration_seconds", spread.seen(), name)
         await gauging.of_watches(daemon, numbers, self._watches)
-        now, kept = daemon.clock.now(), Numbers()
+        now, kept = daemon.clock.now(), Numbers(part=True)
         try:
             async with asyncio.timeout(_STORE_S):
                 await daemon.store.state.read(lambda c: gauging.of_store(c, kept, self._webhooks, now))

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+OUTCOMES = ("delivered", "delayed", "expired", "refused", "disabled")
+"""Of attempts. expired: delayed for the last time. disabled: refused, and so is all that comes after it."""
+
 _RETRY_S = 1.0
 _RETRY_CAP_S = 30.0
 _BURY_AT_ONCE = 50

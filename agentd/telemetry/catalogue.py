@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 from agentd.telemetry.tally import Labels, Seen
@@ -99,7 +100,13 @@ CATALOGUE: tuple[Metric, ...] = (
     # Alerts.
     _gauge("agentd_alerts", "Alerts by state and severity.", "state", "severity"),
     _gauge("agentd_alerts_muted", "Firing alerts that nobody hears of: silenced, in maintenance, explained, flapping."),
-    _counter("agentd_alert_transitions_total", "Changes of alerts, by the state they led to.", "state", "severity"),
+    _counter(
+        "agentd_alert_transitions_total",
+        "Changes of alerts, by the state they led to.",
+        "state",
+        "severity",
+        always=product(("firing", "resolved"), ("info", "warning", "critical")),
+    ),
     # Messages.
     _gauge("agentd_outbox_messages", "Messages in the outbox: `waiting`, or `dead` letters.", "webhook", "state"),
     _gauge("agentd_outbox_oldest_seconds", "For how long the oldest message waits.", "webhook", merge="max"),
@@ -166,13 +173,14 @@ class Numbers:
     """
     The values of all metrics at one moment, put in by whoever has them.
 
-    values: by metric and label values, a number, or what was seen of a spread.
+    values: by metric and label values, a number, or what was seen of a spread. part: of numbers that stand elsewhere,
+    so without the series that are always there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, part: bool = False) -> None:
         self.values: dict[str, dict[Labels, float | Seen]] = {}
         for metric in CATALOGUE:
-            self.values[metric.name] = dict.fromkeys(metric.always, 0.0)
+            self.values[metric.name] = dict.fromkeys(() if part else metric.always, 0.0)
 
     def put(self, name: str, value: float | Seen, *labels: str) -> None:
         """A value; what is no finite number is left out. KeyError, ValueError: the catalogue has it otherwise."""
@@ -193,7 +201,7 @@ class Numbers:
             series[labels] = max(before, value) if metric.merge == "max" else min(before, value)
 
     def update(self, others: Numbers) -> None:
-        """What others have, over what is here."""
+        """What others, a part, have: over what is here."""
         for name, series in others.values.items():
             self.values[name] |= series
 

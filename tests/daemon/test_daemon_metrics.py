@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from house import BEAT, HOUR, House, Shop, Tell, http, tell
 from loopback import Served, serving
 from prometheus_client.parser import text_string_to_metric_families
@@ -86,7 +89,7 @@ def wants_all(house: House, log: Path, served: Served, hook: str) -> None:
             "rules": [{"name": "bad", "type": "any", "match": "BAD"}],
         },
         hook=hook,
-        budgets={"daemon_per_day": {"usd": 2.5}},
+        budgets={"daemon_per_day": {"usd": 2.5, "tokens": 1000}},
     )
 
 
@@ -203,6 +206,8 @@ def test_requests_are_counted_by_route_and_their_labels_are_bounded(tell: Tell) 
             asked.request_begun()
             asked.request_begun()
             asked.request_done("/api/v1/tasks", "POST", 202, 0.02)
+            asked.request_begun()
+            asked.request_done("/metrics", "GET", 200, 0.01)
             for number in range(3000):
                 asked.request_begun()
                 asked.request_done(f"/made/up/{number}", f"X{number}", 99, 0.5)
@@ -210,6 +215,7 @@ def test_requests_are_counted_by_route_and_their_labels_are_bounded(tell: Tell) 
 
             assert found.of("ai_agent_requests_total", method="POST", route="/api/v1/tasks", status="202") == 1
             assert found.of("ai_agent_request_duration_seconds_sum", method="POST", route="/api/v1/tasks") == 0.02
+            assert found.of("ai_agent_requests_total", method="GET", route="/metrics", status="200") == 1
             assert found.of("agentd_api_requests_in_flight") == 1
             series = [labels for name, labels in found.samples if name == "ai_agent_requests_total"]
             assert len(series) <= 1002
@@ -308,5 +314,47 @@ def test_promtool_finds_no_fault_but_with_names_of_others(tell: Tell) -> None:
         complaints = (checked.stdout + checked.stderr).decode().splitlines()
 
         assert complaints == DISLIKED
+
+    tell(story)
+
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+_NAMES = re.compile(r"\b(?:agentd|ai_agent|process|python)_\w+")
+
+
+def used_in_dashboard() -> set[str]:
+    board: Mapping[str, Any] = json.loads((CONF / "grafana" / "agentd.json").read_text())
+    targets = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    return set(_NAMES.findall(" ".join(targets)))
+
+
+def used_in_rules() -> set[str]:
+    rules: Mapping[str, Any] = yaml.safe_load((CONF / "prometheus" / "agentd.rules.yaml").read_text())
+    return set(_NAMES.findall(" ".join(rule["expr"] for group in rules["groups"] for rule in group["rules"])))
+
+
+def test_dashboard_and_rules_use_names_that_there_are(tell: Tell) -> None:
+    """A name that was changed shows an empty panel, and an alert that never fires."""
+
+    async def story(house: House) -> None:
+        shop, log = Shop(), house.folder / "app.log"
+        async with Receiver() as receiver, serving(shop.answer) as served:
+            wants_all(house, log, served, receiver.url)
+            async with house.living() as daemon:
+                await a_while(house, receiver, shop, log)
+                daemon.metering.request_begun()
+                daemon.metering.request_done("/metrics", "GET", 200, 0.01)
+                usage = {"input_tokens": 9, "output_tokens": 3, "cached_tokens": 0}
+                daemon.agents.runs.asked.take({"model": "m", "usd": 0.1, "duration_s": 1, "usage": usage})
+                daemon.agents.runs.ended.add(("task", "completed"))
+                there = (await scrape(daemon)).names
+
+        assert len(used_in_dashboard()) > 50
+        assert len(used_in_rules()) > 20
+        assert used_in_dashboard() - there == set()
+        assert used_in_rules() - there == set()
+        # Whatever the catalogue holds comes out of a daemon that does a little of everything.
+        names = {metric.name + ("_count" if metric.kind == "histogram" else "") for metric in CATALOGUE}
+        assert names - there == set()
 
     tell(story)
