@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from agentd.api.endpoint import Call, Endpoint
+from agentd.api.endpoint import Call, Endpoint, Handler
 from agentd.api.service import Service, TooMany
 from agentd.api.silence import SilenceAsked
 from agentd.api.tasks import TaskService
@@ -55,16 +55,8 @@ class Actions:
 
     def endpoints(self) -> list[Endpoint]:
         def form(path: str, act: Act, model: type[BaseModel] = Form) -> Endpoint:
-            return Endpoint(
-                "POST",
-                path,
-                self._form(act),
-                "operate",
-                form=model,
-                documented=False,
-                any_query=True,
-                media="text/html",
-            )
+            handle, media = self._form(act), "text/html"
+            return Endpoint("POST", path, handle, "operate", form=model, documented=False, any_query=True, media=media)
 
         found = [
             form("/watches/{name}/check", self._check),
@@ -82,11 +74,10 @@ class Actions:
         if self._tasks is not None:
             found.append(form("/runs/{id}/cancel", self._cancel))
         if self._sessions is not None:
-            more = {"documented": False, "any_query": True, "media": "text/html"}
             found += [
-                Endpoint("GET", "/login", self._login_page, "open", **more),
-                Endpoint("POST", "/login", self._login, "open", form=LoginForm, **more),
-                Endpoint("POST", "/logout", self._logout, "open", form=Form, **more),
+                _open("GET", "/login", self._login_page),
+                _open("POST", "/login", self._login, LoginForm),
+                _open("POST", "/logout", self._logout, Form),
             ]
         return found
 
@@ -192,7 +183,7 @@ class Actions:
 
     async def _ask_for_key(self, call: Call, next: str, error: str = "", status: int = 200) -> Response:
         values: dict[str, Any] = {"next": own_path(next), "error": error}
-        return await self._frame.own(call.request, call.caller, "login.html", "Sign in", values, status=status)
+        return await self._frame.own(call, "login.html", "Sign in", values, status=status)
 
     async def _logout(self, call: Call) -> Response:
         if self._sessions is not None and (cookie := call.request.cookies.get(COOKIE)):
@@ -200,6 +191,10 @@ class Actions:
         answer = self._frame.go_on("/", "bye")
         answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._secure)
         return answer
+
+
+def _open(method: str, path: str, handle: Handler, form: type[BaseModel] | None = None) -> Endpoint:
+    return Endpoint(method, path, handle, "open", form=form, documented=False, any_query=True, media="text/html")
 
 
 def _lasting(typed: str) -> timedelta | None:

@@ -34,6 +34,7 @@ Build = Callable[[Call], Awaitable[tuple[str, str, Json]]]
 
 _STATUS_S = 1.0
 _MOST_QUERY = 1000
+_SIGN_IN = "What agents read and said, and whatever changes something, is for known callers: sign in with a key."
 _HEADINGS = {
     400: "That was not understood",
     401: "This is for those who sign in",
@@ -98,10 +99,9 @@ class Frame:
             return await self.problem(request, error)
         return answer(self._renderer.for_caller(page, caller))
 
-    async def own(
-        self, request: Request, caller: Caller, template: str, title: str, values: Json, *, status: int = 200
-    ) -> Response:
+    async def own(self, call: Call, template: str, title: str, values: Json, *, status: int = 200) -> Response:
         """A page that is for one caller alone."""
+        request, caller = call.request, call.caller
         page = await self._render(request, caller, template, title, values, live="none", nav=caller.may("read"))
         return answer(self._renderer.for_caller(page, caller), status)
 
@@ -110,9 +110,8 @@ class Frame:
         headers: dict[str, str] = {}
         if isinstance(error, HTTPException):
             status, detail = error.status_code, str(error.detail)
-            headers |= {
-                name: value for name, value in (error.headers or {}).items() if name.lower() in ("retry-after", "allow")
-            }
+            known = error.headers or {}
+            headers |= {name: value for name, value in known.items() if name.lower() in ("retry-after", "allow")}
         else:
             status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
             detail = str(error)
@@ -120,11 +119,8 @@ class Frame:
                 headers["Retry-After"] = str(error.retry_after_s)
         heading = _HEADINGS.get(status) or HTTPStatus(status).phrase
         if status == 401:
-            # Nobody was asked for a password by a browser's own dialogue: a browser cannot send a bearer.
-            status, detail = (
-                403,
-                "What agents read and said, settings, and whatever changes something are for known callers: sign in with a key.",
-            )
+            # As 403: 401 would have to name a scheme, and a browser cannot send a bearer.
+            status, detail = 403, _SIGN_IN
         back = own_path(request.headers.get("referer", "").partition(request.headers.get("host") or "\0")[2], "/")
         values = {"heading": heading, "detail": detail, "back": back}
         page = await self._render(request, caller, "problem.html", heading, values, live="none", nav=caller.may("read"))
@@ -152,7 +148,7 @@ class Frame:
         is_login = here in ("/login", "/logout")
         return {
             "instance": str(status.get("instance") or ""),
-            "version": self._version,
+            "version": self._version if caller.may("read") else "",
             "live": live if caller.may("read") or live == "poll" else "none",
             "nav": self._nav(here, caller, status) if nav and caller.may("read") else [],
             "known": caller.known,
@@ -184,9 +180,7 @@ class Frame:
                 "count": count,
                 "kind": kind,
                 "count_text": said,
-                "here": here == href
-                or (href == "/" and here.startswith("/watches/"))
-                or (here.startswith(f"{href}/") and href != "/"),
+                "here": _is_here(href, here),
             }
             for href, text, count, kind, said in items
         ]
@@ -215,3 +209,8 @@ class Frame:
 
     async def static(self, name: str) -> StaticFile | None:
         return await self._renderer.static(name)
+
+
+def _is_here(href: str, here: str) -> bool:
+    """Watches have no list of their own: they stand on the overview."""
+    return here == href or here.startswith("/watches/" if href == "/" else f"{href}/")

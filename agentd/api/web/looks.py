@@ -26,6 +26,7 @@ WORDS = {
 """What the page calls the states of a watch."""
 FILTERS = ("failing", "blind", "paused", "waiting", "disabled", "ok")
 _DETAIL_CHARS = 300
+_MOST_DEPTH = 12
 MOST_LABELS = 12
 
 
@@ -224,24 +225,23 @@ def _quoted(value: str) -> str:
 
 def leaves(value: Any, path: str = "", depth: int = 0) -> Iterable[tuple[str, str]]:
     """A tree of settings as dotted keys and values, at most some levels deep."""
-    if isinstance(value, Mapping) and value and depth < 12:
+    if isinstance(value, Mapping) and value and depth < _MOST_DEPTH:
         for key, each in value.items():
             yield from leaves(each, f"{path}.{key}" if path else str(key), depth + 1)
-    elif (
-        isinstance(value, Sequence)
-        and not isinstance(value, str)
-        and any(isinstance(e, Mapping) for e in value)
-        and depth < 12
-    ):
+    elif _is_list(value) and depth < _MOST_DEPTH and any(isinstance(each, Mapping) for each in value):
         for number, each in enumerate(value):
             name = each.get("name") if isinstance(each, Mapping) else None
             yield from leaves(each, f"{path}.{name if isinstance(name, str) else number}", depth + 1)
-    elif isinstance(value, Sequence) and not isinstance(value, str):
+    elif _is_list(value):
         yield path, ", ".join(scalar(each) for each in value) or "none"
     elif isinstance(value, Mapping):
         yield path, "none" if not value else "…"
     else:
         yield path, scalar(value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def check_look(check: Json) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Promise: what agents read and said is shown to known callers alone; a page that 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any, get_args
@@ -32,7 +32,7 @@ from agentd.api.reading import Reading, Span
 from agentd.api.service import NotFound, Service
 from agentd.api.settings_port import SettingsService
 from agentd.api.tasks import TaskService
-from agentd.api.web import looks, plots, text, timeline
+from agentd.api.web import looks, plots, record, text, tiles, timeline
 from agentd.api.web.actions import Actions
 from agentd.api.web.forms import Sessions
 from agentd.api.web.frame import Frame
@@ -134,14 +134,13 @@ class Pages:
             known = {row["name"] for row in rows}
             rows += [looks.watch_row(view) for view in await self._service.watches() if view["name"] not in known]
             more = 0
-        fits = [
-            row for row in rows if looks.matches(row, name=wanted["q"], state=wanted["state"], label=wanted["label"])
-        ]
+        name, state, label = wanted["q"], wanted["state"], wanted["label"]
+        fits = [row for row in rows if looks.matches(row, name=name, state=state, label=label)]
         alerts = [looks.alert_row(_for(call, abridged_alert, view)) for view in overview["alerts"]]
         values = {
             "trouble": list(status.get("trouble") or ()),
-            "headline": _headline(status, alerts, overview.get("more_alerts") or 0),
-            "tiles": _tiles(status),
+            "headline": tiles.headline(status, alerts, overview.get("more_alerts") or 0),
+            "tiles": tiles.status_tiles(status),
             "alerts": alerts,
             "more_alerts": int(overview.get("more_alerts") or 0),
             "watches": fits[:MOST_WATCHES],
@@ -180,9 +179,7 @@ class Pages:
             "more_alerts": view.get("more_alerts") or 0,
             "silences": [looks.silence_row(each) for each in view.get("silences") or ()],
             "rules": [_rule(each) for each in view.get("rules") or ()][:100],
-            "findings": [
-                _found(each) for each in view.get("findings") or () if isinstance(each.get("finding"), Mapping)
-            ],
+            "findings": [_found(each) for each in view.get("findings") or () if each.get("finding")],
             "has_series": has_series,
             "series": {
                 "bars": list(series.get("bars") or ()),
@@ -249,18 +246,15 @@ class Pages:
             watch=watch or None, state=state or None, limit=MOST_RUNS, before=query.get("before") or None
         )
         runs = [looks.run_row(_for(call, abridged_run, each)) for each in found]
-        older = (
-            text.with_query("/runs", watch=watch, state=state, before=runs[-1]["id"])
-            if len(runs) == MOST_RUNS
-            else None
-        )
+        last = runs[-1]["id"] if len(runs) == MOST_RUNS else None
+        older = text.with_query("/runs", watch=watch, state=state, before=last) if last else None
         status = await self._frame.status()
         values = {
             "runs": runs,
             "older": older,
             "filter": {"watch": watch, "state": state, "active": bool(watch or state)},
             "states": [each.value for each in RunState],
-            "agents": _agent_tiles(status.get("agents")),
+            "agents": tiles.agent_tiles(status.get("agents")),
         }
         return "runs.html", "Runs", values
 
@@ -270,11 +264,11 @@ class Pages:
         after = int(query["after"]) if query.get("after", "").isdecimal() and len(query["after"]) < 9 else -1
         page = await self._reading.run_page(id)
         try:
-            record = await self._tasks.run(id, after)
+            kept = await self._tasks.run(id, after)
         except NotFound:
-            record = {}
+            kept = {}
         run, line = page["run"], timeline.timeline(page)
-        lines = timeline.entries(record.get("record") or (), from_begin=after < 0)
+        lines = record.entries(kept.get("record") or (), from_begin=after < 0)
         finding, answer = run.get("finding"), str(run.get("answer") or "")
         summary = finding.get("summary") if isinstance(finding, Mapping) else None
         row = looks.run_row(run)
@@ -290,8 +284,8 @@ class Pages:
             "record": lines,
             "anchors": {entry.id for entry in lines if entry.id},
             "plan": looks.values(plan, 10) if isinstance(plan, Mapping) else [],
-            "whole": bool(record.get("whole", True)),
-            "next": record.get("next"),
+            "whole": bool(kept.get("whole", True)),
+            "next": kept.get("next"),
             "trace_id": run.get("trace_id"),
         }
         return "run.html", f"Run {id}", values
@@ -314,11 +308,7 @@ class Pages:
         values = {
             "rows": rows,
             "limit": MOST_DELIVERIES,
-            "outbox": {
-                "waiting": outbox.get("waiting") or 0,
-                "dead": outbox.get("dead") or 0,
-                "held": outbox.get("held"),
-            },
+            "outbox": {key: outbox.get(key) or 0 for key in ("waiting", "dead", "held")},
             "webhooks": [{"name": name, "disabled": name in disabled} for name in sorted(names)][:100],
             "filter": {"state": state, "webhook": webhook, "active": bool(state or webhook)},
             "states": OUTBOX_STATES,
@@ -351,7 +341,7 @@ class Pages:
         values = {
             "notes": [_note(each) for each in found.get("notes") or ()],
             "worked": list(found.get("worked") or ())[:_NOTES],
-            "tiles": _memory_tiles(found.get("sizes") or {}),
+            "tiles": tiles.memory_tiles(found.get("sizes") or {}),
             "audit": list(audit.get("deeds") or ()),
             "older": text.with_query("/memory", q=words, before=next_before) + "#audit" if next_before else None,
             "filter": {"q": words, "active": bool(words)},
@@ -388,96 +378,6 @@ def _query(request: Request) -> Mapping[str, str]:
 def _for(call: Call, abridged: Callable[[Any], Any], view: Any) -> Any:
     """The view as the caller may see it."""
     return view if call.caller.may("records") else abridged(view)
-
-
-def _headline(status: Json, alerts: Sequence[Json], more: int) -> Json:
-    firing = sum(alert["state"] == "firing" for alert in alerts)
-    if firing:
-        kind = "bad" if any(a["state"] == "firing" and a["severity"] == "critical" for a in alerts) else "warn"
-        return {"word": f"{firing}{'+' if more else ''} firing", "text": "alerts", "kind": kind}
-    if status.get("trouble"):
-        return {"word": "Needs a look", "text": "agentd itself", "kind": "warn"}
-    if status.get("state") not in ("running", None):
-        return {"word": text.one_line(status["state"], 40), "text": "agentd", "kind": "warn"}
-    if (status.get("watches") or {}).get("failing"):
-        return {"word": "Something is down", "text": "no alert yet", "kind": "warn"}
-    return {"word": "All is well", "text": "no alert is firing", "kind": "ok"}
-
-
-def _tiles(status: Json) -> list[Json]:
-    watches, outbox, checks = (status.get(key) or {} for key in ("watches", "outbox", "checks"))
-    tiles = [
-        _tile(watches.get("ok", 0), "up", "/?state=ok"),
-        _tile(watches.get("failing", 0), "down", "/?state=failing", "bad"),
-        _tile(watches.get("blind", 0), "cannot look", "/?state=blind", "blind"),
-        _tile(watches.get("paused", 0), "paused", "/?state=paused"),
-        _tile(outbox.get("waiting", 0), "messages waiting", "/outbox"),
-        _tile(outbox.get("dead", 0), "undeliverable", "/outbox?state=dead", "bad"),
-    ]
-    tiles = [tile for tile in tiles if tile["number"] or tile["name"] == "up"]
-    if (agents := status.get("agents")) and isinstance(agents.get("today"), Mapping):
-        tiles.append(
-            {
-                "value": text.usd(agents["today"].get("usd")),
-                "name": "agents today",
-                "href": "/runs",
-                "kind": "",
-                "number": 1,
-            }
-        )
-    if checks.get("lag_p99_ms") is not None:
-        late = checks["lag_p99_ms"] > 1000
-        tiles.append(
-            {
-                "value": text.milliseconds(checks["lag_p99_ms"]),
-                "name": "check lag p99",
-                "href": None,
-                "kind": "warn" if late else "",
-                "number": 1,
-            }
-        )
-    if status.get("uptime"):
-        tiles.append(
-            {
-                "value": text.one_line(status["uptime"], 30),
-                "name": "agentd is up",
-                "href": None,
-                "kind": "",
-                "number": 1,
-            }
-        )
-    return tiles
-
-
-def _tile(number: Any, name: str, href: str, kind: str = "") -> Json:
-    return {"value": text.number(number), "name": name, "href": href, "kind": kind if number else "", "number": number}
-
-
-def _agent_tiles(agents: Any) -> list[Json]:
-    if not isinstance(agents, Mapping):
-        return []
-    today = agents.get("today") or {}
-    limit = f" of {text.usd(today['usd_limit'])}" if today.get("usd_limit") is not None else ""
-    return [
-        {"value": text.number(agents.get("running")), "name": "under way"},
-        {"value": text.number(agents.get("queued")), "name": "queued"},
-        {"value": f"{text.usd(today.get('usd'))}{limit}", "name": "spent today"},
-        {"value": text.number(today.get("tokens")), "name": "tokens today"},
-        {"value": text.one_line(agents.get("model") or "none", 60), "name": "model"},
-    ]
-
-
-def _memory_tiles(sizes: Mapping[str, Any]) -> list[Json]:
-    notes, runs = sizes.get("notes") or {}, sizes.get("runs") or {}
-    spent = sizes.get("spent_today") or {}
-    tiles = [
-        {"value": text.number(notes.get("final", 0)), "name": "findings"},
-        {"value": text.number(notes.get("tool_result", 0)), "name": "tool results"},
-        {"value": text.number(sum(runs.values())), "name": "runs"},
-        {"value": text.usd(spent.get("usd")), "name": "spent today"},
-    ]
-    used = sum(sizes.get(key) or 0 for key in ("state_bytes", "history_bytes"))
-    return [*tiles, {"value": f"{used / 2**20:.1f} MiB", "name": "on disk"}]
 
 
 def _note(note: Json) -> Json:

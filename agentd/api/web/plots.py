@@ -20,7 +20,7 @@ Json = Mapping[str, Any]
 WIDTH, HEIGHT = 1000, 240
 """Of the latency plot, in its own units; it is stretched to the room there is."""
 BARS = 90
-_STATES = ("ok", "failing", "blind")
+_STATES = ("ok", "failing", "blind", "paused")
 _LINES = 4
 _TICKS = (
     (timedelta(hours=2), timedelta(minutes=15), "%H:%M"),
@@ -131,9 +131,8 @@ def latency_plot(series: Json) -> Plot:
     span_s = (end - begin).total_seconds()
     step_s = float(series.get("step_s") or 60)
     points = [(at, each) for each in series.get("points", ()) if (at := moment(each.get("at"))) is not None]
-    points = sorted(
-        ((at, each) for at, each in points if begin - timedelta(seconds=step_s) < at <= end), key=lambda p: p[0]
-    )
+    first = begin - timedelta(seconds=step_s)
+    points = sorted(((at, each) for at, each in points if first < at <= end), key=lambda point: point[0])
     top = _nice(max((each["max"] for _, each in points if _is_number(each.get("max"))), default=0.0))
     half = step_s / 2 if len(points) > 1 else 0.0
 
@@ -231,11 +230,11 @@ def _time_ticks(begin: datetime, end: datetime) -> tuple[Tick, ...]:
 
 
 def _nice(value: float) -> float:
-    """The least of 1, 2, 4, 8 times a power of ten that has room for the value."""
+    """The least round number that has room for the value, and whose fourth is round too."""
     if not math.isfinite(value) or value <= 0:
         return 1.0
     size: float = 10.0 ** math.floor(math.log10(value))
-    return next((size * factor for factor in (1, 2, 4, 6, 8) if value <= size * factor), size * 10)
+    return next((size * factor for factor in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8) if value <= size * factor), size * 10)
 
 
 def _runs(points: Iterable[Any]) -> Iterable[list[Any]]:

@@ -67,7 +67,7 @@ class Public:
             {
                 "name": str(each["name"]),
                 "state": (state := _state(each)),
-                "word": looks.WORDS.get(state, "not known"),
+                "word": "unknown" if state == "blind" else looks.WORDS.get(state, "unknown"),
                 "uptime": each.get("uptime_30d"),
                 "bars": list(each.get("bars") or ()),
             }
@@ -103,9 +103,8 @@ class Public:
         return Response(found.content, headers=headers, media_type=found.media)
 
     async def _robots(self, call: Call) -> Response:
-        return Response(
-            "User-agent: *\nDisallow: /\n", media_type="text/plain", headers={"Cache-Control": "max-age=3600"}
-        )
+        headers = {"Cache-Control": "max-age=3600"}
+        return Response("User-agent: *\nDisallow: /\n", media_type="text/plain", headers=headers)
 
 
 def _state(view: Json) -> str:

@@ -126,11 +126,11 @@ def _environment(asset: Callable[[str], str]) -> Environment:
     @pass_context
     def ago(context: Any, value: Any) -> Any:
         at = text.moment(value)
-        return "–" if at is None else tag(text.relative(at, context["now"]), at, "ago")
+        return text.NOTHING if at is None else tag(text.relative(at, context["now"]), at, "ago")
 
     def when(value: Any) -> Any:
         at = text.moment(value)
-        return "–" if at is None else tag(text.absolute(at), at, "at")
+        return text.NOTHING if at is None else tag(text.absolute(at), at, "at")
 
     environment = Environment(
         loader=PackageLoader("agentd.api.web"),

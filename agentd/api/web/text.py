@@ -16,6 +16,9 @@ from urllib.parse import quote, urlencode
 
 Json = Mapping[str, Any]
 
+NOTHING = "\N{EN DASH}"
+"""What stands for a value that is not known."""
+
 MOST_CHARS = 4000
 """Of one text on a page, where nothing else is said."""
 
@@ -26,9 +29,8 @@ _TRICKS = re.compile(
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 # A stack of hundreds of accents on one letter paints over its neighbours.
-_STACKED = re.compile(
-    "([\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]{4})[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]+"
-)
+_ACCENT = "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]"
+_STACKED = re.compile(f"({_ACCENT}{{4}}){_ACCENT}+")
 
 
 def shown(text: object, most: int = MOST_CHARS) -> str:
@@ -64,7 +66,7 @@ def absolute(at: datetime) -> str:
 
 
 def relative(at: datetime, now: datetime) -> str:
-    """Such as `3 m ago` or `in 2 h`."""
+    """Such as `3 min ago` or `in 2 h`."""
     away_s = (now - at).total_seconds()
     if abs(away_s) < 1:
         return "now"
@@ -74,17 +76,17 @@ def relative(at: datetime, now: datetime) -> str:
 def duration(seconds: object) -> str:
     """In its two largest units; below a minute with the precision that is worth reading."""
     if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not math.isfinite(seconds):
-        return "–"
+        return NOTHING
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 9.95 and seconds != int(seconds) else f"{seconds:.0f} s"
     whole = round(seconds)
-    for size, unit, below, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+    for size, unit, below, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
             rest = whole % size // below
             return (
-                f"{whole // size} {unit} {rest} {smaller}" if rest and whole < 30 * size else f"{whole // size} {unit}"
+                f"{whole // size} {unit} {rest} {smaller}" if rest and whole < 10 * size else f"{whole // size} {unit}"
             )
     return f"{whole} s"
 
@@ -92,7 +94,7 @@ def duration(seconds: object) -> str:
 def milliseconds(value: object) -> str:
     """A latency: `850 µs`, `12.3 ms`, `1.24 s`."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        return "–"
+        return NOTHING
     if value < 0.9995:
         return f"{value * 1000:.0f} µs" if value > 0 else "0 ms"
     if value < 999.5:
@@ -103,7 +105,7 @@ def milliseconds(value: object) -> str:
 def percent(share: object) -> str:
     """A share of uptime. Only what is whole is 100 %: 99.999 is cut, never rounded up."""
     if not isinstance(share, int | float) or isinstance(share, bool) or not math.isfinite(share):
-        return "–"
+        return NOTHING
     if share >= 1:
         return "100 %"
     hundredths = math.floor(max(share, 0.0) * 10_000 + 1e-6) / 100
@@ -121,18 +123,20 @@ def usd(value: object) -> str:
 
 def number(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return "–"
+        return NOTHING
     if isinstance(value, float):
-        return f"{value:,.6g}" if math.isfinite(value) else "–"
+        return f"{value:,.6g}".replace(",", "\N{NARROW NO-BREAK SPACE}") if math.isfinite(value) else NOTHING
     return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def scalar(value: object) -> str:
     """Any plain value on one line."""
     if value is None:
-        return "–"
+        return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return one_line(", ".join(map(str, value[:50])) or "none")
     return f"{value:.6g}" if isinstance(value, float) else one_line(value)
 
 

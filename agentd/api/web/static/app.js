@@ -6,22 +6,22 @@
   const LEAST_MS = 1000, JITTER_MS = 700, QUIET_MS = 30000, POLL_MS = 10000, MOST_POLL_MS = 120000, PUBLIC_MS = 60000;
   const mode = document.body.dataset.live;
   const sign = document.getElementById("live");
-  let stream = null, streamOk = false, timer = 0, fetching = false, again = false, failures = 0, dirty = false;
+  let stream = null, streamOk = false, timer = 0, fetching = false, again = false, failures = 0;
 
   // Times: how long ago, by this browser's clock, corrected by the daemon's; and in its own zone.
 
   const made = Date.parse(document.querySelector(".foot time")?.dateTime ?? "");
   const ahead = Number.isNaN(made) ? 0 : Math.abs(Date.now() - made) > 5000 ? Date.now() - made : 0;
   const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
   function lasting(seconds) {
     if (seconds < 59.5) return `${Math.round(seconds)} s`;
     const whole = Math.round(seconds);
-    for (const [size, unit, below, smaller] of [[86400, "d", 3600, "h"], [3600, "h", 60, "m"], [60, "m", 1, "s"]]) {
+    for (const [size, unit, below, smaller] of [[86400, "d", 3600, "h"], [3600, "h", 60, "min"], [60, "min", 1, "s"]]) {
       if (whole < size) continue;
       const count = Math.floor(whole / size), rest = Math.floor((whole % size) / below);
-      return rest && count < 30 ? `${count} ${unit} ${rest} ${smaller}` : `${count} ${unit}`;
+      return rest && count < 10 ? `${count} ${unit} ${rest} ${smaller}` : `${count} ${unit}`;
     }
     return `${whole} s`;
   }
@@ -154,7 +154,6 @@
   }
 
   function soon() {
-    dirty = true;
     if (document.hidden || fetching) {
       again = true;
       return;
@@ -183,7 +182,6 @@
       if (!answer.ok && answer.status !== 404) throw new Error(String(answer.status));
       if (answer.ok) takeOver(await answer.text());
       failures = 0;
-      dirty = false;
     } catch {
       failures += 1;
     }
