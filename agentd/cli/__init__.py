@@ -42,6 +42,7 @@ COMMANDS = {
     "models": ("agentd.cli.models", "models"),
     "outbox": ("agentd.cli.outbox", "outbox"),
     "webhook": ("agentd.cli.act", "webhook"),
+    "audit": ("agentd.cli.audit", "audit"),
     "key": ("agentd.cli.key", "key"),
     "pause": ("agentd.cli.act", "pause"),
     "resume": ("agentd.cli.act", "resume"),

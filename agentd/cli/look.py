@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from agentd.api.agents_view import agents_view
 from agentd.api.trouble import find_trouble, read_hindrances
@@ -16,23 +17,21 @@ from agentd.api.views import (
     in_order_of_need,
     is_current,
     moment,
-    pause_view,
     shown_detail,
     shown_state,
-    unplanned_watch_view,
-    worst,
 )
 from agentd.cli import FAILED, FIRING
 from agentd.cli.act import check_now
 from agentd.cli.client import read_or_open
+from agentd.cli.names import alert_ids, watch_names
 from agentd.cli.options import config_option, output_option
-from agentd.cli.place import find_place
+from agentd.cli.place import Place, find_place
+from agentd.cli.stored import stored_watches
 from agentd.cli.tables import clean, counted, print_facts, print_json, print_table, written
 from agentd.config.models import Config
 from agentd.memory import alerts as alert_rows
-from agentd.memory import ledger, meta, outbox, pauses
+from agentd.memory import meta, outbox
 from agentd.memory.store import Store
-from agentd.records import Alert
 
 
 @click.command()
@@ -111,12 +110,27 @@ def _list(value: Any) -> str:
     return value if isinstance(value, str) else written(value)
 
 
-@click.group(invoke_without_command=True)
+class _OrOne(click.Group):
+    """`agentd watches NAME` means `agentd watches show NAME`, where NAME is none of its commands."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands:
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = watch_names(ctx, self.params[0], incomplete)
+        return [*super().shell_complete(ctx, incomplete), *map(CompletionItem, names)]
+
+
+@click.group(cls=_OrOne, invoke_without_command=True)
 @config_option
 @output_option
 @click.pass_context
 def watches(context: click.Context, config_path: Path | None, output: str) -> None:
-    """List the watches with what each last saw."""
+    """List the watches with what each last saw; or one whole: `agentd watches NAME`."""
     if context.invoked_subcommand is None:
         _list_watches(config_path, output)
 
@@ -124,31 +138,28 @@ def watches(context: click.Context, config_path: Path | None, output: str) -> No
 watches.add_command(check_now)
 
 
+@watches.command()
+@click.argument("name", metavar="WATCH", shell_complete=watch_names)
+@config_option
+@output_option
+@click.pass_context
+def show(context: click.Context, name: str, config_path: Path | None, output: str) -> None:
+    """Show WATCH whole: what it last saw, its alerts, how often it was well, its settings."""
+    from agentd.cli.details import print_watch, read_watch
+
+    above = context.parent.params if context.parent is not None else {}
+    view = read_watch(find_place(config_path or above.get("config_path")), name)
+    if "json" in (output, above.get("output")):
+        print_json(view)
+    else:
+        print_watch(view)
+
+
 def _list_watches(config_path: Path | None, output: str) -> None:
     place = find_place(config_path)
 
     async def offline(store: Store) -> dict[str, Any]:
-        probes = await store.state.read(ledger.load_probes)
-        paused = await store.state.read(pauses.load)
-        found: dict[str, list[Alert]] = {}
-        for alert in await store.state.read(alert_rows.load_all):
-            found.setdefault(alert.watch, []).append(alert)
-        views = []
-        for watch in place.config.watches if place.config else ():
-            if watch.shown_kind is None:
-                continue
-            view = unplanned_watch_view(watch)
-            views.append(view)
-            if not watch.enabled:
-                continue
-            if probe := probes.get(watch.name):
-                view |= {"verdict": probe.verdict, "checked_at": moment(probe.last_done)}
-            if watch.name in found:
-                alert = worst(found[watch.name])
-                view |= {"alert": alert.status.value, "summary": alert.summary if is_current(alert) else ""}
-            if pause := paused.get(watch.name):
-                view |= {"paused": True, "paused_until": moment(pause.until), "pause": pause_view(pause)}
-        return {"watches": views}
+        return {"watches": await stored_watches(store, place.config)}
 
     answer = read_or_open(place, "/api/v1/watches", offline)
     if output == "json":
@@ -166,13 +177,21 @@ def _found(alert: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command()
+@click.argument("identity", metavar="[ID]", required=False, shell_complete=alert_ids)
 @click.option("--all", "everything", is_flag=True, help="Resolved ones too.")
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when something is firing.")
 @config_option
 @output_option
-def alerts(everything: bool, exit_code: bool, config_path: Path | None, output: str) -> None:
-    """List the alerts that are pending or firing."""
+def alerts(identity: str | None, everything: bool, exit_code: bool, config_path: Path | None, output: str) -> None:
+    """
+    List the alerts that are pending or firing; or show one whole, of whose ID the first digits are enough.
+
+    What is shown of one: its history, its lines of evidence, what an agent found, who was told.
+    """
     place = find_place(config_path)
+    if identity is not None:
+        _show_alert(place, identity, exit_code, output)
+        return
 
     async def offline(store: Store) -> dict[str, Any]:
         found = in_order_of_need(await store.state.read(alert_rows.load_all))
@@ -191,4 +210,16 @@ def alerts(everything: bool, exit_code: bool, config_path: Path | None, output: 
             columns |= {"found": "FOUND", "run": "RUN"}
         print_table(rows, columns, empty="All is well.")
     if exit_code and any(alert["state"] == "firing" for alert in answer["alerts"]):
+        sys.exit(FIRING)
+
+
+def _show_alert(place: Place, identity: str, exit_code: bool, output: str) -> None:
+    from agentd.cli.details import print_alert, read_alert
+
+    view = read_alert(place, identity)
+    if output == "json":
+        print_json(view)
+    else:
+        print_alert(view)
+    if exit_code and view["state"] == "firing":
         sys.exit(FIRING)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import click
+from apsw import Connection
 
 from agentd.api.tasks import run_view, run_with_record
 from agentd.cli import FAILED
@@ -134,13 +136,7 @@ def _cancel(place: Place, identity: str, output: str) -> None:
 
 
 def _show(place: Place, identity: str, output: str) -> None:
-    async def offline(store: Store) -> dict[str, Any]:
-        run = await store.state.read(lambda c: ledger.get(c, identity))
-        if run is None:
-            raise _unknown(identity)
-        return await store.history.read(lambda c: run_with_record(run, run_records.read(c, identity)))
-
-    run = read_or_open(place, f"/api/v1/runs/{quoted(identity)}", offline)
+    run = _whole_run(place, identity)
     if output == "json":
         print_json(run)
         return
@@ -163,6 +159,37 @@ def _show(place: Place, identity: str, output: str) -> None:
         click.echo("\nwhat it found")
         for line in found:
             click.echo(line)
+
+
+def _whole_run(place: Place, identity: str) -> dict[str, Any]:
+    """The run with its record to the end: an answer holds a part of a long one."""
+
+    async def offline(store: Store) -> dict[str, Any]:
+        run = await store.state.read(lambda c: ledger.get(c, identity))
+        if run is None:
+            raise _unknown(identity)
+
+        def page(after: int) -> Callable[[Connection], dict[str, Any]]:
+            return lambda c: run_with_record(run, run_records.read(c, identity, after=after), after=after)
+
+        whole = await store.history.read(page(-1))
+        while whole["next"] is not None:
+            _append(whole, await store.history.read(page(whole["next"])))
+        return whole
+
+    path = f"/api/v1/runs/{quoted(identity)}"
+    run: dict[str, Any] = read_or_open(place, path, offline)
+    while run["next"] is not None:
+        _append(run, call(place, "GET", path, None, after=str(run["next"])))
+    return run
+
+
+def _append(run: dict[str, Any], page: dict[str, Any]) -> None:
+    """page: the next part of the record. What is longer than the record of any run has no end."""
+    run["record"] += page["record"]
+    steps = pairwise([line["seq"] for line in run["record"]])
+    run["whole"] = page["whole"] and run["record"][0]["seq"] <= 1 and all(one + 1 == other for one, other in steps)
+    run["next"] = page["next"] if page["record"] and len(run["record"]) < run_records.MAX_LINES else None
 
 
 def _facts(run: dict[str, Any]) -> dict[str, Any]:
