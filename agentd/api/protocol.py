@@ -147,14 +147,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _place_of(self) -> Hashable:
         if self._peer is not None:
             return self._peer.uid
-        if self.client is None:
-            return None
-        address = ipaddress.ip_address(self.client[0].partition("%")[0])
-        if isinstance(address, ipaddress.IPv6Address):
-            address = address.ipv4_mapped or address
-        if address.is_loopback:
-            return "loopback"
-        return address.packed[:8] if address.version == 6 else address.packed
+        return None if self.client is None else whose(self.client[0])
 
     # What comes.
 
@@ -365,6 +358,16 @@ class _TooMuch(Exception):
 
 def _too_large(limits: Limits) -> str:
     return f"the head is larger than {limits.head_bytes} bytes or has more than {limits.headers} headers"
+
+
+def whose(address: str) -> Hashable:
+    """Who shares places: all of this machine, an IPv6 network of 64 bits, else one address."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip
+    if ip.is_loopback:
+        return "loopback"
+    return ip.packed[:8] if ip.version == 6 else ip.packed
 
 
 def peer_of(connection: Any) -> Peer | None:
