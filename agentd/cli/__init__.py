@@ -82,7 +82,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; an error that agentd raised on purpose is a message, not a traceback."""
     try:
-        cli(prog_name="agentd")
+        cli(prog_name="agentd", color=False if _wants_no_colour() else None)
     except InvalidConfig as error:
         for problem in error.problems:
             click.echo(clean_lines(problem), err=True)
@@ -96,6 +96,11 @@ def main() -> None:
             raise
         _give_up_writing(error)
         sys.exit(FAILED)
+
+
+def _wants_no_colour() -> bool:
+    """https://no-color.org; a terminal alone gets colours anyway."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
 
 def _give_up_writing(error: OSError) -> None:

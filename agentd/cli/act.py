@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -13,15 +12,8 @@ from agentd.cli.client import call, quoted
 from agentd.cli.names import watch_names, webhook_names
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
-from agentd.cli.tables import clean, print_json
+from agentd.cli.tables import clean, print_json, say
 from agentd.settings import positive_duration
-
-
-def _say(answer: dict[str, Any], output: str, text: str) -> None:
-    if output == "json":
-        print_json(answer)
-    else:
-        click.echo(clean(text))
 
 
 @click.command()
@@ -41,7 +33,7 @@ def pause(watch: str, lasting: str | None, reason: str, config_path: Path | None
     text = f"{watch} is paused until {answer['paused_until'] or 'somebody resumes it'}"
     if before := answer["replaced"]:
         text += f"; this replaces the pause by {before['by']} until {before['until'] or 'somebody resumes it'}"
-    _say(answer, output, text)
+    say(answer, output, text)
 
 
 @click.command()
@@ -51,7 +43,7 @@ def pause(watch: str, lasting: str | None, reason: str, config_path: Path | None
 def resume(watch: str, config_path: Path | None, output: str) -> None:
     """Check a paused watch again."""
     answer = call(find_place(config_path), "POST", f"/api/v1/watches/{quoted(watch)}/resume")
-    _say(answer, output, f"{watch} runs again" + (f", next at {answer['next_at']}" if answer["next_at"] else ""))
+    say(answer, output, f"{watch} runs again" + (f", next at {answer['next_at']}" if answer["next_at"] else ""))
 
 
 @click.command("check")
@@ -67,14 +59,14 @@ def check_now(watch: str, config_path: Path | None, output: str) -> None:
     answer = call(find_place(config_path), "POST", f"/api/v1/watches/{quoted(watch)}/check")
     check = answer["check"]
     if check is not None:
-        _say(answer, output, f"{watch}: {check['verdict']}" + (f": {check['summary']}" if check["summary"] else ""))
+        say(answer, output, f"{watch}: {check['verdict']}" + (f": {check['summary']}" if check["summary"] else ""))
         sys.exit({"ok": 0, "failing": FIRING, "blind": FAILED}[check["verdict"]])
     if "run" not in answer:
-        _say(answer, output, f"{watch} was not looked at yet")
+        say(answer, output, f"{watch} was not looked at yet")
     elif answer["run"] is None:
-        _say(answer, output, f"{watch} waits already; `agentd runs --watch {watch}` shows it")
+        say(answer, output, f"{watch} waits already; `agentd runs --watch {watch}` shows it")
     else:
-        _say(answer, output, f"{answer['run']} is asked; `agentd runs {answer['run']}` shows what comes of it")
+        say(answer, output, f"{answer['run']} is asked; `agentd runs {answer['run']}` shows what comes of it")
 
 
 @click.command()
@@ -83,7 +75,7 @@ def check_now(watch: str, config_path: Path | None, output: str) -> None:
 def reload(config_path: Path | None, output: str) -> None:
     """Make the daemon read its configuration again; a wrong one leaves it as it is."""
     answer = call(find_place(config_path), "POST", "/api/v1/reload")
-    _say(answer, output, f"reloaded{'; ' + answer['note'] if answer['note'] else ''}")
+    say(answer, output, f"reloaded{'; ' + answer['note'] if answer['note'] else ''}")
 
 
 @click.group()
@@ -117,4 +109,4 @@ def test_(name: str, config_path: Path | None, output: str) -> None:
 def enable(name: str, config_path: Path | None, output: str) -> None:
     """Send to a webhook again that was disabled (it had answered 410)."""
     answer = call(find_place(config_path), "POST", f"/api/v1/webhooks/{quoted(name)}/enable")
-    _say(answer, output, f"{name} is enabled" + ("" if answer["was_disabled"] else " (it was not disabled)"))
+    say(answer, output, f"{name} is enabled" + ("" if answer["was_disabled"] else " (it was not disabled)"))

@@ -3,52 +3,62 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from agentd.cli import WRONG
 from agentd.cli.check_agents import check_agents
-from agentd.cli.options import config_option
+from agentd.cli.options import config_option, output_option
 from agentd.cli.place import environment_for
 from agentd.cli.tables import clean_lines, counted, print_json
 from agentd.config.agent_places import check_agent_places
 from agentd.config.loader import find_config, load
 from agentd.config.log_places import check_places
-from agentd.errors import ConfigError, InvalidConfig
+from agentd.errors import ConfigError, InvalidConfig, Problem
 
 
 @click.command()
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @config_option
-def check(strict: bool, config_path: Path | None) -> None:
+@output_option
+def check(strict: bool, config_path: Path | None, output: str) -> None:
     """Check the configuration and print every problem as FILE:LINE:COLUMN. Exits with 2 when there is an error."""
     path = find_config(config_path)
     try:
         loaded = load(path, environment=environment_for(path))
     except InvalidConfig as error:
-        for problem in error.problems:
-            click.echo(clean_lines(problem))
+        _print_problems(error.problems, output)
         errors = sum(not problem.warning for problem in error.problems)
         click.echo(f"{counted(errors, 'error')}: this configuration will not be run", err=True)
         sys.exit(WRONG)
     places = [*check_places(loaded), *check_agent_places(loaded, path), *check_agents(path, loaded)]
     problems = sorted({*loaded.warnings, *places})
-    for problem in problems:
-        click.echo(clean_lines(problem))
+    _print_problems(problems, output)
     if errors := sum(not problem.warning for problem in problems):
         click.echo(f"{counted(errors, 'error')}: it would be run, and its agents would fail", err=True)
         sys.exit(WRONG)
     config = loaded.config
     watches = len(config.probes) + len(config.logs) + len(config.goals)
     what = f"{counted(watches, 'watch')} and {counted(len(config.webhooks), 'webhook')}"
-    for notice in loaded.notices:
+    for notice in loaded.notices if output != "json" else ():
         click.echo(clean_lines(str(notice).replace(": warning: ", ": note: ", 1)))
     if keys := loaded.overlay.keys:
         click.echo(f"{loaded.overlay.path} is laid over it: {', '.join(keys)}", err=True)
     click.echo(f"{path}: {what}, ready to run", err=True)
     if strict and problems:
         sys.exit(WRONG)
+
+
+def _print_problems(problems: Sequence[Problem], output: str) -> None:
+    if output == "json":
+        ready = all(problem.warning for problem in problems)
+        print_json({"ready": ready, "problems": [asdict(problem) for problem in problems]})
+        return
+    for problem in problems:
+        click.echo(clean_lines(problem))
 
 
 @click.command()

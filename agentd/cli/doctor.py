@@ -14,7 +14,7 @@ from agentd.cli import FAILED
 from agentd.cli.client import NoDaemon, call, read_store
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import find_place
-from agentd.cli.tables import clean, print_json
+from agentd.cli.tables import clean, print_json, say
 from agentd.errors import StoreError
 from agentd.memory import doctor as doctoring
 from agentd.memory import webhooks
@@ -77,12 +77,13 @@ def restore(config_path: Path | None, backup: Path) -> None:
 
 
 @doctor.command()
+@output_option
 @click.pass_obj
-def resume(config_path: Path | None) -> None:
+def resume(config_path: Path | None, output: str) -> None:
     """Send and read on after a restore."""
     place = find_place(config_path)
     try:
         was_held, text = call(place, "POST", "/api/v1/doctor/resume")["was_held"], "sending goes on"
     except NoDaemon:
         was_held, text = doctoring.resume(place.state_dir), "sending goes on when the daemon starts"
-    click.echo(text if was_held else "nothing was held back")
+    say({"was_held": was_held}, output, text if was_held else "nothing was held back")

@@ -17,7 +17,7 @@ from agentd.cli.key_file import adding, is_ours, key_path, key_text, removing
 from agentd.cli.names import key_names
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import Place, find_place
-from agentd.cli.tables import clean, print_json, print_table
+from agentd.cli.tables import clean, print_json, print_table, say
 from agentd.config.complaints import did_you_mean
 from agentd.config.key_hash import make_key
 from agentd.config.loader import load
@@ -45,7 +45,16 @@ def key() -> None:
 @click.option("--burst", type=click.IntRange(1), help="Calls that may come at once.")
 @click.option("--print", "only_print", is_flag=True, help="Write no file: print it, and the token on stderr.")
 @config_option
-def new(name: str, scope: str, rate: int | None, burst: int | None, only_print: bool, config_path: Path | None) -> None:
+@output_option
+def new(
+    name: str,
+    scope: str,
+    rate: int | None,
+    burst: int | None,
+    only_print: bool,
+    config_path: Path | None,
+    output: str,
+) -> None:
     """
     Make a key. Its token is printed once, on stdout; only a hash of it is kept.
 
@@ -70,6 +79,9 @@ def new(name: str, scope: str, rate: int | None, burst: int | None, only_print: 
     with adding(place.path, name, key_text(made)) as path:
         _check(place)
         heard = _reload(place)
+    if output == "json":
+        print_json({"name": name, "scope": scope, "token": token, "file": str(path), "reloaded": heard})
+        return
     click.echo(token)
     click.echo(f"The key stands in {path}. Its token is shown this once; it goes into a header:", err=True)
     click.echo("  Authorization: Bearer TOKEN", err=True)
@@ -105,7 +117,8 @@ def list_(config_path: Path | None, output: str) -> None:
 @key.command()
 @click.argument("name", shell_complete=key_names)
 @config_option
-def revoke(name: str, config_path: Path | None) -> None:
+@output_option
+def revoke(name: str, config_path: Path | None, output: str) -> None:
     """Take a key away that `key new` made; a running daemon forgets it at once."""
     place = _sound(find_place(config_path))
     known = {each.name: where for each, where in _keys(place)}
@@ -117,7 +130,8 @@ def revoke(name: str, config_path: Path | None) -> None:
     with removing(path):
         _check(place)
         heard = _reload(place)
-    click.echo(f"{name} is revoked" + ("" if heard else "; agentd is not running, so nobody knew it"))
+    text = f"{name} is revoked" + ("" if heard else "; agentd is not running, so nobody knew it")
+    say({"name": name, "revoked": True, "reloaded": heard}, output, text)
 
 
 def _sound(place: Place) -> Place:

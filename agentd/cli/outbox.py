@@ -13,7 +13,7 @@ from agentd.cli.client import call, quoted, read_or_open
 from agentd.cli.names import message_ids, webhook_names
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import Place, find_place
-from agentd.cli.tables import print_facts, print_json, print_table
+from agentd.cli.tables import print_facts, print_json, print_table, say
 from agentd.errors import AgentdError
 from agentd.memory import outbox as rows
 from agentd.memory.store import Store
@@ -94,23 +94,25 @@ def show(identity: str, config_path: Path | None, output: str) -> None:
 @click.option("--all", "everything", is_flag=True, help="All dead ones that nothing newer has overtaken.")
 @click.option("--webhook", shell_complete=webhook_names, help="With --all: only for this webhook.")
 @config_option
-def retry(identity: str | None, everything: bool, webhook: str | None, config_path: Path | None) -> None:
+@output_option
+def retry(identity: str | None, everything: bool, webhook: str | None, config_path: Path | None, output: str) -> None:
     """Send a message again now."""
     if (identity is None) == (not everything):
         raise click.UsageError("name one ID, or write --all")
     place = find_place(config_path)
     if identity is not None:
-        call(place, "POST", f"/api/v1/outbox/{quoted(identity)}/retry")
-        click.echo(f"{identity} is sent again now")
+        answer = call(place, "POST", f"/api/v1/outbox/{quoted(identity)}/retry")
+        say(answer, output, f"{identity} is sent again now")
         return
     answer = call(place, "POST", "/api/v1/outbox/retry", {"webhook": webhook})
-    click.echo(f"{answer['retried']} sent again, {answer['superseded']} superseded by newer ones and left")
+    say(answer, output, f"{answer['retried']} sent again, {answer['superseded']} superseded by newer ones and left")
 
 
 @outbox.command()
 @click.argument("identity", metavar="ID", shell_complete=message_ids)
 @config_option
-def drop(identity: str, config_path: Path | None) -> None:
+@output_option
+def drop(identity: str, config_path: Path | None, output: str) -> None:
     """Give a message up for good."""
-    call(find_place(config_path), "DELETE", f"/api/v1/outbox/{quoted(identity)}")
-    click.echo(f"{identity} is dropped")
+    answer = call(find_place(config_path), "DELETE", f"/api/v1/outbox/{quoted(identity)}")
+    say(answer, output, f"{identity} is dropped")

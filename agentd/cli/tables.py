@@ -99,6 +99,14 @@ def print_json(value: Any) -> None:
     click.echo("".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text))
 
 
+def say(answer: Any, output: str, text: str) -> None:
+    """What the daemon answered, for programs; or one sentence of it, for people."""
+    if output == "json":
+        print_json(answer)
+    else:
+        click.echo(clean(text))
+
+
 def print_table(
     rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str, cut: Collection[str] = ()
 ) -> None:

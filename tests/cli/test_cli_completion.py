@@ -32,8 +32,8 @@ def completed(*words: str) -> list[str]:
 
 
 def test_commands_and_options_are_completed(agentd: Agentd) -> None:
-    """Those of the table; what is hidden is not offered."""
-    assert completed("") == [name for name in COMMANDS if name != "manual"]
+    """All of them, in the order of the help."""
+    assert completed("") == list(COMMANDS)
     assert completed("key", "") == ["list", "new", "revoke"]
     assert completed("key", "new", "--scope", "o") == ["operate"]
 
@@ -79,7 +79,8 @@ def test_the_script_names_us_and_is_read_by_its_shell(agentd: Agentd, tmp_path: 
 def test_bash_completes_with_it(agentd: Agentd, tmp_path: Path) -> None:
     """The whole way: shell, script, program, answer."""
     (tmp_path / "script").write_text(agentd("completion", "bash").out)
-    story = f". {tmp_path}/script; COMP_WORDS=(agentd sta) COMP_CWORD=1; _agentd_completion agentd; echo ${{COMPREPLY[@]}}"
+    typed_so_far = "COMP_WORDS=(agentd sta) COMP_CWORD=1"
+    story = f". {tmp_path}/script; {typed_so_far}; _agentd_completion agentd; echo ${{COMPREPLY[@]}}"
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
     done = subprocess.run(["bash", "-c", story], capture_output=True, text=True, env={**os.environ, "PATH": path})

@@ -110,6 +110,16 @@ def test_print_writes_no_file(agentd: Agentd, tmp_path: Path) -> None:
     assert not (tmp_path / "keys.d").exists()
 
 
+def test_programs_make_and_revoke_keys_too(agentd: Agentd, tmp_path: Path) -> None:
+    """As what sets a machine up does."""
+    made = agentd("key", "new", "ops", "-o", "json").json
+    gone = agentd("key", "revoke", "ops", "-o", "json").json
+
+    assert made["token"].startswith("agentd_ops.")
+    assert (made["file"], made["reloaded"]) == (f"{tmp_path}/keys.d/ops.yaml", False)
+    assert gone == {"name": "ops", "revoked": True, "reloaded": False}
+
+
 def test_keys_are_listed_with_the_place_where_they_stand(agentd: Agentd, tmp_path: Path) -> None:
     """Written by hand or by us; never with their hash."""
     write(tmp_path, keys=[{"name": "old", "hash": HASH}])
