@@ -76,7 +76,8 @@ class Reading(Protocol):
         runs: the last 20 that looked into it. silences: those that mute it now.
         watch_view: the view of its watch, or null when there is none (any more).
 
-        Raises NotFound. The first digits are enough, four at least, when no other alert begins so.
+        Of an alert that is over and forgotten, found by its whole fingerprint, what history knows. Raises NotFound.
+        The first digits are enough, four at least, when no other alert begins so.
         """
         ...
 

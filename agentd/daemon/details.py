@@ -28,7 +28,7 @@ from agentd.memory.silences import SilenceRow
 from agentd.memory.worked import Worked
 from agentd.pipeline import Check, ProbeWatch, Watch
 from agentd.pipeline.watches import LogWatch
-from agentd.records import Alert, AlertStatus, Verdict
+from agentd.records import Alert, AlertStatus, Reason, Severity, Verdict
 from agentd.telemetry.redact import redact_all, without_secrets
 
 MOST_ROWS = 500
@@ -39,6 +39,7 @@ _NOTE_CHARS = 500
 _MOST_LINES = 5000
 _MOST_BYTES = 8 * 2**20
 _LONGEST_NUMBER = 18
+_EVENTS_BACK = 50
 _OF_RECORD = ("record", "whole", "next")
 
 
@@ -111,6 +112,32 @@ def _event_view(event: Event) -> Json:
     about: Json = {"id": str(event.number), "at": iso(event.at), "kind": event.kind}
     about |= {"watch": event.watch, "fingerprint": event.fingerprint}
     return {**about, **{name: event.data.get(name) for name in _OF_EVENT}}
+
+
+def last_known(c: apsw.Connection, fingerprint: str, instance: str) -> Alert | None:
+    """
+    An alert that is over and gone, as far as history tells: those of a log rule that are told apart by a key are
+    forgotten when they resolve, and messages lead to their page for long.
+    """
+    rows = [each for each in events.last(c, fingerprint=fingerprint, limit=_EVENTS_BACK) if "after" in each.data]
+    if not rows:
+        return None
+    newest = rows[0]
+    fired = next((each.at for each in rows if each.data["after"] == AlertStatus.FIRING), None)
+    return Alert(
+        fingerprint,
+        instance,
+        newest.watch or "",
+        Severity(newest.data.get("severity", Severity.INFO)),
+        rule=newest.data.get("rule"),
+        status=AlertStatus(newest.data["after"]),
+        started_at=fired,
+        ended_at=None if newest.data["after"] == AlertStatus.FIRING else newest.at,
+        reason=Reason(newest.data["reason"]),
+        reason_text=newest.data["reason_text"],
+        summary=newest.data["summary"],
+        trace_id=newest.data["trace_id"],
+    )
 
 
 def cursor(before: str | None) -> int | None:

@@ -35,6 +35,7 @@ from agentd.daemon.details import (
     cursor,
     event_page,
     findings_of,
+    last_known,
     note_view,
     row_of,
     rules_of,
@@ -43,9 +44,9 @@ from agentd.daemon.details import (
     within,
     worked_view,
 )
-from agentd.daemon.masked import masked
 from agentd.daemon.standing import Standing
 from agentd.daemon.statuspage import StatusPage
+from agentd.daemon.written import as_written
 from agentd.deliver.payload import evidence_data
 from agentd.errors import ConfigError
 from agentd.memory import audit, ledger, letters, notes, retention, spend, worked
@@ -96,7 +97,7 @@ class Reader:
         return view | {
             "description": settings.description,
             "public": settings.public,
-            "settings": masked(settings),
+            "settings": as_written(settings),
             "uptime": uptime,
             "alerts": [alert_view(alert) for alert in shown],
             "more_alerts": len(alerts) - len(shown),
@@ -124,11 +125,17 @@ class Reader:
 
     async def alert(self, fingerprint: str) -> Json:
         daemon = self._daemon
-        alert = self._alert(fingerprint)
-        identity, watch = alert.fingerprint, daemon.pipeline.watches.get(alert.watch)
-        history = await daemon.store.history.read(
-            lambda c: event_page(c, watch=None, fingerprint=identity, before=None, limit=_EVENTS)
+        identity = self._identity(fingerprint)
+        history, last = await daemon.store.history.read(
+            lambda c: (
+                event_page(c, watch=None, fingerprint=identity, before=None, limit=_EVENTS),
+                last_known(c, identity, daemon.instance),
+            )
         )
+        alert = daemon.pipeline.alerts.get(identity, last)
+        if alert is None:
+            raise NotFound(f"no alert {fingerprint[:100]!r}; `agentd alerts` shows them")
+        watch, since = daemon.pipeline.watches.get(alert.watch), alert.pending_since or alert.started_at
         reach = daemon.pipeline.routing.of(alert, watch.wish if watch is not None else NOBODY)
         webhooks, lane = {*alert.told, *reach.notify}, lane_of(alert, reach)
 
@@ -138,7 +145,7 @@ class Reader:
                 identity,
                 webhooks=webhooks,
                 lane=lane,
-                since=alert.pending_since or alert.started_at,
+                since=since,
                 limit=_DELIVERIES,
             )
             runs = ledger.runs(c, fingerprint=identity, limit=_RUNS)
@@ -238,17 +245,16 @@ class Reader:
             raise NotFound(f"no watch {name[:100]!r}; `agentd watches` shows them")
         return found
 
-    def _alert(self, begin: str) -> Alert:
+    def _identity(self, begin: str) -> str:
+        """The fingerprint of the one alert that begins so; of none, it may be one that history knows."""
         alerts = self._daemon.pipeline.alerts
         begin = begin.lower()
-        if (exact := alerts.get(begin)) is not None:
-            return exact
+        if begin in alerts:
+            return begin
         meant = [each for each in alerts if each.startswith(begin)] if len(begin) >= _LEAST_DIGITS else []
         if len(meant) > 1:
             raise NotFound(f"{begin[:100]!r} begins the fingerprints of {len(meant)} alerts; write more of it")
-        if not meant:
-            raise NotFound(f"no alert {begin[:100]!r}; `agentd alerts` shows them")
-        return alerts[meant[0]]
+        return meant[0] if meant else begin
 
     def _silences(self, alerts: Iterable[Alert]) -> list[Json]:
         """Those that hold now and take one of these alerts."""

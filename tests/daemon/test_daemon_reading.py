@@ -294,6 +294,34 @@ def test_of_a_log_there_are_rules_evidence_and_no_latency(tell: Tell) -> None:
     tell(story)
 
 
+def test_an_alert_that_is_forgotten_is_found_in_history(tell: Tell) -> None:
+    """Of a rule with a key the alert goes when it is over; the message that leads to its page lies there for weeks."""
+
+    async def story(house: House) -> None:
+        log = house.folder / "app.log"
+        log.write_text("")
+        rule = {"name": "boom", "type": "any", "match": "BOOM (?P<host>\\w+)", "by": ["host"], "resolve_after": "1m"}
+        house.write({"name": "app", "log": {"files": [str(log)], "start_at": "start"}, "rules": [rule]})
+        async with house.living() as daemon:
+            await house.clock.advance(30)
+            with log.open("a") as out:
+                out.write("BOOM here\n")
+            await house.clock.advance(30)
+            (alert,) = [each for each in await daemon.control.alerts(everything=False) if each["watch"] == "app"]
+            await house.clock.advance(600)
+            assert alert["fingerprint"] not in daemon.pipeline.alerts
+
+            view = await reading(daemon).alert(alert["fingerprint"])
+
+            assert (view["watch"], view["rule"], view["state"]) == ("app", "boom", "resolved")
+            assert view["started_at"] is not None
+            assert view["started_at"] < view["ended_at"]
+            assert [event["kind"] for event in view["history"]] == ["alert.resolved", "alert.firing"]
+            assert view["watch_view"]["name"] == "app"
+
+    tell(story)
+
+
 def test_the_public_sees_what_is_public_and_nothing_more(tell: Tell) -> None:
     """A status page is read by strangers: no private name, no word of a target, no way to guess either."""
 

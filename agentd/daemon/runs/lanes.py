@@ -22,6 +22,7 @@ MOST_SPANS = 500
 _LABEL_CHARS = 120
 _DETAIL_CHARS = 600
 _MOST_DEPENDS = 50
+_MOST = 1e15
 
 
 class Lanes:
@@ -56,9 +57,10 @@ class Lanes:
     def take(self, lines: Iterable[Line]) -> None:
         for line in lines:
             self.lines += 1
-            self.last_s = max(self.last_s, line.at_s)
+            at_s = _number(line.at_s)
+            self.last_s = max(self.last_s, at_s)
             if (take := self._take.get(line.kind)) is not None:
-                take(line.data, line.at_s)
+                take(line.data, at_s)
 
     def shown(self, end_s: float, *, under_way: bool) -> list[Json]:
         """end_s: when the run ended, or what is now: until then lanes reach whose end is not recorded."""
@@ -111,17 +113,16 @@ class Lanes:
             ok=error is None,
             detail=_cut(detail, _DETAIL_CHARS),
             tokens=int(tokens) if usage else None,
-            usd=data.get("usd"),
+            usd=_number(data["usd"]) if isinstance(data.get("usd"), int | float) else None,
             depends_on=self._ended[-_MOST_DEPENDS:],
         )
         if purpose == "step":
             self._asked_by, self._ended = id, []
 
     def _steps(self, data: Mapping[str, Any], at_s: float) -> None:
-        for each in data.get("tasks") or ():
+        for each in _list(data.get("tasks")):
             task = _mapping(each)
-            named = task.get("depends_on")
-            self._depends[_text(task.get("id"))] = [_text(one) for one in named] if isinstance(named, list) else []
+            self._depends[_text(task.get("id"))] = [_text(one) for one in _list(task.get("depends_on"))]
 
     def _task(self, data: Mapping[str, Any], at_s: float) -> None:
         id = _text(data.get("task"))
@@ -186,7 +187,7 @@ def _depth(parent: Any, parents: Mapping[Any, Any]) -> int:
 
 
 def _said(answer: Mapping[str, Any]) -> str:
-    calls = [_text(_mapping(call).get("name")) for call in answer.get("tool_calls") or ()]
+    calls = [_text(_mapping(call).get("name")) for call in _list(answer.get("tool_calls"))]
     said = _text(answer.get("content"))
     return "\n".join(part for part in (said, f"calls {', '.join(calls)}" if calls else "") if part)
 
@@ -219,5 +220,12 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+    """What is no number, or none that JSON knows, is 0."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < _MOST:
+        return 0.0
+    return float(value)
