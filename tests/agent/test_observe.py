@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentd.agent.evidence import Exhibits
@@ -71,6 +71,7 @@ def test_short_outputs_come_whole_beside_a_long_one() -> None:
     assert "[50000 times]" in text
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     st.lists(st.tuples(st.text(max_size=60), st.text(max_size=60), JSON, st.booleans()), max_size=40),
     st.integers(0, 9000),
