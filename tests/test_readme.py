@@ -124,7 +124,7 @@ def test_heartbeats_are_sent_as_the_daemon_reads_them() -> None:
         words = shlex.split(line.removeprefix("$"), comments=True)
         if words[:1] == ["curl"]:
             url = urlsplit(words[-1])
-            if url.path == "/api/v1/hooks/deploy":
+            if url.path in ("/api/v1/hooks/deploy", "/api/v1/runs"):
                 continue
             assert url.path == "/api/v1/heartbeat/backup", "as in the example above it"
             said.append(read_beat(words[words.index("-d") + 1].encode(), parse_qsl(url.query)))
