@@ -157,13 +157,13 @@ def _one(watch: Watch, label: str, numbers: Numbers, now: datetime) -> None:
     last = watch.last
     if last is None:
         return
-    verdict = last.judgement.verdict
+    verdict, labels, put_at = last.judgement.verdict, (label, watch.kind), numbers.put_at
     if verdict is not Verdict.BLIND:
-        numbers.put("agentd_watch_up", verdict is Verdict.OK, label, watch.kind)
-    numbers.put("agentd_watch_blind", verdict is Verdict.BLIND, label, watch.kind)
-    numbers.put("agentd_watch_last_check_timestamp_seconds", _since_epoch(last.at), label, watch.kind)
+        put_at("agentd_watch_up", labels, verdict is Verdict.OK)
+    put_at("agentd_watch_blind", labels, verdict is Verdict.BLIND)
+    put_at("agentd_watch_last_check_timestamp_seconds", labels, _since_epoch(last.at))
     if not isinstance(watch, LogWatch):
-        numbers.put("agentd_watch_last_check_duration_seconds", last.observation.duration_s, label, watch.kind)
+        put_at("agentd_watch_last_check_duration_seconds", labels, last.observation.duration_s)
         return
     values = last.observation.values
     if "lines" not in values:

@@ -3,16 +3,17 @@ All numbers of the daemon, for whoever collects them: the `Metering` behind the 
 
 In: the daemon's parts, what the API tells of its requests. Out: metrics as Prometheus reads them, and as JSON.
 Promise: nothing is worked out and no library for it imported before somebody asks; the loop is never held for long,
-whatever is slow is done on a thread. However many ask at once, the numbers are taken once for all who wait.
+whatever is slow is done on a thread. However many ask at once, the work is done once for all who wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable
+import gc
+from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from agentd.clock import iso
 from agentd.daemon import gauging
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from agentd.telemetry.metrics import Rendering
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 _STORE_S = 5.0
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -60,12 +62,8 @@ class Metering:
         self._writes = {"state": Spread(FAST_S), "history": Spread(FAST_S)}
         daemon.store.state.took = self._writes["state"].add
         daemon.store.history.took = self._writes["history"].add
-        self._taking = asyncio.Lock()
-        self._taken = 0
-        self._numbers: Numbers | None = None
-        self._waiting = 0
+        self._text, self._json = Shared(self._make_text), Shared(self._make_json)
         self._rendering: Rendering | None = None
-        self._rendering_made = threading.Lock()
 
     # Of the API.
 
@@ -81,29 +79,18 @@ class Metering:
     # For who asks.
 
     async def prometheus(self) -> tuple[bytes, str]:
-        numbers = await self._newest()
-        return await asyncio.to_thread(self._text, numbers), "text/plain; version=0.0.4; charset=utf-8"
+        return await self._text.newest(), "text/plain; version=0.0.4; charset=utf-8"
 
     async def json(self) -> Json:
-        at = iso(self._daemon.clock.now())
-        return {"at": at, "metrics": await asyncio.to_thread(shown, await self._newest())}
+        return await self._json.newest()
 
-    async def _newest(self) -> Numbers:
-        """Numbers that were begun to be taken after this was called; who waits for the same shares them."""
-        mine = self._taken + 1
-        self._waiting += 1
-        try:
-            async with self._taking:
-                numbers = self._numbers
-                if numbers is None or self._taken < mine:
-                    self._taken += 1
-                    self._numbers = None
-                    numbers = self._numbers = await self._take()
-                return numbers
-        finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self._numbers = None  # of two thousand watches they are megabytes
+    async def _make_text(self) -> bytes:
+        numbers = await self._take()
+        return await asyncio.to_thread(self._render, numbers)
+
+    async def _make_json(self) -> Json:
+        at, numbers = iso(self._daemon.clock.now()), await self._take()
+        return {"at": at, "metrics": await asyncio.to_thread(_undisturbed, partial(shown, numbers))}
 
     async def _take(self) -> Numbers:
         daemon, numbers = self._daemon, Numbers()
@@ -128,14 +115,57 @@ class Metering:
         await asyncio.to_thread(self._machine.read, daemon.store.path, numbers)
         return numbers
 
-    def _text(self, numbers: Numbers) -> bytes:
-        with self._rendering_made:
-            if self._rendering is None:
-                from agentd.telemetry.metrics import Rendering
+    def _render(self, numbers: Numbers) -> bytes:
+        """On a thread, one at a time."""
+        if self._rendering is None:
+            from agentd.telemetry.metrics import Rendering
 
-                since_s = self._daemon.started_at.timestamp()
-                self._rendering = Rendering(instance=self._daemon.instance, since_s=since_s)
-        return self._rendering.text(numbers)
+            since_s = self._daemon.started_at.timestamp()
+            self._rendering = Rendering(instance=self._daemon.instance, since_s=since_s)
+        return _undisturbed(partial(self._rendering.text, numbers))
+
+
+class Shared(Generic[T]):
+    """Work whose result is shared by all who wait for it. make: does it once."""
+
+    def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
+        self._make = make
+        self._one_at_a_time = asyncio.Lock()
+        self._begun = 0
+        self._waiting = 0
+        self._made: tuple[T] | None = None
+
+    async def newest(self) -> T:
+        """A result of work that began after this was called. Raises what `make` raises."""
+        mine = self._begun + 1
+        self._waiting += 1
+        try:
+            async with self._one_at_a_time:
+                made = self._made
+                if made is None or self._begun < mine:
+                    self._begun += 1
+                    self._made = None
+                    made = self._made = (await self._make(),)
+                return made[0]
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._made = None  # of two thousand watches it is a megabyte
+
+
+def _undisturbed(work: Callable[[], T]) -> T:
+    """
+    Do what makes many objects and no cycles without the cycle collector.
+
+    A collection of everything holds the interpreter, and with it the loop, for a tenth of a second and more.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return work()
+    finally:
+        if collects:
+            gc.enable()
 
 
 def shown(numbers: Numbers) -> Json:

@@ -184,6 +184,10 @@ class Numbers:
 
     def put(self, name: str, value: float | Seen, *labels: str) -> None:
         """A value; what is no finite number is left out. KeyError, ValueError: the catalogue has it otherwise."""
+        self.put_at(name, labels, value)
+
+    def put_at(self, name: str, labels: Labels, value: float | Seen) -> None:
+        """The same, with labels that may be those of other metrics too: of thousands of series that saves as many."""
         metric = METRICS[name]
         if len(labels) != len(metric.labels) or isinstance(value, Seen) is not (metric.kind == "histogram"):
             raise ValueError(f"{name}: does not go with {labels!r} and {value!r}; the catalogue says how")
@@ -207,4 +211,4 @@ class Numbers:
 
     def put_all(self, name: str, series: Iterable[tuple[Labels, float]] | Iterable[tuple[Labels, Seen]]) -> None:
         for labels, value in series:
-            self.put(name, value, *labels)
+            self.put_at(name, labels, value)

@@ -23,6 +23,7 @@ from agentd.daemon import metering
 from agentd.daemon.app import Daemon
 from agentd.errors import StoreError
 from agentd.telemetry.catalogue import CATALOGUE, METRICS
+from agentd.telemetry.tally import OTHER, Admitted
 
 __all__ = ["tell"]  # the fixture, by its name
 
@@ -169,6 +170,27 @@ def test_messages_that_wait_have_an_age(tell: Tell) -> None:
     tell(story)
 
 
+def test_watches_beyond_the_bound_are_one_series(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many series as there are watches would be what brings the reader down; a failure among the rest is seen."""
+
+    async def story(house: House) -> None:
+        shop, down = Shop(), Shop()
+        down.up = False
+        async with serving(shop.answer) as served, serving(down.answer) as failing:
+            house.write(http(served, "first"), http(served, "second"), http(failing, "third"))
+            async with house.living() as daemon:
+                monkeypatch.setattr(daemon.metering, "_watches", Admitted(most=1))
+                await house.clock.advance(200)
+                found = await scrape(daemon)
+
+                assert found.of("agentd_watch_up", watch="first", kind="http") == 1
+                assert found.of("agentd_watch_up", watch=OTHER, kind="http") == 0
+                assert sum(name == "agentd_watch_up" for name, _ in found.samples) == 2
+                assert found.of("agentd_watches", verdict="ok") == 2
+
+    tell(story)
+
+
 def test_a_reload_is_told_of_with_its_time(tell: Tell) -> None:
     """A configuration that was refused at night is in use with the next restart, and then it is none."""
 
@@ -264,9 +286,8 @@ def test_who_asks_together_is_told_of_one_taking(tell: Tell, monkeypatch: pytest
                 patched.setattr(metering.Metering, "_take", counted)
                 await asyncio.gather(*(daemon.metering.json() for _ in range(100)))
                 assert takes == 2  # the first one's own, and one that began after all others had asked
-                await daemon.metering.json()
-                assert takes == 3
-            assert daemon.metering._numbers is None
+                await asyncio.gather(*(daemon.metering.prometheus() for _ in range(100)))
+                assert takes == 4
 
     tell(story)
 
