@@ -14,7 +14,8 @@ import grp
 import pwd
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from agentd.api.caller import NOBODY, Caller
 from agentd.config.service import SocketAccess
@@ -24,6 +25,8 @@ _ROOT = 0
 _FRESH_S = 60.0
 _LONGEST_S = 2.0
 _MOST_NAMES = 1000
+# One of its own: a directory that hangs must not take the threads that others work on.
+_THREAD = ThreadPoolExecutor(1, "users")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,6 @@ class _Known:
     operate: _Numbers
     read: _Numbers
     since: float
-    names: dict[int, str] = field(default_factory=dict)
 
 
 class Doorkeeper:
@@ -74,7 +76,8 @@ class Doorkeeper:
         self._settings = settings
         self._own_uid = own_uid
         self._known: _Known | None = None
-        self._looking: asyncio.Task[_Known] | None = None
+        self._looking: asyncio.Future[_Known] | None = None
+        self._names: dict[int, str] = {}
         self._everybody = {
             scope: EVERYBODY in listed
             for scope, listed in (("admin", settings.admin), ("operate", settings.operate), ("read", settings.read))
@@ -109,7 +112,7 @@ class Doorkeeper:
         if known is not None and time.monotonic() - known.since < _FRESH_S:
             return known
         if self._looking is None:
-            self._looking = asyncio.create_task(asyncio.to_thread(_look_up, self._settings), name="socket_access")
+            self._looking = asyncio.get_running_loop().run_in_executor(_THREAD, _look_up, self._settings)
             self._looking.add_done_callback(self._looked)
         if known is not None:
             return known  # a minute old, and renewed meanwhile: nobody waits for that
@@ -118,34 +121,25 @@ class Doorkeeper:
         nobody = _Numbers(frozenset(), frozenset())
         return self._known or _Known(nobody, nobody, nobody, time.monotonic())
 
-    def _looked(self, task: asyncio.Task[_Known]) -> None:
+    def _looked(self, looking: asyncio.Future[_Known]) -> None:
         self._looking = None
-        if not task.cancelled() and task.exception() is None:
-            self._known = task.result()
+        if not looking.cancelled() and looking.exception() is None:
+            self._known = looking.result()
+            self._names.clear()
 
     async def _name(self, uid: int) -> str:
         """For the audit trail: the user's name, or its number where the user database knows none in time."""
         if uid == _ROOT:
             return "root"
-        names = self._known.names if self._known is not None else {}
-        if uid not in names:
+        found = self._names.get(uid)
+        if found is None:
             found = f"uid {uid}"
             with contextlib.suppress(KeyError, TimeoutError, OSError):
-                found = (await asyncio.wait_for(asyncio.to_thread(pwd.getpwuid, uid), _LONGEST_S)).pw_name
-            if len(names) < _MOST_NAMES:
-                names[uid] = found
-            return found
-        return names[uid]
-
-
-def socket_mode(settings: SocketAccess) -> int:
-    """
-    The mode of a unix socket that the daemon opens: whoever is named must be able to connect.
-
-    Where the lists name root alone, nobody else can even knock.
-    """
-    named = {*settings.read, *settings.operate, *settings.admin}
-    return 0o666 if named - {"root"} else 0o660
+                asking = asyncio.get_running_loop().run_in_executor(_THREAD, pwd.getpwuid, uid)
+                found = (await asyncio.wait_for(asking, _LONGEST_S)).pw_name
+            if len(self._names) < _MOST_NAMES:
+                self._names[uid] = found
+        return found
 
 
 def _look_up(settings: SocketAccess) -> _Known:
@@ -157,7 +151,7 @@ def _numbers(listed: Iterable[str]) -> _Numbers:
     """Names that nobody has are left out; `agentd check` tells of them."""
     uids, gids = set(), set()
     for each in listed:
-        with contextlib.suppress(KeyError, OSError):
+        with contextlib.suppress(KeyError, ValueError, OSError):
             if each.startswith("@"):
                 gids.add(grp.getgrnam(each[1:]).gr_gid)
             elif each != EVERYBODY:

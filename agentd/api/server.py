@@ -122,16 +122,16 @@ def limits_for(connections: int, of_files: float) -> Limits:
     return Limits(connections=connections, share=max(1, int(connections * _SHARE)))
 
 
-def open_socket(address: str, mode: int = 0o660) -> socket.socket:
+def open_socket(address: str) -> socket.socket:
     """
-    Listen on `unix:/path` or `host:port`. mode: of the unix socket's file, as `access.socket_mode` says.
+    Listen on `unix:/path` or `host:port`. Whoever reaches the path may connect: what they may, their credentials say.
 
     A unix socket left over by a dead process is replaced; one that answers is not. Raises CannotListen.
     """
     with contextlib.ExitStack() as stack:
         if address.startswith("unix:"):
             listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            _bind_unix(listener, Path(address.removeprefix("unix:")), mode)
+            _bind_unix(listener, Path(address.removeprefix("unix:")))
         else:
             host, _, port = address.rpartition(":")
             try:
@@ -151,14 +151,14 @@ def open_socket(address: str, mode: int = 0o660) -> socket.socket:
     return listener
 
 
-def _bind_unix(listener: socket.socket, path: Path, mode: int) -> None:
+def _bind_unix(listener: socket.socket, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
             if _is_served(path):
                 raise CannotListen(f"api.listen: {path} is served by another process; stop it or choose another path")
             path.unlink()
-        previous = os.umask(0o777 & ~mode)
+        previous = os.umask(0o111)
         try:
             listener.bind(str(path))
         finally:

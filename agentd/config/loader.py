@@ -29,6 +29,7 @@ from agentd.config.models import Config
 from agentd.config.overlay import Overlay, deeper_than
 from agentd.config.overlay_checks import check_addresses
 from agentd.config.references import SecretCheck
+from agentd.config.socket_access import check_socket_access
 from agentd.config.sources import NOT_LAID, Sources
 from agentd.config.watches import Defaults, Watch, complete, watch_model
 from agentd.deliver.webhook import WebhookSettings
@@ -234,6 +235,7 @@ class _Load:
     def _check_agents(self, root: Entry, watches: list[Entry], config: Config) -> None:
         entries = {entry.name: entry for entry in watches}
         self._add(check_agent(root, config, self.tools))
+        self._add(check_socket_access(root, config.api.socket_access))
         for watch in config.watches:
             self._add(check_watch_agent(entries[watch.name], watch, config.agent, config.models))
         self._add(check_room(root, entries, config))

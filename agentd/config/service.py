@@ -105,9 +105,16 @@ class ApiKey(Settings):
 
 
 class SocketAccess(Settings):
-    """Who may do what over the unix socket: names of users, `@` and names of groups, or `*`."""
+    """
+    Who may do what over the unix socket: names of users, `@` and names of groups, or `*`. Everybody can connect to it;
+    the kernel says who it is. root and the daemon's own user may do everything.
+    """
 
-    read: tuple[str, ...] = Field(default=("*",), description="Who may look")
+    read: tuple[str, ...] = Field(
+        default=("*",),
+        description="Who may look. `*` shows everybody what loopback shows without a key; what agents read and said is "
+        "for those who are named here or below",
+    )
     operate: tuple[str, ...] = Field(default=("root",), description="Who may acknowledge, pause, retry and test")
     admin: tuple[str, ...] = Field(default=("root",), description="Who may change what the API can change")
 
