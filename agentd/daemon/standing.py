@@ -17,6 +17,7 @@ from agentd.pipeline.watches import LogWatch
 from agentd.records import Alert
 
 if TYPE_CHECKING:
+    from agentd.config.models import Config
     from agentd.daemon.app import Daemon
 
 
@@ -25,11 +26,16 @@ class Standing:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._disabled: list[Json] = []
+        self._of: Config | None = None
 
     def disabled(self) -> list[Json]:
         """Or one would look for a watch that stands in the file and is nowhere."""
-        watches = self._daemon.plan.config.watches
-        return [unplanned_watch_view(watch) for watch in watches if watch.shown_kind is not None and not watch.enabled]
+        config = self._daemon.plan.config
+        if self._of is not config:  # of ten thousand watches it takes a while to look for them
+            watches = [watch for watch in config.watches if not watch.enabled and watch.shown_kind is not None]
+            self._disabled, self._of = [unplanned_watch_view(watch) for watch in watches], config
+        return [dict(view) for view in self._disabled]
 
     def alert(self, watch: Watch) -> Alert:
         """The worse of the watch's two alerts: that it fails, and that nobody can look."""
@@ -42,6 +48,8 @@ class Standing:
     def view(self, watch: Watch) -> Json:
         daemon, last = self._daemon, watch.last
         paused = daemon.keeping.paused.get(watch.name)
+        plan = daemon.plan
+        is_due = watch.name in plan.watches or watch.name in plan.goals
         return {
             "name": watch.name,
             "kind": watch.kind,
@@ -54,7 +62,7 @@ class Standing:
             "latency_ms": last.observation.values.get("latency_ms") if last else None,
             "log": dict(last.observation.values) if last and isinstance(watch, LogWatch) else None,
             "checked_at": moment(last.at) if last else None,
-            "next_at": moment(daemon.scheduler.next_run(watch.name)) if watch.name in daemon.plan.due else None,
+            "next_at": moment(daemon.scheduler.next_run(watch.name)) if is_due else None,
             "paused": paused is not None,
             "paused_until": moment(paused.until) if paused else None,
             "pause": pause_view(paused) if paused else None,
