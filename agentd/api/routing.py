@@ -92,7 +92,8 @@ async def _serve(endpoint: Endpoint, request: Request) -> Response:
 
 def _refusal(endpoint: Endpoint, caller: Caller, request: Request) -> HTTPException:
     if caller.via == "socket" and not caller.known:
-        return HTTPException(403, f"{caller.name} may not speak to this daemon; api.socket_access says who may")
+        may = "may only look on" if caller.near else "may not speak to this daemon"
+        return HTTPException(403, f"{caller.name} {may}; api.socket_access must name this user for more, or use sudo")
     if caller.known:
         may = f"{caller.name} may {caller.scope}"
         cure = "api.socket_access gives more" if caller.via == "socket" else "a key of that scope is needed"
