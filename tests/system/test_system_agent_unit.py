@@ -377,5 +377,5 @@ def test_uninstalling_ends_what_runs_and_leaves_what_is_the_operators() -> None:
 
         assert box.run("ps -o args= -u agentd,agentd-agent", check=False) == ""
         assert box.run("systemctl list-units --all --no-legend 'agentd*'") == ""
-        assert box.run("find /etc/systemd/system /opt /usr/local/bin -name '*agentd*'") == ""
+        assert box.run("find /etc/systemd/system /opt /usr/local/bin /usr/local/share -name '*agentd*'") == ""
         assert "agentd.yaml" in box.run("ls /etc/agentd")
