@@ -57,6 +57,7 @@ def at_once(daemon: Daemon, numbers: Numbers) -> None:
     put("agentd_config_last_reload_successful", daemon.refused is None)
     put("agentd_config_last_reload_success_timestamp_seconds", _since_epoch(daemon.reloaded_at))
     put("agentd_outbox_held", daemon.held is not None)
+    put("agentd_event_listeners", daemon.ring.listeners)
     put("agentd_memory_limit_bytes", daemon.config.daemon.memory_limit)
 
     scheduler = daemon.scheduler

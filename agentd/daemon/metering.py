@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from agentd.clock import iso
-from agentd.daemon import gauging
 from agentd.errors import StoreError
-from agentd.telemetry.catalogue import CATALOGUE, Metric, Numbers
 from agentd.telemetry.tally import (
     FAST_S,
     MOST_SERIES,
@@ -34,6 +33,8 @@ from agentd.telemetry.tally import (
 
 if TYPE_CHECKING:
     from agentd.daemon.app import Daemon
+    from agentd.daemon.gauging import Machine
+    from agentd.telemetry.catalogue import Metric, Numbers
     from agentd.telemetry.metrics import Rendering
 
 Json = dict[str, Any]
@@ -45,18 +46,12 @@ _MOST_ROUTES = 200
 
 
 class Metering:
-    """
-    Implements `agentd.api.metering_port.Metering` over the parts of a daemon.
-
-    listeners: to be set to what tells how many listen to the stream of events.
-    """
-
-    listeners: Callable[[], int] = staticmethod(lambda: 0)
+    """Implements `agentd.api.metering_port.Metering` over the parts of a daemon."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._watches, self._webhooks = Admitted(), Admitted(MOST_SERIES)
-        self._machine = gauging.Machine()
+        self._machine: Machine | None = None
         self._requests, self._took_s = Tally(), Spreads(WORK_S, _MOST_ROUTES)
         self._in_flight = 0
         self._writes = {"state": Spread(FAST_S), "history": Spread(FAST_S)}
@@ -93,10 +88,14 @@ class Metering:
         return {"at": at, "metrics": await asyncio.to_thread(_undisturbed, partial(shown, numbers))}
 
     async def _take(self) -> Numbers:
+        # Both take memory that a daemon whose numbers nobody wants has not got to spare, and a moment the first time.
+        await asyncio.to_thread(importlib.import_module, "agentd.daemon.gauging")
+        from agentd.daemon import gauging
+        from agentd.telemetry.catalogue import Numbers
+
         daemon, numbers = self._daemon, Numbers()
         gauging.at_once(daemon, numbers)
         gauging.of_webhooks(daemon, numbers, self._webhooks)
-        numbers.put("agentd_event_listeners", self.listeners())
         numbers.put("agentd_api_requests_in_flight", self._in_flight)
         numbers.put_all("ai_agent_requests_total", self._requests)
         numbers.put_all("ai_agent_request_duration_seconds", self._took_s)
@@ -112,7 +111,8 @@ class Metering:
         else:
             numbers.put("agentd_store_readable", 1)
             numbers.update(kept)
-        await asyncio.to_thread(self._machine.read, daemon.store.path, numbers)
+        machine = self._machine = self._machine or gauging.Machine()
+        await asyncio.to_thread(machine.read, daemon.store.path, numbers)
         return numbers
 
     def _render(self, numbers: Numbers) -> bytes:
@@ -170,6 +170,8 @@ def _undisturbed(work: Callable[[], T]) -> T:
 
 def shown(numbers: Numbers) -> Json:
     """By name: `type`, `help`, and `series`, each with its `labels` and `value`, or `count`, `sum` and `buckets`."""
+    from agentd.telemetry.catalogue import CATALOGUE
+
     return {metric.name: _shown(metric, numbers.values[metric.name]) for metric in CATALOGUE}
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from agentd.api.metering_port import Metering as Port
 from agentd.daemon import metering
 from agentd.daemon.app import Daemon
 from agentd.errors import StoreError
+from agentd.pipeline.watches import LogWatch
 from agentd.telemetry.catalogue import CATALOGUE, METRICS
 from agentd.telemetry.tally import OTHER, Admitted
 
@@ -136,6 +138,11 @@ def test_what_a_daemon_did_is_what_its_numbers_say(tell: Tell) -> None:
                 assert found.of("agentd_log_behind_bytes", watch="app") == 0
                 assert found.of("agentd_log_lag_seconds", watch="app") == 0
                 assert found.of("agentd_log_templates", watch="app") == 2
+                followed = daemon.pipeline.watches["app"]
+                assert isinstance(followed, LogWatch)
+                assert followed.work is not None
+                followed.work.unread_since = house.clock.now() - timedelta(seconds=42)
+                assert (await scrape(daemon)).of("agentd_log_lag_seconds", watch="app") == 42
                 assert found.of("agentd_budget_limit_usd") == 2.5
                 assert found.of("agentd_ready") == found.of("agentd_store_readable") == 1
                 assert found.of("agentd_store_bytes", file="state", part="main") > 0
