@@ -23,8 +23,15 @@ class Health(TypedDict):
 
 
 class Counted(TypedDict):
+    """By what their last checks said; `waiting`: without any yet."""
+
     total: int
     paused: int
+    disabled: NotRequired[int]
+    ok: NotRequired[int]
+    failing: NotRequired[int]
+    blind: NotRequired[int]
+    waiting: NotRequired[int]
 
 
 class Outbox(TypedDict):
@@ -39,6 +46,44 @@ class Checks(TypedDict):
     lag_p50_ms: float
     lag_p99_ms: float
     overlaps: int
+
+
+class EventsSeen(TypedDict):
+    """
+    Of what starts watches: hooks, alerts, files and cron lines. started: runs. coalesced: that joined a waiting run.
+
+    circular, too_deep: refused by the protection against loops. full: refused for want of room. failed: runs.
+    """
+
+    published: int
+    started: int
+    coalesced: int
+    circular: int
+    too_deep: int
+    full: int
+    failed: int
+
+
+class Today(TypedDict):
+    usd: float
+    usd_limit: float | None
+    tokens: int
+    tokens_limit: int | None
+    calls: int
+    calls_of_unknown_price: int
+
+
+class Agents(TypedDict):
+    running: int
+    queued: int
+    model: str | None
+    today: Today
+    host_pid: int | None
+
+
+class Store(TypedDict):
+    full: bool
+    trouble: str | None
 
 
 class Status(TypedDict):
@@ -57,9 +102,9 @@ class Status(TypedDict):
     alerts: dict[str, int]
     outbox: Outbox
     checks: Checks
-    events: Json
-    agents: NotRequired[Json]
-    store: Json
+    events: EventsSeen
+    agents: NotRequired[Agents]
+    store: Store
     memory_mib: float
 
 
@@ -246,148 +291,3 @@ class Hooked(TypedDict):
     accepted: bool
     started: list[str]
     why: NotRequired[str]
-
-
-class TaskResult(TypedDict):
-    success: bool
-    summary: str
-    details: NotRequired[Json]
-    artifacts: NotRequired[list[Any]]
-    execution_time: float | None
-
-
-class TaskMetrics(TypedDict):
-    steps: int
-    tool_calls: int
-    model_calls: int
-    input_tokens: int
-    output_tokens: int
-    cached_tokens: int
-    usd: float | None
-    models: list[str]
-
-
-TaskStatus = Literal["pending", "in_progress", "completed", "failed", "cancelled", "stopped"]
-
-
-class TaskLine(TypedDict):
-    task_id: str
-    status: TaskStatus
-    task: str
-    kind: str
-    priority: str
-    created_at: str
-    started_at: str | None
-    ended_at: str | None
-    result: TaskResult | None
-    metrics: TaskMetrics
-    trace_id: str | None
-    batch_id: str | None
-    after: str | None
-
-
-class Plan(TypedDict):
-    understanding: NotRequired[str]
-    approach: NotRequired[str]
-    complexity: NotRequired[str]
-    estimated_steps: NotRequired[int | None]
-    requirements: NotRequired[list[str]]
-
-
-class Step(TypedDict):
-    id: str | None
-    tool: str | None
-    ok: bool
-    error: str | None
-    message: str
-    duration_s: float | None
-    output: str
-
-
-class Task(TaskLine):
-    plan: Plan | None
-    steps: list[Step]
-    metadata: Json
-    repeated: NotRequired[bool]
-
-
-class Tasks(TypedDict):
-    tasks: list[TaskLine]
-    next: str | None
-
-
-class Batch(TypedDict):
-    batch_id: str
-    mode: Literal["parallel", "sequential"]
-    on_failure: Literal["continue", "stop"]
-    repeated: bool
-    tasks: list[Task]
-
-
-class Run(TypedDict):
-    id: str
-    watch: str
-    kind: str
-    trigger: str
-    state: str
-    goal: str | None
-    fingerprint: str | None
-    due_at: str
-    started_at: str | None
-    ended_at: str | None
-    status: str | None
-    summary: str | None
-    error: str | None
-    steps: int
-    model_calls: int
-    tokens: int
-    usd: float | None
-    models: list[str]
-
-
-class Runs(TypedDict):
-    runs: list[Run]
-    next: str | None
-
-
-class RecordLine(TypedDict):
-    seq: int
-    at_s: float
-    kind: str
-    data: Json
-
-
-class RunWhole(Run):
-    answer: str
-    finding: Json | None
-    plan: Json | None
-    asked: Json
-    record: list[RecordLine]
-    whole: bool
-    next: int | None
-
-
-class Tool(TypedDict):
-    name: str
-    description: str
-    input_schema: Json | None
-    allowed: bool
-
-
-class Tools(TypedDict):
-    tools: list[Tool]
-
-
-class Model(TypedDict):
-    name: str
-    provider: str
-    model: str
-    base_url: str | None
-    protocol: str
-    context_tokens: int | None
-    fallback: list[str]
-    default: bool
-
-
-class Models(TypedDict):
-    models: list[Model]

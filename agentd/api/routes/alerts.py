@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from agentd.api import shapes
+from agentd.api import shapes, shapes_whole
 from agentd.api.abridged import abridged_alert, abridged_alert_page, abridged_event
 from agentd.api.answers import JsonAnswer, listed
 from agentd.api.endpoint import Call, Endpoint, Nothing
@@ -85,7 +85,8 @@ class AlertRoutes:
                     "read",
                     "One alert, with its history and what was told of it",
                     tag,
-                    problems=(404, 409),
+                    problems=(404,),
+                    answer=shapes_whole.AlertWhole,
                 ),
                 Endpoint(
                     "GET",
@@ -100,6 +101,7 @@ class AlertRoutes:
                         params.BEFORE,
                         params.limit(100),
                     ),
+                    answer=shapes_whole.History,
                 ),
             ]
         return mine

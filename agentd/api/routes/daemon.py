@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from agentd.api import shapes
+from agentd.api import shapes, shapes_whole
 from agentd.api.answers import JsonAnswer
 from agentd.api.endpoint import Call, Endpoint, Nothing
 from agentd.api.metering_port import Metering
@@ -66,7 +66,15 @@ class DaemonRoutes:
                     tag,
                     media="text/plain",
                 ),
-                Endpoint("GET", "/api/v1/metrics", self.metrics_json, "read", "The same metrics as JSON", tag),
+                Endpoint(
+                    "GET",
+                    "/api/v1/metrics",
+                    self.metrics_json,
+                    "read",
+                    "The same metrics as JSON",
+                    tag,
+                    answer=shapes_whole.Metrics,
+                ),
             ]
         return mine
 

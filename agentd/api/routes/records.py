@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from agentd.api import shapes_whole
 from agentd.api.answers import JsonAnswer
 from agentd.api.endpoint import Call, Endpoint
 from agentd.api.reading import Reading
@@ -24,7 +25,8 @@ class RecordRoutes:
                 "records",
                 "One run as a timeline of its graph, with what it cost",
                 "tasks",
-                problems=(404, 409),
+                problems=(404,),
+                answer=shapes_whole.Timeline,
             ),
             Endpoint(
                 "GET",
@@ -34,6 +36,7 @@ class RecordRoutes:
                 "What agents remember",
                 "memory",
                 params=(found, params.limit(50)),
+                answer=shapes_whole.Memory,
             ),
             Endpoint(
                 "GET",
@@ -43,8 +46,17 @@ class RecordRoutes:
                 "What operators did, newest first",
                 "daemon",
                 params=(params.BEFORE, params.limit(100)),
+                answer=shapes_whole.Audit,
             ),
-            Endpoint("GET", "/api/v1/public", self.public, "open", "What anybody may see", "public"),
+            Endpoint(
+                "GET",
+                "/api/v1/public",
+                self.public,
+                "open",
+                "What anybody may see",
+                "public",
+                answer=shapes_whole.Public,
+            ),
             Endpoint(
                 "GET",
                 "/api/v1/public/{name}",
@@ -53,6 +65,7 @@ class RecordRoutes:
                 "One watch that anybody may see",
                 "public",
                 problems=(404,),
+                answer=shapes_whole.PublicWatchWhole,
             ),
         ]
 

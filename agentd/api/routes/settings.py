@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
+from agentd.api import shapes_whole
 from agentd.api.answers import JsonAnswer
 from agentd.api.endpoint import Asked, Call, Endpoint
 from agentd.api.settings_port import SettingsService
@@ -37,7 +38,15 @@ class SettingsRoutes:
     def endpoints(self) -> list[Endpoint]:
         tag, path = "config", "/api/v1/config"
         return [
-            Endpoint("GET", path, self.config, "read", "The configuration in effect, without secrets", tag),
+            Endpoint(
+                "GET",
+                path,
+                self.config,
+                "read",
+                "The configuration in effect, without secrets",
+                tag,
+                answer=shapes_whole.Configuration,
+            ),
             Endpoint(
                 "PUT",
                 path,
@@ -47,6 +56,7 @@ class SettingsRoutes:
                 tag,
                 body=Patch,
                 problems=(409, 503),
+                answer=shapes_whole.Changed,
             ),
             Endpoint(
                 "PUT",
@@ -57,6 +67,7 @@ class SettingsRoutes:
                 tag,
                 body=ModelBody,
                 problems=(409, 503),
+                answer=shapes_whole.Changed,
             ),
             Endpoint(
                 "POST",
@@ -66,6 +77,7 @@ class SettingsRoutes:
                 "Whether a configuration would be right",
                 tag,
                 body=ValidateBody,
+                answer=shapes_whole.Validated,
             ),
         ]
 

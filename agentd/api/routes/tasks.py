@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
-from agentd.api import shapes
+from agentd.api import shapes_tasks as shapes
 from agentd.api.abridged import abridged_run
 from agentd.api.answers import JsonAnswer
 from agentd.api.endpoint import Asked, Call, Endpoint, Nothing, Param

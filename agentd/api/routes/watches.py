@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from starlette.responses import Response
 
-from agentd.api import shapes
+from agentd.api import shapes, shapes_whole
 from agentd.api.abridged import abridged_watch
 from agentd.api.answers import JsonAnswer, listed
 from agentd.api.endpoint import Asked, Call, Endpoint, Nothing, Param
@@ -85,7 +85,14 @@ class WatchRoutes:
         if self._reading is not None:
             mine += [
                 Endpoint(
-                    "GET", one, self.watch, "read", "One watch, with its settings and alerts", tag, problems=(404,)
+                    "GET",
+                    one,
+                    self.watch,
+                    "read",
+                    "One watch, with its settings and alerts",
+                    tag,
+                    problems=(404,),
+                    answer=shapes_whole.WatchWhole,
                 ),
                 Endpoint(
                     "GET",
@@ -96,6 +103,7 @@ class WatchRoutes:
                     tag,
                     params=(_SPAN,),
                     problems=(404,),
+                    answer=shapes_whole.Series,
                 ),
             ]
         return mine
