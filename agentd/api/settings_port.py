@@ -15,8 +15,9 @@ class SettingsService(Protocol):
     async def config(self) -> Json:
         """
         {"config": the whole configuration in effect, with defaults, secrets as `***`, "origins": {dotted key: where
-        its value comes from ("/etc/agentd/agentd.yaml:12", "environment AGENTD_…", ".env", "overlay", and nothing for
-        a default)}, "live": dotted keys (with `*`) that may be changed by `change`}.
+        its value comes from ("/etc/agentd/agentd.yaml:12", "environment AGENTD_…", ".env AGENTD_…", "overlay", and
+        nothing for a default; a watch is one key, "watches[3]")}, "live": dotted keys (with `*`) that may be changed by
+        `change`, "overlay": {"file", "keys": that it sets, "trouble": why it is not in effect, or None}, "note"}.
         """
         ...
 
