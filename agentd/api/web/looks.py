@@ -235,7 +235,8 @@ def leaves(value: Any, path: str = "", depth: int = 0) -> Iterable[tuple[str, st
     elif _is_list(value):
         yield path, ", ".join(scalar(each) for each in value) or "none"
     elif isinstance(value, Mapping):
-        yield path, "none" if not value else "…"
+        if path:
+            yield path, "none" if not value else "…"
     else:
         yield path, scalar(value)
 

@@ -140,7 +140,7 @@ class Pages:
         values = {
             "trouble": list(status.get("trouble") or ()),
             "headline": tiles.headline(status, alerts, overview.get("more_alerts") or 0),
-            "tiles": tiles.status_tiles(status),
+            "tiles": tiles.status_tiles(status, runs=self._tasks is not None),
             "alerts": alerts,
             "more_alerts": int(overview.get("more_alerts") or 0),
             "watches": fits[:MOST_WATCHES],

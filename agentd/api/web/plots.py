@@ -181,16 +181,11 @@ def _words(points: Sequence[Json]) -> str:
     failing = sum(int(each.get("failing") or 0) for each in points)
     blind = sum(int(each.get("blind") or 0) for each in points)
     parts = [f"{checks} checks, {failing} failing"] + ([f"{blind} could not look"] if blind else [])
-    means = [
-        (each["mean"], int(each.get("ok") or 0) + int(each.get("failing") or 0))
-        for each in points
-        if _is_number(each.get("mean"))
-    ]
-    if means:
-        weight = sum(count for _, count in means) or 1
-        mean = sum(value * count for value, count in means) / weight
-        low = min(each["min"] for each in points if _is_number(each.get("min")))
-        high = max(each["max"] for each in points if _is_number(each.get("max")))
+    timed = [each for each in points if all(_is_number(each.get(key)) for key in ("min", "mean", "max"))]
+    if timed:
+        weights = [int(each.get("ok") or 0) + int(each.get("failing") or 0) or 1 for each in timed]
+        mean = sum(each["mean"] * weight for each, weight in zip(timed, weights, strict=True)) / sum(weights)
+        low, high = min(each["min"] for each in timed), max(each["max"] for each in timed)
         parts.append(f"{milliseconds(low)} to {milliseconds(high)}, {milliseconds(mean)} on average")
     return "; ".join(parts)
 

@@ -30,7 +30,8 @@ def headline(status: Json, alerts: Sequence[Json], more: int) -> Json:
     return {"word": "All is well", "text": "no alert is firing", "kind": "ok"}
 
 
-def status_tiles(status: Json) -> list[Json]:
+def status_tiles(status: Json, *, runs: bool) -> list[Json]:
+    """runs: whether there is a page of them."""
     watches, outbox, checks = (status.get(key) or {} for key in ("watches", "outbox", "checks"))
     tiles = [
         _tile(watches.get("ok", 0), "up", "/?state=ok"),
@@ -42,7 +43,7 @@ def status_tiles(status: Json) -> list[Json]:
     ]
     tiles = [tile for tile in tiles if tile["number"] or tile["name"] == "up"]
     if (agents := status.get("agents")) and isinstance(agents.get("today"), Mapping):
-        tiles.append(_said(text.usd(agents["today"].get("usd")), "agents today", "/runs"))
+        tiles.append(_said(text.usd(agents["today"].get("usd")), "agents today", "/runs" if runs else None))
     if (lag_ms := checks.get("lag_p99_ms")) is not None:
         tiles.append(_said(text.milliseconds(lag_ms), "check lag p99", kind="warn" if lag_ms > _LATE_MS else ""))
     if status.get("uptime"):

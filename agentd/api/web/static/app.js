@@ -179,13 +179,19 @@
         headers: { "X-Fragment": "1", Accept: "text/html" }, credentials: "same-origin", cache: "no-store",
         redirect: "error", signal: AbortSignal.timeout(20000),
       });
+      if (answer.status === 401 || answer.status === 403) {
+        deaf();
+        say(false, "not live: sign in again");
+        return;
+      }
       if (!answer.ok && answer.status !== 404) throw new Error(String(answer.status));
       if (answer.ok) takeOver(await answer.text());
       failures = 0;
     } catch {
       failures += 1;
+    } finally {
+      fetching = false;
     }
-    fetching = false;
     tell();
     if (again) soon();
     else plan(wait());
@@ -208,10 +214,11 @@
       });
     }
     stream.addEventListener("error", () => {
+      // It tries again by itself, each time with an error: only the first one plans a look.
+      if (streamOk) plan(POLL_MS * Math.random());
       streamOk = false;
       heard = true;
       tell();
-      plan(Math.min(wait(), POLL_MS));
       if (stream && stream.readyState === EventSource.CLOSED) {
         stream.close();
         stream = null;
