@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import os
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import apsw
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 STRIP_BUCKETS = 90
 _STRIP_SPAN = timedelta(minutes=STRIP_BUCKETS)
+_DAY = timedelta(days=1)
 MAX_ON_PAGE = 200
 _AT_ONCE = 200
 _SORTED_AT_ONCE = 2000
@@ -136,16 +138,13 @@ class Lists:
         shown = await self._most_needed()
         views = [self._standing.view(watch) for watch in shown]
 
-        def strips(connection: apsw.Connection) -> list[list[rollups.Bar | None]]:
-            return [
-                rollups.strip(connection, watch.name, now, buckets=STRIP_BUCKETS, span=_STRIP_SPAN) for watch in shown
-            ]
+        def pasts(connection: apsw.Connection) -> list[Json]:
+            return [_past(connection, watch.name, now) for watch in shown]
 
-        for view, strip in zip(views, await daemon.store.history.read(strips), strict=True):
-            view["strip"] = [_bar(bar) for bar in strip]
+        views = [view | past for view, past in zip(views, await daemon.store.history.read(pasts), strict=True)]
         disabled = self._standing.disabled()
         room = MAX_ON_PAGE - len(views)
-        views += [view | {"strip": []} for view in disabled[:room]]
+        views += [view | {"strip": [], "spark": [], "uptime": {"24h": None}} for view in disabled[:room]]
         current = in_order_of_need([alert for alert in daemon.pipeline.alerts.values() if is_current(alert)])
         return {
             "status": await self.status(),
@@ -193,6 +192,23 @@ class Lists:
 
     async def silences(self, *, everything: bool) -> list[Json]:
         return await self._daemon.people.silences(everything=everything)
+
+
+def _past(c: apsw.Connection, watch: str, now: datetime) -> Json:
+    """
+    What the overview shows of a watch's past.
+
+    strip: a bar a minute. spark: latencies in ms, [] of what has none. uptime: share of a day, by hours.
+    """
+    strip = rollups.strip(c, watch, now, buckets=STRIP_BUCKETS, span=_STRIP_SPAN)
+    up = rollups.uptime(c, watch, now - _DAY, now, by_hours=True)
+    # Rounded down: what was not always up is never shown as 1.
+    share = None if up is None else math.floor(up * 1e6 + 1e-6) / 1e6
+    return {
+        "strip": [_bar(bar) for bar in strip],
+        "spark": rollups.spark(c, watch, now, span=_STRIP_SPAN),
+        "uptime": {"24h": share},
+    }
 
 
 def _bar(bar: rollups.Bar | None) -> str | None:

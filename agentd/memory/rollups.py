@@ -49,6 +49,9 @@ _SERIES = f"""
 _STRIP = """
     SELECT (at - ?3) / ?5, sum(count), sum(failing), sum(blind) FROM rollups
     WHERE level = ?1 AND watch = ?2 AND at >= ?3 AND at < ?4 GROUP BY 1"""
+_SPARK = """
+    SELECT (at - ?2) / ?4, sum(sum_us), sum(timed) FROM rollups
+    WHERE level = 60 AND watch = ?1 AND at >= ?2 AND at < ?3 AND timed GROUP BY 1"""
 # Each minute or hour weighs the same, however often somebody looked within it.
 _UP = """
     SELECT avg(CAST(count - blind - failing AS REAL) / (count - blind)) FROM rollups
@@ -208,18 +211,34 @@ def strip(
     return bars
 
 
+def spark(
+    c: apsw.Connection, watch: str, now: datetime, *, points: int = 30, span: timedelta = timedelta(minutes=90)
+) -> list[float | None]:
+    """
+    Mean latencies in milliseconds of `points` equal parts of the `span` before `now`, oldest first; None where there is
+    none. [] for a watch that has no latency in all of it.
+    """
+    first_at, width = strip_place(now, buckets=points, span=span)
+    begin, width_us = to_us(first_at), width // timedelta(microseconds=1)
+    found: list[float | None] = [None] * points
+    rows: list[Any] = c.execute(_SPARK, (watch, begin, begin + points * width_us, width_us)).fetchall()
+    for place, sum_us, timed in rows:
+        found[place] = round(sum_us / timed / 1000, 3)
+    return found if rows else []
+
+
 def _level_of(width_us: int) -> int:
     """A strip of weeks is made of hours, of which minutes would be sixty times as many."""
     return 3600 if width_us >= _HOURS_FROM_US else 60
 
 
-def uptime(c: apsw.Connection, watch: str, since: datetime, until: datetime) -> float | None:
+def uptime(c: apsw.Connection, watch: str, since: datetime, until: datetime, *, by_hours: bool = False) -> float | None:
     """
     The share, 0 to 1, of the time in which anybody could look that was ok; None when nobody could.
 
-    By minutes for up to two days, else by hours.
+    By minutes for up to two days, else by hours; by_hours: by hours in any case, of which there are far fewer.
     """
-    level = 60 if until - since <= timedelta(days=2) else 3600
+    level = 60 if until - since <= timedelta(days=2) and not by_hours else 3600
     share = value(c.execute(_UP, (level, watch, to_us(since), to_us(until))))
     return None if share is None else float(share)
 

@@ -578,6 +578,8 @@ def test_many_watches_leave_room_for_checks(tell: Tell) -> None:
             assert overview["more_watches"] == 1000 - MAX_ON_PAGE
             assert overview["watches"][0]["name"] == "w777"
             assert [len(view["strip"]) for view in overview["watches"]] == [90] * MAX_ON_PAGE
+            assert overview["watches"][0]["uptime"] == {"24h": None}
+            assert overview["watches"][0]["spark"] == []
 
     tell(story)
 

@@ -162,3 +162,27 @@ def test_a_record_is_read_as_far_as_there_is_room(history: apsw.Connection) -> N
     history.execute("DELETE FROM run_records WHERE seq = 50")
     assert not run_records.has_all(history, "r")
     assert not run_records.has_all(history, "nobody")
+
+
+def test_a_sparkline_is_of_means_and_has_gaps(history: apsw.Connection) -> None:
+    """It says whether it grew slower, at a glance; nothing is drawn where nothing was measured."""
+    rolled(
+        history,
+        check(timedelta(seconds=20), ms=10.0),
+        check(timedelta(seconds=10), Verdict.FAILING, ms=30.0),
+        check(7 * MINUTE, ms=5.0),
+        check(10 * MINUTE, Verdict.BLIND, ms=None),
+        check(5 * HOUR, ms=99.0),
+    )
+
+    found = rollups.spark(history, "shop", NOW, points=30, span=90 * MINUTE)
+
+    assert found == [None] * 27 + [5.0, None, 20.0]
+    assert rollups.spark(history, "nobody", NOW) == []
+
+
+def test_uptime_by_hours_reads_a_24th_and_says_the_same_of_whole_hours(history: apsw.Connection) -> None:
+    """The overview asks it of hundreds of watches at once."""
+    rolled(history, check(90 * MINUTE), check(30 * MINUTE, Verdict.FAILING))
+
+    assert rollups.uptime(history, "shop", NOW - DAY, NOW, by_hours=True) == 0.5
