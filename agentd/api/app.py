@@ -9,14 +9,17 @@ anything.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.routing import BaseRoute, Mount, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentd.api.answers import on_agentd_error, on_defect, on_http_error
 from agentd.api.door import Door
@@ -35,22 +38,28 @@ from agentd.api.routes.records import RecordRoutes
 from agentd.api.routes.settings import SettingsRoutes
 from agentd.api.routes.tasks import TaskRoutes
 from agentd.api.routes.watches import WatchRoutes
-from agentd.api.routing import routes_of
+from agentd.api.routing import RequestMeter, routes_of
 from agentd.api.service import Service
 from agentd.api.settings_port import SettingsService
 from agentd.api.tasks import TaskService
 from agentd.errors import AgentdError
 
-
-Refuse = Callable[[Request, HTTPException | AgentdError], Awaitable[Response]]
 _NO_PAGES = ("/api/", "/metrics", "/health", "/badges/")
+
+
+class PageSet(Protocol):
+    def endpoints(self) -> Sequence[Endpoint]: ...
+
+    async def refuse(self, request: Request, error: HTTPException | AgentdError) -> Response:
+        """What went wrong at a page's address, as a page."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the surface stands on. None: there are no endpoints for that part. more: of the page.
+    """What the surface stands on. None: there are no endpoints for that part.
 
-    refuse: what makes a page of an error, for browsers."""
+    pages: makes those for browsers; called with the first request for one, on a thread, for they take memory."""
 
     service: Service
     tasks: TaskService | None = None
@@ -59,7 +68,7 @@ class Parts:
     feed: Feed | None = None
     metering: Metering | None = None
     more: Sequence[Endpoint] = ()
-    refuse: Refuse | None = None
+    pages: Callable[[], PageSet] | None = None
 
     def endpoints(self) -> list[Endpoint]:
         found = [
@@ -86,17 +95,46 @@ def make_app(parts: Parts, door: Door, *, local: bool) -> ASGIApp:
     local: for the unix sockets, whose peers are known; else for TCP. Which of the two a request came by is known by
     the app that it reached, never by asking the connection: one that is reset at once has no peer any more.
     """
+    pages = None if parts.pages is None else _Pages(parts.pages, parts.metering)
+
     async def failed(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException | AgentdError)
-        if parts.refuse is not None and _wants_page(request):
-            return await parts.refuse(request, error)
+        if pages is not None and _wants_page(request):
+            return await (await pages.made()).refuse(request, error)
         return await (on_http_error if isinstance(error, HTTPException) else on_agentd_error)(request, error)
 
+    routes: list[BaseRoute] = [*routes_of(parts.endpoints(), parts.metering)]
+    if pages is not None:
+        routes.append(Mount("", app=pages))
     app = Starlette(
-        routes=routes_of(parts.endpoints(), parts.metering),
+        routes=routes,
         exception_handlers={HTTPException: failed, AgentdError: failed, Exception: on_defect},
     )
     return Crossing(Gate(app, door, local=local), door)
+
+
+class _Pages:
+    """All paths that no other endpoint has: the pages, made when somebody asks for one."""
+
+    def __init__(self, make: Callable[[], PageSet], meter: RequestMeter | None) -> None:
+        self._make = make
+        self._meter = meter
+        self._making = asyncio.Lock()
+        self._made: tuple[PageSet, Router] | None = None
+
+    async def made(self) -> PageSet:
+        return (await self._both())[0]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _, router = await self._both()
+        await router(scope, receive, send)
+
+    async def _both(self) -> tuple[PageSet, Router]:
+        async with self._making:
+            if self._made is None:
+                pages = await asyncio.to_thread(self._make)
+                self._made = pages, Router(routes_of(pages.endpoints(), self._meter))
+        return self._made
 
 
 def _wants_page(request: Request) -> bool:

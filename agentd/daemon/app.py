@@ -17,6 +17,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,13 +25,12 @@ import apsw
 
 from agentd import __version__
 from agentd.alert.muting import Muting
-from agentd.api.app import Parts
+from agentd.api.app import PageSet, Parts
 from agentd.api.door import Door
 from agentd.api.ring import Ring
 from agentd.api.server import ApiServer, make_servers, open_socket
 from agentd.api.service import Conflict
 from agentd.api.trouble import orphans
-from agentd.api.web.pages import Pages
 from agentd.clock import Clock, SystemClock, iso
 from agentd.config.loader import Loaded, load
 from agentd.config.models import Config
@@ -277,17 +277,24 @@ class Daemon:
         hosts |= {address.host for address in addresses if address.host}
         self.door = Door(self.plan.config.api, names=hosts, own_uid=os.geteuid())
         reading = Reader(self)
-        scheme = urlsplit(self._page() or "").scheme
-        pages = Pages(
-            self.control,
-            reading,
-            self.tasks,
-            self.settings,
-            version=__version__,
-            sessions=self.door.sessions,
-            scheme=scheme,
-            now=self.clock.now,
-        )
+
+        @cache
+        def pages() -> PageSet:
+            from agentd.api.web.pages import Pages  # two and a half MiB that a daemon nobody looks at does not need
+
+            scheme = urlsplit(self._page() or "").scheme
+            door, now = self.door, self.clock.now
+            return Pages(
+                self.control,
+                reading,
+                self.tasks,
+                self.settings,
+                version=__version__,
+                sessions=door.sessions,
+                scheme=scheme,
+                now=now,
+            )
+
         parts = Parts(
             self.control,
             tasks=self.tasks,
@@ -295,8 +302,7 @@ class Daemon:
             settings=self.settings,
             feed=self.ring,
             metering=self.metering,
-            more=pages.endpoints(),
-            refuse=pages.refuse,
+            pages=pages,
         )
         return make_servers(parts, sockets, self.door)
 
