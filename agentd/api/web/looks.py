@@ -23,7 +23,10 @@ WORDS = {
     "paused": "paused",
     "disabled": "disabled",
 }
-"""What the page calls the states of a watch."""
+"""What the page calls the states of a watch that something answers to."""
+_OTHER_WORDS = {"ok": "ok", "failing": "failing"}
+"""Of a log, a host or a goal one does not say that it is up."""
+_ANSWERING = frozenset({"http", "tcp", "tls", "dns", "systemd", ""})
 FILTERS = ("failing", "blind", "paused", "waiting", "disabled", "ok")
 _DETAIL_CHARS = 300
 _MOST_DEPTH = 12
@@ -34,6 +37,8 @@ def watch_row(view: Json) -> dict[str, Any]:
     """One watch in the overview. state: of FILTERS."""
     state = shown_state(view)
     strip = list(view.get("strip") or ())
+    if not any(strip):  # of a log nothing is measured, and what has just begun has no past
+        strip = []
     uptime = view.get("uptime")
     share = uptime.get("24h") if isinstance(uptime, Mapping) else None
     log = view.get("log")
@@ -41,7 +46,7 @@ def watch_row(view: Json) -> dict[str, Any]:
         "name": str(view["name"]),
         "kind": view.get("kind") or "",
         "state": state,
-        "word": WORDS.get(state, state),
+        "word": word_of(state, str(view.get("kind") or "")),
         "detail": one_line(shown_detail({"summary": "", "pause": None, "log": None, **view}), _DETAIL_CHARS),
         "labels": labels(view.get("labels")),
         "alert": view.get("alert") or "ok",
@@ -59,6 +64,11 @@ def watch_row(view: Json) -> dict[str, Any]:
         "pause": view.get("pause"),
         "notify": [one_line(each, 100) for each in view.get("notify") or ()],
     }
+
+
+def word_of(state: str, kind: str) -> str:
+    words = WORDS if kind in _ANSWERING else WORDS | _OTHER_WORDS
+    return words.get(state, state)
 
 
 def labels(found: Any) -> list[tuple[str, str]]:
@@ -245,12 +255,12 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def check_look(check: Json) -> dict[str, Any]:
+def check_look(check: Json, kind: str) -> dict[str, Any]:
     verdict = str(check.get("verdict") or "waiting")
     return {
         "at": check.get("at"),
         "verdict": verdict,
-        "word": WORDS.get(verdict, verdict),
+        "word": word_of(verdict, kind),
         "summary": one_line(check.get("summary") or "", 1000),
         "duration_ms": check.get("duration_ms"),
         "values": values(check.get("values"), 60),

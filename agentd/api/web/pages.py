@@ -191,7 +191,7 @@ class Pages:
             "spans": SPANS,
             "span": span,
             "most_rows": _MOST_ROWS,
-            "check": looks.check_look(check) if isinstance(check, Mapping) else None,
+            "check": looks.check_look(check, row["kind"]) if isinstance(check, Mapping) else None,
             "settings": list(looks.leaves(view.get("settings") or {}))[:200],
             "templates": templates,
             "runs": [looks.run_row(each) for each in view.get("runs") or ()],

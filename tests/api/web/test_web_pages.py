@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from pagestage import CSRF, FINGERPRINT, HOSTILE, NEAR, PAGES, READER, Seen, Stage, Views, poisoned_views, watch_view
 
@@ -293,3 +296,25 @@ async def test_hostile_text_cannot_stand_for_a_token() -> None:
     views = poisoned_views(HOSTILE + "csrf-" + "0" * 32)
 
     assert (await Stage(views=views).see("/")).html.count(CSRF) == len((await Stage(views=views).see("/")).posts)
+
+
+async def test_only_what_answers_is_called_up_or_down() -> None:
+    """A log that holds errors is not down."""
+    rows = [
+        watch_view("shop", verdict="ok"),
+        watch_view("syslog", kind="log", verdict="failing", strip=[None] * 90, latency_ms=None),
+    ]
+
+    page = await Stage(views=Views(alerts=[], watches=rows)).see("/")
+
+    assert "up" in page.html.split('data-key="watch-shop"')[1].split("</td>")[0]
+    log = page.html.split('data-key="watch-syslog"')[1].split("</tr>")[0]
+    assert "failing" in log.split("</td>")[0]
+    assert "<path" not in log
+
+
+def test_the_template_engine_is_loaded_with_the_first_page() -> None:
+    """A daemon that nobody looks at does not carry it."""
+    code = "import sys, agentd.api.web.pages; sys.exit(any(name in sys.modules for name in ('jinja2', 'markupsafe')))"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

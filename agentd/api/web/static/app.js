@@ -176,7 +176,7 @@
       const address = new URL(location.href);
       address.hash = "";
       const answer = await fetch(address, {
-        headers: { "X-Fragment": "1", Accept: "text/html" }, credentials: "same-origin", cache: "no-store",
+        headers: { Accept: "text/html" }, credentials: "same-origin", cache: "no-store",
         redirect: "error", signal: AbortSignal.timeout(20000),
       });
       if (answer.status === 401 || answer.status === 403) {
