@@ -25,7 +25,7 @@ class Asked(BaseModel):
     A body in JSON. by: whom the audit trail is to name, believed of those who may speak for others on this machine.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     by: str | None = Field(default=None, max_length=1000, description="Whom the audit trail is to name")
 

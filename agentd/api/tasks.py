@@ -50,7 +50,7 @@ Asked = TypeVar("Asked", bound=BaseModel)
 
 
 class _Asked(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def _seconds(value: Any) -> Any:
@@ -191,7 +191,7 @@ class TaskService(Protocol):
         `{tasks, next}`: what people asked for, newest first, each as `task_line`.
 
         status: one of `STATUSES`. before: the `next` of the page above, the id of its last task; None: from the newest.
-        next: None on the last page. Raises ConfigError for a status or a `before` that there is not.
+        next: None on the last page. Raises ConfigError for a status that there is not, NotFound for such a `before`.
         """
         ...
 
@@ -213,7 +213,7 @@ class TaskService(Protocol):
 
     async def runs(self, *, watch: str | None, state: str | None, limit: int, before: str | None = None) -> list[Json]:
         """
-        Newest first. before: the id of the last run of the page above. Raises ConfigError when there is no such run.
+        Newest first. before: the id of the last run of the page above. Raises NotFound when there is no such run.
         """
         ...
 
