@@ -8,6 +8,7 @@ Promise: a reload changes all of it at once; what it takes away is gone with the
 from __future__ import annotations
 
 from collections.abc import Collection
+from urllib.parse import urlsplit
 
 from agentd.api.access import Doorkeeper, Peer
 from agentd.api.caller import Caller
@@ -36,7 +37,8 @@ class Door:
         self._enter(settings)
 
     def _enter(self, settings: ApiSettings) -> None:
-        self.hosts = self._names | {name.lower() for name in settings.hosts}
+        named = urlsplit(settings.public_url or "").hostname
+        self.hosts = self._names | {name.lower() for name in settings.hosts} | ({named.lower()} if named else set())
         self.origins = settings.cors.allowed_origins
         self._default = settings.rate_limiting
         self._doorkeeper = Doorkeeper(settings.socket_access, self._own_uid)

@@ -175,11 +175,12 @@ async def test_a_key_that_a_reload_takes_away_is_worth_nothing(place: Place) -> 
     [
         ({"Host": "status.example"}, 200),
         ({"Host": "status.example:443"}, 200),
+        ({"Host": "page.example"}, 200),
         ({"Host": "other.example"}, 421),
     ],
 )
 async def test_a_proxy_has_a_name_of_its_own(headers: dict[str, str], status: int) -> None:
-    async with placed(hosts=["status.example"]) as place:
+    async with placed(hosts=["status.example"], public_url="https://page.example:8443/") as place:
         assert (await place.http.get("/api/v1/status", headers=headers)).status_code == status
 
 
