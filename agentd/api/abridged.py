@@ -43,6 +43,11 @@ def abridged_watch(view: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
+def abridged_templates(view: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The kinds of lines, without a line of them."""
+    return {**view, "templates": [{**each, "samples": []} for each in view.get("templates", ())]}
+
+
 def abridged_message(view: Mapping[str, Any]) -> Mapping[str, Any]:
     """A message as it is stored, with the findings of its alerts in one sentence each."""
     data = view.get("data")

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from test_api import Fake
 
+from agentd.api.abridged import abridged_alert_page, abridged_message, abridged_templates
 from agentd.api.app import Parts
 from agentd.api.door import Door
 from agentd.api.server import make_servers, open_socket
@@ -67,7 +68,7 @@ class Asked:
     async def events(self, id: str, after: int) -> AsyncIterator[Json]:
         yield {"seq": 1, "event": "ToolExecutionEnd", "output": SECRET}
 
-    async def runs(self, *, watch: str | None, state: str | None, limit: int) -> list[Json]:
+    async def runs(self, *, watch: str | None, state: str | None, limit: int, before: str | None = None) -> list[Json]:
         return [
             {"id": "run_1", "watch": "shop", "goal": "why?", "status": "problem", "summary": "the disk is full"},
             {"id": "run_2", "watch": "shop", "goal": "why?", "status": None, "summary": SECRET},
@@ -163,3 +164,16 @@ def test_what_has_no_finding_is_left_as_it_is() -> None:
 
     assert [abridged_alert(view) for view in views] == views
     assert [abridged_message(view) for view in views] == views
+
+
+def test_of_a_log_the_kinds_of_lines_are_shown_and_no_line() -> None:
+    """Who may read the log is for the file's permissions to say."""
+    view = {"watch": "ssh", "templates": [{"id": "1", "template": "Failed password for <*>", "samples": [SECRET]}]}
+
+    assert abridged_templates(view) == {
+        "watch": "ssh",
+        "templates": [{"id": "1", "template": "Failed password for <*>", "samples": []}],
+    }
+    page = {"fingerprint": "f", "finding": None, "evidence": [{"line": SECRET}], "history": [], "runs": []}
+    assert SECRET not in str(abridged_alert_page(page))
+    assert SECRET not in str(abridged_message({"data": {"evidence": [{"line": SECRET}], "alerts": []}}))

@@ -6,7 +6,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from agentd.api import shapes, shapes_whole
-from agentd.api.abridged import abridged_watch
+from agentd.api.abridged import abridged_templates, abridged_watch
 from agentd.api.answers import JsonAnswer, listed
 from agentd.api.endpoint import Asked, Call, Endpoint, Nothing, Param
 from agentd.api.reading import Reading
@@ -132,4 +132,5 @@ class WatchRoutes:
         return JsonAnswer(await self._service.resume(call.path["name"], by=call.by))
 
     async def templates(self, call: Call) -> Response:
-        return JsonAnswer(await self._service.templates(call.path["name"], limit=call.query["limit"]))
+        found = await self._service.templates(call.path["name"], limit=call.query["limit"])
+        return JsonAnswer(found if call.caller.known else abridged_templates(found))
