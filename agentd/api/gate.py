@@ -4,7 +4,7 @@ The gate before all routes: finds out who calls.
 In: the unix socket's peer; over TCP a key, a session's cookie, or neither. Out: `scope["agentd.caller"]`.
 Promise: a key that is wrong is told so and is not taken for no key. Over TCP nobody is believed for where it comes
 from: who shows nothing may read at most, on loopback, under a name of ours (a page elsewhere could name us by its own
-DNS).
+DNS), and through no proxy that says so (behind one, everybody on the internet comes over loopback).
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from agentd.errors import AgentdError
 CALLER = "agentd.caller"
 MISDIRECTED = "agentd.misdirected"
 """In the scope: under which foreign name the caller came, if that is why it may not read."""
+_OF_PROXIES = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
+"""Headers that proxies add: RFC 7239, RFC 9110 section 7.6.3, and what nginx, Caddy, Traefik and HAProxy write."""
 _LEAST_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 
 
@@ -78,6 +80,8 @@ class Gate:
 
     def _unknown(self, scope: Scope, headers: Sequence[tuple[bytes, bytes]]) -> Caller:
         if not (_is_loopback(scope.get("server")) and _is_loopback(scope.get("client"))):
+            return NOBODY
+        if any(name in _OF_PROXIES for name, _ in headers):
             return NOBODY
         hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
         name = _name_of(hosts[0]) if len(hosts) == 1 else ""

@@ -60,13 +60,13 @@ class Place:
 
 
 @contextlib.asynccontextmanager
-async def placed(host: str = "127.0.0.1", **more: Any) -> AsyncIterator[Place]:
+async def placed(host: str = "127.0.0.1", pages: Any = None, **more: Any) -> AsyncIterator[Place]:
     service = Fake()
     door = Door(settings(**more), names={"localhost", "127.0.0.1"}, own_uid=os.geteuid())
     listener = open_socket(f"{host}:0")
     port = listener.getsockname()[1]
     form = Endpoint("POST", "/form", _form, "operate", form=Form, documented=False)
-    (server,) = make_servers(Parts(service, more=[form]), [listener], door)
+    (server,) = make_servers(Parts(service, keys=door.listing, more=[form], pages=pages), [listener], door)
     await server.start()
     try:
         async with httpx.AsyncClient(base_url=f"http://{host}:{port}") as http:
@@ -138,6 +138,18 @@ async def test_the_audit_trail_names_the_key(place: Place) -> None:
     assert place.service.asked == [("resume", "shop", "key operate")]
 
 
+async def test_it_is_known_when_a_key_was_last_used(place: Place) -> None:
+    """One that nobody has used for a year may go; the list shows nothing that lets anybody in."""
+    await place.http.get("/api/v1/status", headers=place.bearer("operate"))
+
+    answer = await place.http.get("/api/v1/keys", headers=place.bearer("admin"))
+
+    used = {row["name"]: row["last_used_at"] for row in answer.json()["keys"]}
+    assert (used["read"], bool(used["operate"]), bool(used["admin"])) == (None, True, True)
+    assert "scrypt" not in answer.text
+    assert (await place.http.get("/api/v1/keys", headers=place.bearer("operate"))).status_code == 403
+
+
 async def test_a_key_has_a_rate() -> None:
     """One program that runs wild must not keep the others out, and hears when it may come again."""
     async with placed(rate_limiting={"requests_per_minute": 60, "burst_size": 3}) as place:
@@ -182,6 +194,18 @@ async def test_a_key_that_a_reload_takes_away_is_worth_nothing(place: Place) -> 
 async def test_a_proxy_has_a_name_of_its_own(headers: dict[str, str], status: int) -> None:
     async with placed(hosts=["status.example"], public_url="https://page.example:8443/") as place:
         assert (await place.http.get("/api/v1/status", headers=headers)).status_code == status
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+async def test_who_comes_through_a_proxy_is_not_on_loopback(header: str) -> None:
+    """The proxy is; behind it is everybody whom it lets through, and they would read all that is watched."""
+    through = {"Host": "status.example", header: "192.0.2.7"}
+    async with placed(hosts=["status.example"]) as place:
+        stranger = await place.http.get("/api/v1/status", headers=through)
+        known = await place.http.get("/api/v1/status", headers=through | place.bearer("read"))
+        health = await place.http.get("/health", headers=through)
+
+    assert (stranger.status_code, known.status_code, health.status_code) == (401, 200, 200)
 
 
 async def test_whoever_knows_a_key_may_call_us_by_any_name(place: Place) -> None:
