@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Router
+from starlette.routing import BaseRoute, Match, Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentd.api.answers import on_agentd_error, on_defect, on_http_error
@@ -44,7 +44,8 @@ from agentd.api.settings_port import SettingsService
 from agentd.api.tasks import TaskService
 from agentd.errors import AgentdError
 
-_NO_PAGES = ("/api/", "/metrics", "/health", "/badges/")
+_API = ("/api/", "/metrics", "/health")
+_NO_PAGES = (*_API, "/badges/")
 
 
 class PageSet(Protocol):
@@ -105,12 +106,19 @@ def make_app(parts: Parts, door: Door, *, local: bool) -> ASGIApp:
 
     routes: list[BaseRoute] = [*routes_of(parts.endpoints(), parts.metering)]
     if pages is not None:
-        routes.append(Mount("", app=pages))
+        routes.append(_Elsewhere("", app=pages))
     app = Starlette(
         routes=routes,
         exception_handlers={HTTPException: failed, AgentdError: failed, Exception: on_defect},
     )
     return Crossing(Gate(app, door, local=local), door)
+
+
+class _Elsewhere(Mount):
+    """Not the paths of the API: its routes say which methods they take, and nobody has pages made by asking there."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return (Match.NONE, {}) if scope["path"].startswith(_API) else super().matches(scope)
 
 
 class _Pages:

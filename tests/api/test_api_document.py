@@ -1,0 +1,48 @@
+"""What the OpenAPI document says and the routes do: the small things that a fuzzer found apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from test_api_gate import placed
+
+from agentd.api.endpoint import Call, Endpoint
+from agentd.errors import AgentdError
+
+
+class Pages:
+    """made: how often they were asked for."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        Pages.made += 1
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        return [Endpoint("GET", "/", _page, "read", documented=False)]
+
+    async def refuse(self, request: Request, error: HTTPException | AgentdError) -> Response:
+        return PlainTextResponse("no page", 404)
+
+
+async def _page(call: Call) -> Response:
+    return PlainTextResponse("a page")
+
+
+@pytest.mark.parametrize("method", ["TRACE", "PATCH", "PUT", "QUERY"])
+async def test_a_method_that_a_path_does_not_take_is_told_so_beside_pages(method: str) -> None:
+    """405 with Allow (RFC 9110, section 15.5.6), where pages take all other paths: the address is right."""
+    Pages.made = 0
+    async with placed(pages=Pages) as place:
+        answer = await place.http.request(method, "/api/v1/watches")
+        nowhere = await place.http.get("/api/v1/nowhere")
+
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
+    assert nowhere.status_code == 404
+    assert Pages.made == 0, "whoever asks the API makes no pages"
