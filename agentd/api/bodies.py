@@ -114,7 +114,7 @@ def _value(param: Param, text: str) -> Any:
         raise HTTPException(422, f"{param.name}: write one of {', '.join(choices)}")
     if len(text) > schema.get("maxLength", 1000):
         raise HTTPException(422, f"{param.name}: is longer than {schema.get('maxLength', 1000)} characters")
-    if (pattern := schema.get("pattern")) is not None and not re.search(pattern, text):
+    if (pattern := schema.get("pattern")) is not None and not re.fullmatch(pattern.strip("^$"), text):
         raise HTTPException(422, f"{param.name}: {param.what}")
     return text
 

@@ -48,6 +48,10 @@ _WORDS = {
     503: "Not now: the store, a secret or the daemon is not ready",
 }
 _SCOPES = {"read": "read", "records": "read", "operate": "operate", "admin": "admin"}
+_SCHEMES: Json = {
+    "key": {"type": "http", "scheme": "bearer", "description": "`agentd key new`"},
+    "secret": {"type": "http", "scheme": "bearer", "description": "Of the heartbeat or the hook, as configured there"},
+}
 
 
 class OpenApi:
@@ -76,7 +80,7 @@ def document(endpoints: Sequence[Endpoint]) -> Json:
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "`agentd key new`"}},
+            "securitySchemes": _SCHEMES,
         },
     }
 
@@ -92,6 +96,8 @@ def _operation(endpoint: Endpoint, schemas: Json) -> Json:
     if endpoint.access in _SCOPES:
         operation["security"] = [{"key": []}, *([{}] if endpoint.access == "read" else [])]
         operation["description"] = f"Scope: {_SCOPES[endpoint.access]}"
+    elif endpoint.access == "own":
+        operation["security"] = [{"secret": []}]
     if endpoint.body is not None:
         schema = _schema(endpoint.body, schemas, "validation")
         needed = bool(endpoint.body.model_json_schema(mode="validation").get("required"))

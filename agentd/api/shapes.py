@@ -282,6 +282,14 @@ class Released(TypedDict):
     was_held: bool
 
 
+class Event(TypedDict):
+    """One of Server-Sent Events. data: JSON of it. reset: something was missed, read everything anew."""
+
+    id: NotRequired[str]
+    event: Literal["alert", "watch", "run", "outbox", "config", "status", "reset"]
+    data: str
+
+
 class Beaten(TypedDict):
     watch: str
     received_at: str
@@ -291,3 +299,13 @@ class Hooked(TypedDict):
     accepted: bool
     started: list[str]
     why: NotRequired[str]
+
+
+class Key(TypedDict):
+    name: str
+    scope: Literal["read", "operate", "admin"]
+    last_used_at: str | None
+
+
+class Keys(TypedDict):
+    keys: list[Key]

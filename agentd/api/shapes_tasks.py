@@ -76,6 +76,14 @@ class Task(TaskLine):
     repeated: NotRequired[bool]
 
 
+class TaskEvent(TypedDict):
+    """One of Server-Sent Events. data: JSON of a line of the record. `end` is the last, and without an id."""
+
+    id: NotRequired[str]
+    event: str
+    data: str
+
+
 class Tasks(TypedDict):
     tasks: list[TaskLine]
     next: str | None
@@ -151,7 +159,7 @@ class Model(TypedDict):
     provider: str
     model: str
     base_url: str | None
-    protocol: str
+    protocol: str | None
     context_tokens: int | None
     fallback: list[str]
     default: bool

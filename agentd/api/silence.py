@@ -18,6 +18,8 @@ MAX_REASON_CHARS = 500
 MAX_ALERTS = 1000
 LONGEST = timedelta(days=3660)
 _MAX_SAID_CHARS = 10_000
+_LIKE_A_MATCHER = r"^\s*[^=!~\"'\s]+\s*(=|!=|=~|!~)"
+"""For the document alone: what reads matchers says better what is wrong with one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,11 @@ class SilenceAsked:
     everything: bool = False
 
 
+_Matcher = Annotated[str, Field(max_length=1000, json_schema_extra={"pattern": _LIKE_A_MATCHER})]
+
+
 class SilenceBody(Asked):
-    matchers: tuple[Annotated[str, Field(max_length=1000)], ...] = Field(
+    matchers: tuple[_Matcher, ...] = Field(
         default=(), max_length=100, description='A list of texts, such as ["watch=shop"]; all of them must match'
     )
     for_s: float = Field(

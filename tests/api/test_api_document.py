@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from starlette.exceptions import HTTPException
@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from test_api_gate import placed
 
+from agentd.api.bodies import read_query
 from agentd.api.endpoint import Call, Endpoint
+from agentd.api.routes.params import BEFORE_NUMBER
 from agentd.errors import AgentdError
 
 
@@ -46,3 +48,28 @@ async def test_a_method_that_a_path_does_not_take_is_told_so_beside_pages(method
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
     assert nowhere.status_code == 404
     assert Pages.made == 0, "whoever asks the API makes no pages"
+
+
+async def test_a_place_in_a_list_is_a_number_where_the_document_says_so() -> None:
+    """JSON Schema's `$` is the end alone: a line break behind the number is none of it."""
+    param = BEFORE_NUMBER
+    for text, fits in (("7", True), ("7\n", False), ("x7", False), ("", False), ("1" * 19, False)):
+        request = Request({"type": "http", "query_string": urlencode({"before": text}).encode(), "headers": []})
+        if fits:
+            assert read_query(request, [param], any_query=False) == {"before": text}
+        else:
+            with pytest.raises(HTTPException) as refused:
+                read_query(request, [param], any_query=False)
+            assert refused.value.status_code == 422
+            assert refused.value.detail.startswith("before: ")
+
+
+async def test_the_document_tells_how_heartbeats_and_hooks_are_let_in() -> None:
+    """They have a secret of their own: a key of the API is none of it."""
+    async with placed() as place:
+        document = (await place.http.get("/api/v1/openapi.json")).json()
+
+    schemes = document["components"]["securitySchemes"]
+    for path in ("/api/v1/heartbeat/{name}", "/api/v1/hooks/{name}"):
+        assert document["paths"][path]["post"]["security"] == [{"secret": []}]
+    assert schemes["secret"]["scheme"] == "bearer"

@@ -299,9 +299,9 @@ def test_lists_go_on_page_by_page(tell: Tell, played: PlayedHost) -> None:
             assert pending["next"] is None
             runs = await tasks.runs(watch=None, state=None, limit=2, before="d")
             assert [each["id"] for each in runs] == ["c", "b"]
-            with pytest.raises(ConfigError, match="before: "):
+            with pytest.raises(NotFound, match="before: "):
                 await tasks.tasks(status=None, limit=2, before="nobody")
-            with pytest.raises(ConfigError, match="before: "):
+            with pytest.raises(NotFound, match="before: "):
                 await tasks.runs(watch=None, state=None, limit=2, before="nobody")
             with pytest.raises(ConfigError, match="status: "):
                 await tasks.tasks(status="done", limit=2)

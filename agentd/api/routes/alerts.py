@@ -98,7 +98,7 @@ class AlertRoutes:
                     params=(
                         params.text("watch", "Of this watch only"),
                         params.text("fingerprint", "Of this alert only"),
-                        params.BEFORE,
+                        params.BEFORE_NUMBER,
                         params.limit(100),
                     ),
                     answer=shapes_whole.History,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response, StreamingResponse
 
+from agentd.api import shapes
 from agentd.api.endpoint import Call, Endpoint, Param
 from agentd.api.feed import Feed
 
@@ -27,6 +28,7 @@ class FeedRoutes:
                 "events",
                 params=(_LAST_ID,),
                 media="text/event-stream",
+                answer=shapes.Event,
             )
         ]
 

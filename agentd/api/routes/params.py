@@ -19,4 +19,6 @@ def choice(name: str, choices: tuple[str, ...], what: str) -> Param:
 
 
 EVERYTHING = Param("all", {"type": "boolean", "default": False}, "Also what is over")
-BEFORE = Param("before", {"type": "string", "maxLength": 200}, "Where to go on: `next` of the page before")
+_ON = "Where to go on: write the `next` of the page before"
+BEFORE_ID = Param("before", {"type": "string", "maxLength": 200}, _ON)
+BEFORE_NUMBER = Param("before", {"type": "string", "maxLength": 18, "pattern": "^[0-9]+$"}, _ON)

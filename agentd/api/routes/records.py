@@ -45,7 +45,7 @@ class RecordRoutes:
                 "records",
                 "What operators did, newest first",
                 "daemon",
-                params=(params.BEFORE, params.limit(100)),
+                params=(params.BEFORE_NUMBER, params.limit(100)),
                 answer=shapes_whole.Audit,
             ),
             Endpoint(

@@ -80,7 +80,8 @@ class TaskRoutes:
                 "records",
                 "What people asked for, newest first",
                 tag,
-                params=(params.choice("status", tuple(STATUSES), "Only those"), params.BEFORE, params.limit(100)),
+                params=(params.choice("status", tuple(STATUSES), "Only those"), params.BEFORE_ID, params.limit(100)),
+                problems=(404,),
                 answer=shapes.Tasks,
             ),
             Endpoint(
@@ -128,6 +129,7 @@ class TaskRoutes:
                 ),
                 media="text/event-stream",
                 problems=(404,),
+                answer=shapes.TaskEvent,
             ),
             Endpoint(
                 "GET",
@@ -139,9 +141,10 @@ class TaskRoutes:
                 params=(
                     params.text("watch", "Of this watch only"),
                     params.choice("state", tuple(RunState), "Only those"),
-                    params.BEFORE,
+                    params.BEFORE_ID,
                     params.limit(100),
                 ),
+                problems=(404,),
                 answer=shapes.Runs,
             ),
             Endpoint(

@@ -253,11 +253,11 @@ def in_batch(runs: Sequence[Run], asked: BatchAsked) -> list[Run]:
 
 
 def _place(c: apsw.Connection, before: str | None) -> int | None:
-    """Where a list goes on behind this run. Raises ConfigError."""
+    """Where a list goes on behind this run. Raises NotFound."""
     if before is None:
         return None
     if (place := ledger.number(c, before)) is None:
-        raise ConfigError(f"before: there is no run {before[:100]!r}, or none any more; begin with the newest")
+        raise NotFound(f"before: there is no run {before[:100]!r}, or none any more; begin with the newest")
     return place
 
 
