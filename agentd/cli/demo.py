@@ -2,7 +2,8 @@
 `agentd demo`: the whole of it in under twenty seconds.
 
 A small web service is watched by a real daemon on a temporary state; it is broken and healed, while a receiver
-prints the signed messages that arrive. Afterwards the page stays up until Ctrl-C (or ends at once with --once).
+prints the signed messages that arrive. On a terminal the page stays up afterwards until Ctrl-C, with a key to sign in
+and the service broken once more, so that there is something to acknowledge; --once ends with the story.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import secrets
 import signal
 import socket
@@ -36,11 +36,12 @@ daemon:
   instance: demo
   log_level: error
 api:
-  listen: ["unix:{folder}/api.sock", "127.0.0.1:{page}"]
+  listen: ["127.0.0.1:{page}"]
+  keys: [{{name: you, hash: "{key}", scope: operate}}]
 webhooks:
   you:
     url: http://127.0.0.1:{receiver}/hook
-    secret: "${{env:AGENTD_DEMO_SECRET}}"
+    secret: "${{env:DEMO_SECRET}}"
 alerting:
   notify: [you]
   group_interval: 0s                 # each change at once: this is a story, and nobody sleeps
@@ -56,6 +57,7 @@ watches:
     recover_after: 2
     severity: critical
     labels: {{team: web}}
+    public: true
   - {{name: shop-port, every: 2s, tcp: {{host: 127.0.0.1, port: {shop}}}}}
   - {{name: root-disk, every: 5s, host: {{disk: /}}, expect: ["disk.used_percent < 99"]}}
 """
@@ -109,17 +111,20 @@ def demo(once: bool, port: int) -> None:
 
 
 async def _story(folder: Path, port: int, stay: bool) -> bool:
+    from agentd.config.key_hash import make_key
     from agentd.config.loader import load
     from agentd.daemon.app import Daemon
     from agentd.telemetry.logging import close_logging, open_logging
 
     world = _World()
-    os.environ["AGENTD_DEMO_SECRET"] = world.secret
     shop, shop_port = await _serve(world.shop)
     receiver, receiver_port = await _serve(world.receiver)
     path = folder / "agentd.yaml"
     page = _free_port(port)
-    path.write_text(_CONFIG.format(folder=folder, page=page, receiver=receiver_port, shop=shop_port))
+    token, hashed = make_key("you")
+    path.write_text(_CONFIG.format(folder=folder, page=page, receiver=receiver_port, shop=shop_port, key=hashed))
+    # Not our own environment: commands in another terminal read the configuration, too.
+    (folder / ".env").write_text(f"DEMO_SECRET={world.secret}\n")
     loaded = load(path)
     open_logging(loaded.config.daemon.log_level, "console")
     daemon = Daemon(path, loaded, handle_signals=False)
@@ -134,7 +139,8 @@ async def _story(folder: Path, port: int, stay: bool) -> bool:
         await asyncio.wait([telling, stopping, living], return_when=asyncio.FIRST_COMPLETED)
         told = telling.done() and telling.result()
         if told and stay:
-            click.echo(f"\nThe page stays at http://127.0.0.1:{page}/ until Ctrl-C.")
+            world.up = False
+            click.echo(_way_on(f"http://127.0.0.1:{page}", token, path))
             await asyncio.wait([stopping, living], return_when=asyncio.FIRST_COMPLETED)
         told = told or interrupted.is_set()
         telling.cancel()
@@ -146,6 +152,18 @@ async def _story(folder: Path, port: int, stay: bool) -> bool:
         shop.close()
         receiver.close()
         close_logging()
+
+
+def _way_on(url: str, token: str, config: Path) -> str:
+    ways = {
+        f"{url}/": "what is watched; look at shop",
+        f"{url}/login": f"to acknowledge, silence, pause, with the key {token}",
+        f"{url}/status": "what everybody may see; a badge: /badges/shop.svg",
+        f"agentd alerts -c {config}": "the same from another terminal",
+    }
+    width = max(map(len, ways))
+    lines = (f"  {way:<{width}}  {what}" for way, what in ways.items())
+    return "\nThe web service breaks once more, and the page stays until Ctrl-C:\n" + "\n".join(lines) + "\n"
 
 
 async def _tell(world: _World, ready: asyncio.Event, page: int) -> bool:
