@@ -90,7 +90,10 @@ def knock(path: Path) -> None:
         try:
             knocking.connect(str(path))
         except PermissionError as error:
-            raise Refused(f"{path}: you may not speak to the daemon; use sudo, or join its group") from error
+            raise Refused(
+                f"{path}: it, or its folder, is closed to you; use sudo, or name in api.listen a socket in a folder "
+                "that you may enter (what you may do then, api.socket_access says)"
+            ) from error
         except OSError as error:
             raise NoDaemon(f"no daemon answers on {path}; is it running? (`systemctl status agentd`)") from error
 
