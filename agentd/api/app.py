@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -33,6 +33,7 @@ from agentd.api.routes.alerts import AlertRoutes
 from agentd.api.routes.daemon import DaemonRoutes
 from agentd.api.routes.happenings import FeedRoutes
 from agentd.api.routes.inbound import InboundRoutes
+from agentd.api.routes.keys import KeyRoutes
 from agentd.api.routes.outbox import OutboxRoutes
 from agentd.api.routes.records import RecordRoutes
 from agentd.api.routes.settings import SettingsRoutes
@@ -68,6 +69,7 @@ class Parts:
     settings: SettingsService | None = None
     feed: Feed | None = None
     metering: Metering | None = None
+    keys: Callable[[], list[dict[str, Any]]] | None = None
     more: Sequence[Endpoint] = ()
     pages: Callable[[], PageSet] | None = None
 
@@ -85,6 +87,8 @@ class Parts:
             found += RecordRoutes(self.reading).endpoints()
         if self.settings is not None:
             found += SettingsRoutes(self.settings).endpoints()
+        if self.keys is not None:
+            found += KeyRoutes(self.keys).endpoints()
         if self.feed is not None:
             found += FeedRoutes(self.feed).endpoints()
         found.append(OpenApi(found).endpoint())

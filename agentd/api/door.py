@@ -8,6 +8,8 @@ Promise: a reload changes all of it at once; what it takes away is gone with the
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 from agentd.api.access import Doorkeeper, Peer
@@ -15,8 +17,11 @@ from agentd.api.caller import Caller
 from agentd.api.keys import KnownKeys
 from agentd.api.rates import Rates
 from agentd.api.sessions import Sessions
+from agentd.clock import iso
 from agentd.config.service import ApiKey, ApiSettings, RateLimiting
 from agentd.settings import RateLimit
+
+Json = dict[str, Any]
 
 
 class Door:
@@ -26,6 +31,7 @@ class Door:
         self._names = frozenset(name.lower() for name in names)
         self._own_uid = own_uid
         self._rates = Rates()
+        self._used: dict[str, datetime] = {}
         self.keys = KnownKeys(settings.keys)
         self.sessions = Sessions(self.keys)
         self._enter(settings)
@@ -33,10 +39,13 @@ class Door:
     def go_over_to(self, settings: ApiSettings) -> None:
         self.keys.replace(settings.keys)
         self.sessions.keep_only(settings.keys)
-        self._rates.forget_others({key.name for key in settings.keys})
+        names = {key.name for key in settings.keys}
+        self._rates.forget_others(names)
+        self._used = {name: at for name, at in self._used.items() if name in names}
         self._enter(settings)
 
     def _enter(self, settings: ApiSettings) -> None:
+        self._settings = settings
         named = urlsplit(settings.public_url or "").hostname
         self.hosts = self._names | {name.lower() for name in settings.hosts} | ({named.lower()} if named else set())
         self.origins = settings.cors.allowed_origins
@@ -51,11 +60,26 @@ class Door:
         key = await self.keys.find(token)
         if key is None:
             return None
+        self._used[key.name] = datetime.now(UTC)
         await self._rates.take(key.name, _rate(key, self._default))
         return Caller(key.name, key.scope, "key")
 
+    def listing(self) -> list[Json]:
+        """The keys in force, without anything of them that is secret. last_used_at: since the daemon runs, or None."""
+        return [
+            {
+                "name": key.name,
+                "scope": key.scope,
+                "last_used_at": iso(used) if (used := self._used.get(key.name)) else None,
+            }
+            for key in self._settings.keys
+        ]
+
     def by_cookie(self, cookie: str) -> Caller | None:
-        return self.sessions.caller(cookie)
+        caller = self.sessions.caller(cookie)
+        if caller is not None:
+            self._used[caller.name] = datetime.now(UTC)
+        return caller
 
 
 def _rate(key: ApiKey, default: RateLimiting) -> RateLimit:

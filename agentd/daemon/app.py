@@ -302,6 +302,7 @@ class Daemon:
             settings=self.settings,
             feed=self.ring,
             metering=self.metering,
+            keys=self.door.listing,
             pages=pages,
         )
         return make_servers(parts, sockets, self.door)
