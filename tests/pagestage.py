@@ -398,6 +398,9 @@ class Ports:
             raise self.fails
         return {"retried": 3, "ok": True}
 
+    def state(self) -> str:
+        return "running"
+
     async def status(self) -> Json:
         return self.views.status
 

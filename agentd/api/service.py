@@ -40,6 +40,10 @@ class TooMany(AgentdError):
 
 
 class Service(Protocol):
+    def state(self) -> str:
+        """`running`, or `starting`. Costs nothing: load balancers ask it all the time."""
+        ...
+
     async def status(self) -> Json: ...
 
     async def watches(self) -> list[Json]: ...

@@ -25,13 +25,14 @@ class Hindrances:
     What keeps messages from going out.
 
     disabled: reasons by webhook. failing: since when, by webhook. waiting, dead: messages by webhook; dead without
-    those that something newer has overtaken. held: why nothing at all is sent, or None.
+    those that something newer has overtaken, buried with them. held: why nothing at all is sent, or None.
     """
 
     disabled: Mapping[str, str]
     failing: Mapping[str, datetime]
     waiting: Mapping[str, int]
     dead: Mapping[str, int]
+    buried: Mapping[str, int]
     held: str | None
 
     def note(self, webhook: str, known: Collection[str] | None) -> str | None:
@@ -42,12 +43,13 @@ class Hindrances:
 
 
 def read_hindrances(c: apsw.Connection) -> Hindrances:
-    health = webhooks.health(c)
+    health, counts = webhooks.health(c), outbox.counts(c)
     return Hindrances(
         webhooks.disabled(c),
         {name: found.failing_since for name, found in health.items() if found.failing_since is not None},
-        {name: count.waiting for name, count in outbox.counts(c).items() if count.waiting},
+        {name: count.waiting for name, count in counts.items() if count.waiting},
         outbox.undelivered(c),
+        {name: count.dead for name, count in counts.items() if count.dead},
         meta.held(c),
     )
 

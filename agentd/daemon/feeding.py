@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from agentd.api.ring import Ring
 from agentd.api.tasks import STATES
-from agentd.api.views import alert_view, is_current
-from agentd.daemon.standing import Standing
+from agentd.api.views import alert_view
+from agentd.daemon.standing import Standing, current, verdicts
 from agentd.errors import StoreError
 from agentd.memory.ledger import Run, RunState
 from agentd.pipeline import Watch
@@ -122,11 +121,7 @@ class Feeding:
 
     def _counts(self) -> Json:
         pipeline = self._daemon.pipeline
-        verdicts = Counter(
-            each.last.judgement.verdict.value if each.last else "waiting" for each in pipeline.watches.values()
-        )
-        alerts = Counter(alert.status.value for alert in pipeline.alerts.values() if is_current(alert))
-        return {"watches": dict(verdicts), "alerts": dict(alerts)}
+        return {"watches": verdicts(pipeline.watches.values()), "alerts": current(pipeline.alerts.values())}
 
     async def _messages(self) -> Json:
         stats = await self._daemon.courier.stats()

@@ -23,7 +23,7 @@ from agentd.api.views import alert_view, delivery_view, in_order_of_need, is_cur
 from agentd.clock import iso
 from agentd.daemon.runs.jobs import default_model
 from agentd.daemon.selfwatch import resident_bytes
-from agentd.daemon.standing import Standing
+from agentd.daemon.standing import Standing, current, verdicts
 from agentd.memory import outbox, rollups, templates
 from agentd.pipeline import Watch
 from agentd.pipeline.watches import LogWatch
@@ -48,22 +48,17 @@ class Lists:
         self._daemon = daemon
         self._standing = standing
 
+    def state(self) -> str:
+        return "running" if self._daemon.ready.is_set() else "starting"
+
     async def status(self) -> Json:
         daemon = self._daemon
         now = daemon.clock.now()
-        verdicts: dict[str, int] = {}
-        for watch in daemon.pipeline.watches.values():
-            verdict = watch.last.judgement.verdict.value if watch.last else "waiting"
-            verdicts[verdict] = verdicts.get(verdict, 0) + 1
-        alerts: dict[str, int] = {}
-        for alert in daemon.pipeline.alerts.values():
-            if is_current(alert):
-                alerts[alert.status.value] = alerts.get(alert.status.value, 0) + 1
-        courier, scheduler = await daemon.courier.stats(), daemon.scheduler.stats()
+        scheduler = daemon.scheduler.stats()
         hindrances, agents = await daemon.store.state.read(lambda c: (read_hindrances(c), self._agents(c)))
         disabled = {"disabled": off} if (off := len(self._standing.disabled())) else {}
         return {
-            "state": "running" if daemon.ready.is_set() else "starting",
+            "state": self.state(),
             "version": __version__,
             "instance": daemon.instance,
             "pid": os.getpid(),
@@ -78,12 +73,12 @@ class Lists:
                 "total": len(daemon.plan.names),
                 "paused": len(daemon.keeping.paused),
                 **disabled,
-                **verdicts,
+                **verdicts(daemon.pipeline.watches.values()),
             },
-            "alerts": alerts,
+            "alerts": current(daemon.pipeline.alerts.values()),
             "outbox": {
-                "waiting": sum(courier.waiting.values()),
-                "dead": sum(courier.dead.values()),
+                "waiting": sum(hindrances.waiting.values()),
+                "dead": sum(hindrances.buried.values()),
                 "held": daemon.held,
                 "disabled_webhooks": sorted(hindrances.disabled),
             },
@@ -145,13 +140,13 @@ class Lists:
         disabled = self._standing.disabled()
         room = MAX_ON_PAGE - len(views)
         views += [view | {"strip": [], "spark": [], "uptime": {"24h": None}} for view in disabled[:room]]
-        current = in_order_of_need([alert for alert in daemon.pipeline.alerts.values() if is_current(alert)])
+        shown_alerts = in_order_of_need([alert for alert in daemon.pipeline.alerts.values() if is_current(alert)])
         return {
             "status": await self.status(),
             "watches": views,
             "more_watches": len(daemon.pipeline.watches) + len(disabled) - len(views),
-            "alerts": [alert_view(alert) for alert in current[:MAX_ON_PAGE]],
-            "more_alerts": max(0, len(current) - MAX_ON_PAGE),
+            "alerts": [alert_view(alert) for alert in shown_alerts[:MAX_ON_PAGE]],
+            "more_alerts": max(0, len(shown_alerts) - MAX_ON_PAGE),
         }
 
     async def _most_needed(self) -> list[Watch]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from agentd.api.shared import Shared
 from agentd.clock import iso
 from agentd.errors import StoreError
 from agentd.telemetry.tally import (
@@ -123,34 +124,6 @@ class Metering:
             since_s = self._daemon.started_at.timestamp()
             self._rendering = Rendering(instance=self._daemon.instance, since_s=since_s)
         return _undisturbed(partial(self._rendering.text, numbers))
-
-
-class Shared(Generic[T]):
-    """Work whose result is shared by all who wait for it. make: does it once."""
-
-    def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
-        self._make = make
-        self._one_at_a_time = asyncio.Lock()
-        self._begun = 0
-        self._waiting = 0
-        self._made: tuple[T] | None = None
-
-    async def newest(self) -> T:
-        """A result of work that began after this was called. Raises what `make` raises."""
-        mine = self._begun + 1
-        self._waiting += 1
-        try:
-            async with self._one_at_a_time:
-                made = self._made
-                if made is None or self._begun < mine:
-                    self._begun += 1
-                    self._made = None
-                    made = self._made = (await self._make(),)
-                return made[0]
-        finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self._made = None  # of two thousand watches it is a megabyte
 
 
 def _undisturbed(work: Callable[[], T]) -> T:

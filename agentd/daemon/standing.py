@@ -6,6 +6,8 @@ In: what the daemon knows by itself. Out: plain JSON values. Whatever has a name
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from agentd.api.service import Json, NotFound
@@ -84,6 +86,16 @@ class Standing:
         if name not in self._daemon.plan.webhooks:
             known = ", ".join(sorted(self._daemon.plan.webhooks)) or "none"
             raise NotFound(f"no webhook {name!r}; known: {known}")
+
+
+def verdicts(watches: Iterable[Watch]) -> dict[str, int]:
+    """How many watches have which verdict; `waiting` for those that none was made of yet."""
+    return Counter(watch.last.judgement.verdict.value if watch.last else "waiting" for watch in watches)
+
+
+def current(alerts: Iterable[Alert]) -> dict[str, int]:
+    """How many alerts a person should see, by what they are."""
+    return Counter(alert.status.value for alert in alerts if is_current(alert))
 
 
 def check_view(check: Check) -> Json:

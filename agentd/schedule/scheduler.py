@@ -27,6 +27,7 @@ from agentd.telemetry.tally import LATE_S, Seen, Spread
 log = logging.getLogger("agentd.schedule")
 
 LAGS_KEPT = 4096
+LAGS_SORTED_S = 1.0
 LAST_WORDS_S = 5.0
 LATE = timedelta(seconds=10)
 
@@ -55,7 +56,7 @@ class SchedulerStats:
     """
     runs: begun so far. crashed: of these, those that raised. overlaps: times skipped since the last run was still on.
     coalesced: runs that stood for more than one due time. late: begun more than LATE after they were first due.
-    lag: from due to begun, over the last 4,096 runs, seconds.
+    lag: from due to begun, over the last 4,096 runs, seconds; at most a second old.
     """
 
     jobs: int
@@ -99,6 +100,8 @@ class Scheduler:
         self._entries: dict[str, _Entry] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lags: deque[float] = deque(maxlen=LAGS_KEPT)
+        self._percentiles = (0.0, 0.0)
+        self._sorted_at_s: float | None = None
         self.lag_s = Spread(LATE_S)
         """How long after it was due each run began."""
         self._runs = self._crashed = self._overlaps = self._coalesced = self._late = 0
@@ -242,7 +245,7 @@ class Scheduler:
         return self._guard.lag_s.seen()
 
     def stats(self) -> SchedulerStats:
-        lags = sorted(self._lags)
+        p50_s, p99_s = self._lag_percentiles()
         return SchedulerStats(
             jobs=len(self._entries),
             runs=self._runs,
@@ -251,9 +254,18 @@ class Scheduler:
             coalesced=self._coalesced,
             late=self._late,
             in_flight=self.in_flight,
-            lag_p50_s=lags[len(lags) // 2] if lags else 0.0,
-            lag_p99_s=lags[len(lags) * 99 // 100] if lags else 0.0,
+            lag_p50_s=p50_s,
+            lag_p99_s=p99_s,
         )
+
+    def _lag_percentiles(self) -> tuple[float, float]:
+        """p50 and p99, sorted anew at most once a second: it costs more than all other counts together."""
+        now_s = self._clock.monotonic()
+        if self._sorted_at_s is None or now_s - self._sorted_at_s >= LAGS_SORTED_S:
+            lags = sorted(self._lags) or [0.0]
+            self._percentiles = lags[len(lags) // 2], lags[len(lags) * 99 // 100]
+            self._sorted_at_s = now_s
+        return self._percentiles
 
     def _under_way(self) -> list[asyncio.Task[None]]:
         return [task for task in self._tasks.values() if not task.done()]

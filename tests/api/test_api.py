@@ -49,6 +49,9 @@ class Fake:
             raise self.fails
         return {"did": what[0]}
 
+    def state(self) -> str:
+        return "running"
+
     async def status(self) -> Json:
         self._answer("status")
         return {
@@ -190,7 +193,6 @@ async def doors(tmp_path: Path) -> AsyncIterator[Doors]:
 
 ROUTES = [
     ("GET", "/api/v1/status", None, ("status",)),
-    ("GET", "/health", None, ("status",)),
     ("GET", "/api/v1/watches", None, ("watches",)),
     ("GET", "/api/v1/alerts", None, ("alerts", False)),
     ("GET", "/api/v1/alerts?all=1", None, ("alerts", True)),
@@ -284,6 +286,35 @@ async def test_a_path_asks_for_what_it_says(
 
     assert answer.status_code == 200
     assert doors.service.asked == [asked]
+
+
+async def test_health_costs_no_status(doors: Doors) -> None:
+    """Load balancers ask every second, and of a daemon with thousands of watches the status is work."""
+    answer = await doors.tcp.get("/health")
+
+    assert answer.json() == {"status": "ok"}
+    assert doors.service.asked == []
+
+
+@pytest.mark.parametrize("what", ["status", "watches"])
+async def test_many_who_ask_at_once_share_the_work(doors: Doors, what: str) -> None:
+    """Fifty pages that reload must not make checks late."""
+    go = asyncio.Event()
+    answer = getattr(doors.service, what)
+
+    async def slow() -> Any:
+        await go.wait()
+        return await answer()
+
+    setattr(doors.service, what, slow)
+    asking = [asyncio.create_task(doors.local.get(f"/api/v1/{what}")) for _ in range(10)]
+    await doors.local.get("/health")  # the server has taken its turn
+    go.set()
+    answers = await asyncio.gather(*asking)
+
+    assert {each.status_code for each in answers} == {200}
+    assert len({each.content for each in answers}) == 1
+    assert len(doors.service.asked) < 10
 
 
 @pytest.mark.parametrize(("method", "path"), [(route[0], route[1]) for route in ROUTES if route[0] != "GET"])

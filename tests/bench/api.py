@@ -76,6 +76,8 @@ class Agentd:
         found = {
             "status": hey(f"{self._url}/api/v1/status", requests, key=self._key),
             "metrics": hey(f"{self._url}/metrics", requests, key=self._key),
+            "health": hey(f"{self._url}/health", requests, key=self._key),
+            "watches": hey(f"{self._url}/api/v1/watches", requests, key=self._key),
         }
         began = time.monotonic()
         found["tasks"] = hey(f"{self._url}/api/v1/tasks", requests, key=self._key, body=TASK, good=202)
@@ -156,6 +158,7 @@ BESIDE = {
     "metrics": ("GET /metrics", "Prometheus, GET /metrics"),
     "tasks": ("POST /api/v1/tasks", "Alertmanager, POST /api/v2/alerts"),
 }
+ALONE = {"health": "GET /health", "watches": f"GET /api/v1/watches, {TARGETS}"}
 
 
 def compare(rounds: int) -> None:
@@ -203,6 +206,8 @@ def beside_checks(target: Target, rounds: int, seconds: float) -> None:
         rate = (target.count() - made) / (time.monotonic() - began)
     print(f"\nThe same while {TARGETS} HTTP checks a second are made; {rate:.0f} were made meanwhile")
     for what, (name, _) in BESIDE.items():
+        _show(f"agentd, {name}", [each[what] for each in loads])
+    for what, name in ALONE.items():
         _show(f"agentd, {name}", [each[what] for each in loads])
     for name, each in (("before", before), ("meanwhile, at most", max(lags, key=lambda lag: lag["lag_p99_ms"]))):
         print(

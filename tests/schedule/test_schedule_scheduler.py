@@ -462,6 +462,20 @@ def test_lateness_shows_in_the_stats_and_to_the_watchdog() -> None:
     assert stage.scheduler.stats().lag_p99_s == pytest.approx(3)
 
 
+def test_lateness_in_the_stats_is_at_most_a_second_old() -> None:
+    """It is sorted anew for the first who asks in a second, and never only once."""
+    stage = Stage()
+    stage.scheduler.add("report", Cron(parse_cron("* * * * *")), stage.diary)
+
+    async def story() -> None:
+        assert stage.scheduler.stats().lag_p99_s == 0
+        stage.clock.tick(63)
+        await stage.clock.settle()
+        assert stage.scheduler.stats().lag_p99_s == pytest.approx(3)
+
+    stage.play(story())
+
+
 def test_ten_thousand_jobs_share_the_loop() -> None:
     """All due at midnight: others on the loop get their turn in between, and each job runs."""
     stage = Stage()

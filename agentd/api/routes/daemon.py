@@ -5,16 +5,18 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from agentd.api import shapes, shapes_whole
-from agentd.api.answers import JsonAnswer
+from agentd.api.answers import JsonAnswer, encoded
 from agentd.api.endpoint import Call, Endpoint, Nothing
 from agentd.api.metering_port import Metering
 from agentd.api.service import Service
+from agentd.api.shared import Shared
 
 
 class DaemonRoutes:
     def __init__(self, service: Service, metering: Metering | None) -> None:
         self._service = service
         self._metering = metering
+        self._status = Shared(self._make_status)
 
     def endpoints(self) -> list[Endpoint]:
         tag = "daemon"
@@ -79,12 +81,15 @@ class DaemonRoutes:
         return mine
 
     async def health(self, call: Call) -> Response:
-        status = await self._service.status()
-        healthy = status["state"] == "running"
-        return JsonAnswer({"status": "ok" if healthy else status["state"]}, 200 if healthy else 503)
+        state = self._service.state()
+        healthy = state == "running"
+        return JsonAnswer({"status": "ok" if healthy else state}, 200 if healthy else 503)
 
     async def status(self, call: Call) -> Response:
-        return JsonAnswer(await self._service.status())
+        return Response(await self._status.newest(), media_type=JsonAnswer.media_type)
+
+    async def _make_status(self) -> bytes:
+        return encoded(await self._service.status())
 
     async def reload(self, call: Call) -> Response:
         return JsonAnswer(await self._service.reload(by=call.by))

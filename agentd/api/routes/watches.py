@@ -7,11 +7,12 @@ from starlette.responses import Response
 
 from agentd.api import shapes, shapes_whole
 from agentd.api.abridged import abridged_templates, abridged_watch
-from agentd.api.answers import JsonAnswer, listed
+from agentd.api.answers import JsonAnswer, joined
 from agentd.api.endpoint import Asked, Call, Endpoint, Nothing, Param
 from agentd.api.reading import Reading
 from agentd.api.routes import params
 from agentd.api.service import Service
+from agentd.api.shared import Shared
 from agentd.api.silence import MAX_REASON_CHARS, one_line
 
 _SPAN = Param("span", {"type": "string", "enum": ["1h", "24h", "7d", "30d"], "default": "24h"}, "How far back")
@@ -32,6 +33,7 @@ class WatchRoutes:
     def __init__(self, service: Service, reading: Reading | None) -> None:
         self._service = service
         self._reading = reading
+        self._watches = Shared(self._make_watches)
 
     def endpoints(self) -> list[Endpoint]:
         tag, one = "watches", "/api/v1/watches/{name}"
@@ -109,7 +111,10 @@ class WatchRoutes:
         return mine
 
     async def watches(self, call: Call) -> Response:
-        return listed("watches", await self._service.watches())
+        return Response(await self._watches.newest(), media_type=JsonAnswer.media_type)
+
+    async def _make_watches(self) -> bytes:
+        return await joined("watches", await self._service.watches())
 
     async def watch(self, call: Call) -> Response:
         assert self._reading is not None
