@@ -4,21 +4,33 @@ The README is true: its configurations load, its commands and files exist.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import signal
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 import click
+import httpx
 import pytest
+import yaml
+from loopback import Authority, free_port
 from modelserver import ModelServer
+from running import running
 
 from agentd.agent.prompts.template import PLACES, read_template
 from agentd.api.beat import read_beat
 from agentd.cli import COMMANDS, cli
 from agentd.condition import judge
+from agentd.config.key_hash import make_key
 from agentd.config.loader import load
 from agentd.daemon.assemble import open_log_watch, try_log
 from agentd.daemon.inprocess import daemon_here
@@ -53,7 +65,17 @@ def commands() -> list[list[str]]:
     return [shlex.split(part)[1:] for part in parts if part.startswith("agentd ")]
 
 
-@pytest.mark.parametrize("text", blocks("yaml"), ids=lambda text: text.split("\n")[0].rstrip(":"))
+def configurations() -> list[str]:
+    return [block for block in blocks("yaml") if not block.startswith("scrape_configs:")]
+
+
+def curls() -> list[str]:
+    """Every request of the README that is made with curl, each on one line."""
+    lines = "".join(blocks("console")).replace("\\\n", " ").splitlines()
+    return [line.lstrip("$# ") for line in lines if line.startswith(("$ curl ", "# curl "))]
+
+
+@pytest.mark.parametrize("text", configurations(), ids=lambda text: text.split("\n")[0].rstrip(":"))
 def test_configurations_load_without_a_warning(text: str, tmp_path: Path) -> None:
     """What is copied from here must work."""
     path = tmp_path / "agentd.yaml"
@@ -118,16 +140,14 @@ def test_commands_exist_with_their_options(words: list[str]) -> None:
 
 def test_heartbeats_are_sent_as_the_daemon_reads_them() -> None:
     """The line goes into a cron job, and whether it means failure must not be found out in the night."""
-    lines = "".join(blocks("console")).replace("\\\n", " ").splitlines()
     said = []
-    for line in lines:
-        words = shlex.split(line.removeprefix("$"), comments=True)
-        if words[:1] == ["curl"]:
-            url = urlsplit(words[-1])
-            if url.path in ("/api/v1/hooks/deploy", "/api/v1/runs"):
-                continue
-            assert url.path == "/api/v1/heartbeat/backup", "as in the example above it"
-            said.append(read_beat(words[words.index("-d") + 1].encode(), parse_qsl(url.query)))
+    for line in curls():
+        words = shlex.split(line, comments=True)
+        if "/heartbeat/" not in line:
+            continue
+        url = urlsplit(words[-1])
+        assert url.path == "/api/v1/heartbeat/backup", "as in the example above it"
+        said.append(read_beat(words[words.index("-d") + 1].encode(), parse_qsl(url.query)))
 
     assert said == [(True, "412 files"), (False, "disk full"), (False, "disk full")]
 
@@ -215,3 +235,142 @@ def test_templates_of_prompts_can_be_read(text: str) -> None:
     assert template.strangers == ()
     for place in PLACES:
         assert f"`{{{{{place}}}}}`" in README
+
+
+@contextmanager
+def served(folder: Path, **api: Any) -> Iterator[tuple[str, str]]:
+    """A daemon with what the requests of the README name. Gives its address and a key that may operate."""
+    port = free_port()
+    token, hashed = make_key("readme")
+    settings = {
+        "daemon": {"state_dir": str(folder / "state"), "memory_limit": "64GiB"},
+        "api": {
+            "listen": [f"127.0.0.1:{port}"],
+            "keys": [{"name": "readme", "hash": hashed, "scope": "operate"}],
+            "hooks": {"deploy": {"secret": "${env:DEPLOY_SECRET}"}},
+            **api,
+        },
+        "models": {"default": {"provider": "openai-compatible", "base_url": "http://127.0.0.1:1/v1", "model": "m"}},
+        "watches": [
+            {"name": "shop", "every": "1h", "host": {"disk": "/"}, "expect": [], "public": True},
+            {"name": "backup", "heartbeat": {"expect_every": "24h", "token": "${env:BACKUP_TOKEN}"}},
+        ],
+    }
+    (folder / "agentd.yaml").write_text(yaml.safe_dump(settings))
+    (folder / ".env").write_text("".join(f"{name}={text}\n" for name, text in SECRETS.items()))
+    with running(folder / "agentd.yaml"):
+        yield f"http://127.0.0.1:{port}", token
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl; `units/prepare test` brings it")
+def test_every_request_is_answered(tmp_path: Path) -> None:
+    """They are pasted into a shell, where a wrong quote or a path of yesterday is all that a reader sees."""
+    refused = []
+    with served(tmp_path) as (url, token):
+        (tmp_path / "token").write_text(token)
+        environment = {**os.environ, **SECRETS, "AGENTD_KEY": token}
+        for line in curls():
+            here = line.replace("http://127.0.0.1:8787", url).replace("/run/agentd/", f"{tmp_path}/state/")
+            here = here.replace("curl ", "curl --silent --show-error --fail-with-body --max-time 2 ", 1)
+            done = subprocess.run(
+                ["bash", "-c", here], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+            )
+            endless = "/api/v1/events" in line  # curl leaves with 28 when its time is over
+            if done.returncode != (28 if endless else 0) or (endless and "retry:" not in done.stdout):
+                refused.append((line, done.stdout, done.stderr))
+
+    assert len(curls()) > 8
+    assert refused == []
+
+
+def test_what_the_page_section_names_is_there(tmp_path: Path) -> None:
+    """Badges are put into other people's wikis; pages into their bookmarks."""
+    (section,) = re.findall(r"^## The page$(.*?)^## ", README, flags=re.MULTILINE | re.DOTALL)
+    paths = re.findall(r"`(/[^`\s]*)`", section)
+
+    with served(tmp_path) as (url, _):
+        found = {path: httpx.get(url + path).status_code for path in paths}
+
+    assert found == dict.fromkeys(found, 200)
+    assert len(found) >= 8
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool; `units/prepare test` brings it")
+def test_prometheus_takes_the_scrape_configuration(tmp_path: Path) -> None:
+    """A file with a slip of the pen keeps the whole of Prometheus from starting."""
+    (text,) = (block for block in blocks("yaml") if block.startswith("scrape_configs:"))
+    (tmp_path / "token").write_text("agentd_x.y")
+    path = tmp_path / "prometheus.yml"
+    path.write_text(text.replace("/etc/prometheus/agentd.token", str(tmp_path / "token")))
+
+    done = subprocess.run(["promtool", "check", "config", str(path)], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def nginx(folder: Path, upstream: str) -> Iterator[httpx.Client]:
+    """The nginx of the README, in front of a daemon. Gives a browser of somebody far away."""
+    (text,) = blocks("nginx")
+    port = free_port()
+    authority = Authority(folder)
+    pem = authority.issue(names=("status.example",))
+    text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl").replace("http://127.0.0.1:8787", upstream)
+    text = re.sub(r"/etc/ssl/status\.example\.(pem|key)", pem, text)
+    places = " ".join(f"{name}_temp_path {folder}/{name};" for name in ("proxy", "fastcgi", "uwsgi", "scgi"))
+    user = "user root;" if os.getuid() == 0 else ""
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/nginx.pid; error_log stderr notice; worker_processes 1; {user}\n"
+        f"events {{}}\nhttp {{ access_log off; client_body_temp_path {folder}/body; {places}\n{text}}}\n"
+    )
+    words = ["setpriv", "--pdeathsig", "TERM", "nginx", "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            seen = ""
+            while "start worker process " not in seen:
+                line = process.stderr.readline()
+                assert line, seen
+                seen += line
+            context = ssl.create_default_context(cafile=authority.file)
+            # By the name of its certificate and of the configuration, wherever that leads.
+            with httpx.Client(
+                base_url=f"https://127.0.0.1:{port}", verify=context, headers={"Host": f"status.example:{port}"}
+            ) as client:
+                client.event_hooks = {"request": [_by_name]}
+                yield client
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def _by_name(request: httpx.Request) -> None:
+    request.extensions["sni_hostname"] = "status.example"
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx (apt-get install nginx-light)")
+def test_behind_the_proxy_everybody_needs_a_key_and_with_one_the_page_works(tmp_path: Path) -> None:
+    """To the daemon all of them come over loopback; and forms, cookies and events have to get through."""
+    with (
+        served(tmp_path, public_url="https://status.example/") as (url, token),
+        nginx(tmp_path, url) as browser,
+    ):
+        host = browser.headers["Host"]
+        stranger = {
+            path: browser.get(path).status_code for path in ("/", "/status", "/badges/shop.svg", "/api/v1/watches")
+        }
+        with browser.stream("GET", "/api/v1/events", headers={"Authorization": f"Bearer {token}"}) as events:
+            first = next(events.iter_text())
+        page = {"Origin": f"https://{host}", "Sec-Fetch-Site": "same-origin"}
+        signed_in = browser.post("/login", data={"key": token}, headers=page)
+        cookie = signed_in.headers["set-cookie"]
+        own = {"Cookie": cookie.partition(";")[0]}
+        shown = browser.get("/watches/shop", headers=own)
+        (csrf,) = set(re.findall(r'name="csrf" value="([^"]+)"', shown.text))
+        paused = browser.post("/watches/shop/pause", data={"csrf": csrf}, headers=page | own)
+        watch = httpx.get(f"{url}/api/v1/watches/shop").json()
+
+    assert stranger == {"/": 401, "/status": 200, "/badges/shop.svg": 200, "/api/v1/watches": 401}
+    assert first.startswith("retry:")
+    assert "secure" in cookie.lower()
+    assert (signed_in.status_code, shown.status_code, paused.status_code) == (303, 200, 303)
+    assert watch["paused"]
