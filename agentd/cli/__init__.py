@@ -73,7 +73,7 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="agentd")
 def cli() -> None:
     """Watch endpoints, logs, commands, units, this machine and jobs; decide; tell people through webhooks."""

@@ -39,7 +39,8 @@ def key() -> None:
     type=click.Choice(list(_NAMES)),
     default="read",
     show_default=True,
-    help="read: look. operate: acknowledge, silence, pause, retry, ask agents. admin: change the configuration.",
+    help="read: look at everything. operate: also acknowledge, silence, pause, retry, ask agents. admin: also change "
+    "models and limits, reload.",
 )
 @click.option("--rate", type=click.IntRange(1), help="Its own rate: calls a minute, in the long run.")
 @click.option("--burst", type=click.IntRange(1), help="Calls that may come at once.")
