@@ -148,7 +148,8 @@ class ApiSettings(Settings):
     hosts: tuple[HostField, ...] = Field(
         default=(),
         max_length=64,
-        description="Names that a request may give as its Host beside those of this machine, such as a proxy's",
+        description="Names that a request without a key may give as its Host beside those of this machine and of "
+        "`public_url`. What a proxy marks (X-Forwarded-For) needs a key whatever its name",
     )
     public_url: Url | None = Field(
         default=None,
