@@ -13,8 +13,8 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ from agentd.daemon.runs.asked import Asked
 from agentd.daemon.runs.desk import Ask, Desk
 from agentd.daemon.runs.host import AgentHost
 from agentd.daemon.runs.jobs import ASKED_FOR, NotWanted
+from agentd.daemon.runs.telling import Lately, Telling
 from agentd.errors import AgentdError, StoreError
 from agentd.fleet.messages import ONE_PROMPT, Control
 from agentd.memory import ledger, meta, outbox
@@ -47,11 +48,6 @@ log = logging.getLogger("agentd.daemon")
 _PATIENCE_S = 30.0
 _CANCEL_S = 3.0
 _AGAIN_S = 5.0
-_MOST_EVENTS = 2000
-_MOST_EVENT_BYTES = 4 * 2**20
-_MOST_LISTENERS = 100
-_MOST_UNREAD = 5000
-_MOST_UNREAD_BYTES = 4 * 2**20
 _MOST_ERROR_CHARS = 2000
 _MOST_OF_WATCHES = 10_000
 MOST_QUEUED = 2000
@@ -95,37 +91,6 @@ row is not to be ended so; then nothing is told either.
 """
 
 
-class _Listener:
-    """What somebody who follows has not read yet; who does not read misses some, and holds up nobody."""
-
-    def __init__(self) -> None:
-        self._unread: deque[tuple[Json, int]] = deque()
-        self._bytes = 0
-        self._came = asyncio.Event()
-        self._over = False
-
-    def tell(self, event: Json, size: int) -> None:
-        if len(self._unread) < _MOST_UNREAD and self._bytes + size <= _MOST_UNREAD_BYTES:
-            self._unread.append((event, size))
-            self._bytes += size
-            self._came.set()
-
-    def end(self) -> None:
-        self._over = True
-        self._came.set()
-
-    async def next(self) -> Json | None:
-        """None when nothing more will come."""
-        while not self._unread:
-            if self._over:
-                return None
-            self._came.clear()
-            await self._came.wait()
-        event, size = self._unread.popleft()
-        self._bytes -= size
-        return event
-
-
 @dataclass(slots=True)
 class _Active:
     run: Run
@@ -133,10 +98,7 @@ class _Active:
     call: Call | None = None
     cancelled: str | None = None
     unsent: list[Control] = field(default_factory=list)
-    events: deque[tuple[Json, int]] = field(default_factory=deque)
-    events_bytes: int = 0
-    listeners: set[_Listener] = field(default_factory=set)
-    count: int = 0
+    telling: Telling = field(default_factory=Telling)
 
 
 class Runs:
@@ -174,6 +136,7 @@ class Runs:
         self._traced = traced
         self._may_start = may_start
         self._active: dict[str, _Active] = {}
+        self._lately = Lately()
         self._woken = asyncio.Event()
         self._closing = False
         self._restored = False
@@ -242,23 +205,17 @@ class Runs:
 
     async def follow(self, id: str, after: int = 0) -> AsyncIterator[Json]:
         """
-        The events of a run under way, those of its begin too as far as they are kept, until it ends.
+        The events of a run under way, those of its begin too as far as they are kept, until it ends; and of one that
+        ended lately.
 
-        Each has its `seq`, counted from 1; after: those up to it are left out. Nothing when it is not under way.
+        Each has its `seq`, counted from 1; after: those up to it are left out. Nothing of any other run.
         """
         active = self._active.get(id)
-        if active is None or len(active.listeners) >= _MOST_LISTENERS:
-            return
-        unread = _Listener()
-        active.listeners.add(unread)
-        try:
-            for event, _ in list(active.events):
-                if event["seq"] > after:
+        telling = self._lately.get(id) if active is None else active.telling
+        if telling is not None:
+            async with aclosing(telling.follow(after)) as events:
+                async for event in events:
                     yield event
-            while (found := await unread.next()) is not None:
-                yield found
-        finally:
-            active.listeners.discard(unread)
 
     # Running.
 
@@ -436,7 +393,7 @@ class Runs:
                 job,
                 desk,
                 record=account.take,
-                event=lambda event, size: self._tell(active, event, size),
+                event=active.telling.tell,
                 spans=spans,
             )
             for control in active.unsent:
@@ -466,20 +423,9 @@ class Runs:
             log.error("run_ended_twice", extra={"run": active.run.id, "state": ended.state.value})
         self.done += 1
 
-    def _tell(self, active: _Active, event: Mapping[str, Any], size: int) -> None:
-        active.count += 1
-        told = {**event, "seq": active.count}
-        active.events.append((told, size))
-        active.events_bytes += size
-        while len(active.events) > _MOST_EVENTS or active.events_bytes > _MOST_EVENT_BYTES:
-            active.events_bytes -= active.events.popleft()[1]
-        for listener in active.listeners:
-            listener.tell(told, size)
-
     def _over(self, active: _Active) -> None:
         self._active.pop(active.run.id, None)
-        for listener in active.listeners:
-            listener.end()
+        self._lately.add(active.run.id, active.telling)
         self.wake()
 
     def _hang_up(self, active: _Active) -> None:
