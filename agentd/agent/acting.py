@@ -96,9 +96,12 @@ class Hands:
         self._known: deque[Result] = deque(maxlen=_MOST_KNOWN)
         self._failed_in_a_row = 0
 
-    async def carry_out(self, tasks: Sequence[Task], *, purpose: str = "step") -> Acted:
-        """Raises GraphError: what depends on what makes no sense."""
+    async def carry_out(
+        self, tasks: Sequence[Task], *, purpose: str = "step", begins: Callable[[], None] = lambda: None
+    ) -> Acted:
+        """begins: called before the first of them runs. Raises GraphError: what depends on what makes no sense."""
         graph = TaskGraph(tasks, known=self._known)
+        begins()
         self.account.record("steps", purpose=purpose, shape=graph.shape, tasks=[_task_json(task) for task in graph])
         last: dict[str, Result] = {}
         acted = Acted()

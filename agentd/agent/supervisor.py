@@ -332,15 +332,15 @@ class Supervisor:
                 if actions.calls:
                     self._held = None
                     tasks = self._tasks(actions)
-                    acted = await self._hands.carry_out(tasks)
+                    acted = await self._hands.carry_out(tasks, begins=functools.partial(self._planned, actions))
             except (BadAction, GraphError) as error:
                 if (end := self._put_right(done, error, patience)) is not None:
                     return end
                 continue
             self._account.steps += 1
-            self._planned(actions)
             if actions.calls:
                 return self._observed(done.message, tasks, acted, actions.notes)
+            self._planned(actions)
             if actions.final is not None:
                 return await self._final(done.message, actions.final)
             self._reply(done.message, {}, "Noted. Take the first step of it now.", actions.notes)

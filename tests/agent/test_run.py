@@ -269,7 +269,7 @@ async def test_records_are_plain_json_and_hold_what_happened() -> None:
     kinds = [record.kind for record in desk.keeper.records]
     assert [record.seq for record in desk.keeper.records] == list(range(1, len(kinds) + 1))
     assert kinds == [
-        *("job", "prompt", "model", "steps", "task", "result", "decision", "plan", "observation"),
+        *("job", "prompt", "model", "plan", "steps", "task", "result", "decision", "observation"),
         *("model", "finding", "outcome"),
     ]
 
