@@ -407,6 +407,7 @@ class Runs:
         except HostDied as error:
             return Ended(RunState.INTERRUPTED, error=str(error))
         finally:
+            account.flush()  # before anybody is told that it has ended
             self._host.done()
         why = outcome.error or (active.cancelled if outcome.state == "cancelled" else None)
         why = None if why is None else why[:_MOST_ERROR_CHARS]

@@ -7,10 +7,11 @@ In: requests that were let in. Out: plain JSON values. What somebody asks for is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from itertools import pairwise
 from typing import Any
@@ -37,7 +38,7 @@ from agentd.config.models import Config
 from agentd.daemon.runs.agents import Agents
 from agentd.daemon.runs.dispatch import MOST_QUEUED, new_run_id
 from agentd.daemon.runs.jobs import default_model, make_job, permissions_of
-from agentd.errors import AgentdError, ConfigError
+from agentd.errors import AgentdError, ConfigError, StoreError
 from agentd.fleet.messages import ONE_PROMPT, Control
 from agentd.memory import audit, batches, ledger, run_records
 from agentd.memory.batches import AskedOtherwise, Taken
@@ -50,6 +51,8 @@ TASK = "task"
 _KINDS = ("plan", "result")
 _RETRY_AFTER_S = 10
 _WAITING_S = 0.25
+_JUST_ENDED = timedelta(seconds=10)
+_WRITTEN_S = 1.0
 _PERMITTED_AT_ONCE = 10
 
 
@@ -190,6 +193,7 @@ class Tasks:
 
     async def run(self, id: str, after: int = -1) -> Json:
         run = await self._found(id)
+        await self._written(run)
         return await self._store.history.read(
             lambda c: run_with_record(run, run_records.read(c, run.id, after=after), after=after)
         )
@@ -201,9 +205,19 @@ class Tasks:
         return models_of(self._config)
 
     async def _view(self, run: Run) -> Json:
+        await self._written(run)
         return await self._store.history.read(
             lambda c: task_view(run, run_records.read(c, run.id, kinds=_KINDS, limit=MOST_LINES))
         )
+
+    async def _written(self, run: Run) -> None:
+        """What a run did stands in another store than its end, a moment later: who sees the one is to see the other."""
+        history = self._store.history
+        if run.ended_at is None or self._clock.now() - run.ended_at > _JUST_ENDED or not history.pending:
+            return
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(_WRITTEN_S):
+                await history.write(lambda c: None)
 
     async def _known(self, id: str) -> Run | None:
         return await self._store.state.read(lambda c: ledger.get(c, id))
