@@ -295,6 +295,24 @@ def test_what_the_page_section_names_is_there(tmp_path: Path) -> None:
     assert len(found) >= 8
 
 
+def test_the_document_of_the_api_has_words_for_all_that_can_be_asked(tmp_path: Path) -> None:
+    """It is the reference that the README sends people to, and a viewer shows nothing else."""
+    with served(tmp_path) as (url, _):
+        document = httpx.get(f"{url}/api/v1/openapi.json").json()
+
+    operations = {
+        f"{method} {path}": each for path, methods in document["paths"].items() for method, each in methods.items()
+    }
+    assert [name for name, each in operations.items() if len(each["summary"]) < 8] == []
+    bare = {
+        f"{name}: {param['name']}"
+        for name, each in operations.items()
+        for param in each["parameters"]
+        if param.get("description", param["name"]) == param["name"]
+    }
+    assert bare == set()
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool; `units/prepare test` brings it")
 def test_prometheus_takes_the_scrape_configuration(tmp_path: Path) -> None:
     """A file with a slip of the pen keeps the whole of Prometheus from starting."""

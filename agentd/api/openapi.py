@@ -20,7 +20,7 @@ from agentd.api.answers import PROBLEM_TYPE, encoded
 from agentd.api.endpoint import Call, Endpoint, Json
 
 PATH = "/api/v1/openapi.json"
-_PLACE = re.compile(r"\{(\w+)(?::\w+)?\}")
+_PLACE = re.compile(r"(\w+)/\{(\w+)(?::\w+)?\}")
 _REF = "#/components/schemas/{model}"
 _PROBLEM: Json = {
     "type": "object",
@@ -47,7 +47,32 @@ _WORDS = {
     429: "Too much at once; Retry-After says when",
     503: "Not now: the store, a secret or the daemon is not ready",
 }
-_SCOPES = {"read": "read", "records": "read", "operate": "operate", "admin": "admin"}
+_SCOPES = {
+    "read": "For everybody on loopback; elsewhere for a key of any scope",
+    "records": "For a key of any scope",
+    "operate": "For a key of scope operate or admin",
+    "admin": "For a key of scope admin",
+}
+_ABOUT = """\
+A monitoring daemon for servers.
+
+A key, made by `agentd key new NAME`, goes into `Authorization: Bearer …`; on the unix socket the caller's user counts
+instead. Errors are problem details (RFC 9457) whose `detail` says what to do. Times are RFC 3339 in UTC. A list that
+goes on has a `next`: the `before` of the request for the rest."""
+_PLACES = {
+    "watches": "Name of a watch",
+    "webhooks": "Name of a webhook",
+    "heartbeat": "Name of a watch that is a heartbeat",
+    "hooks": "Name of a hook in `api.hooks`",
+    "public": "Name of a watch that is public",
+    "badges": "Name of a watch that is public",
+    "alerts": "Fingerprint of an alert",
+    "silences": "Id of a silence",
+    "outbox": "Id of a message",
+    "tasks": "Id of a task, ours or the caller's `task_id`",
+    "runs": "Id of a run",
+}
+"""Of the parameter in a path, by the word before it."""
 _SCHEMES: Json = {
     "key": {"type": "http", "scheme": "bearer", "description": "`agentd key new`"},
     "secret": {"type": "http", "scheme": "bearer", "description": "Of the heartbeat or the hook, as configured there"},
@@ -76,7 +101,7 @@ def document(endpoints: Sequence[Endpoint]) -> Json:
             paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "agentd", "version": __version__, "description": "A monitoring daemon for servers"},
+        "info": {"title": "agentd", "version": __version__, "description": _ABOUT},
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -95,7 +120,7 @@ def _operation(endpoint: Endpoint, schemas: Json) -> Json:
     }
     if endpoint.access in _SCOPES:
         operation["security"] = [{"key": []}, *([{}] if endpoint.access == "read" else [])]
-        operation["description"] = f"Scope: {_SCOPES[endpoint.access]}"
+        operation["description"] = _SCOPES[endpoint.access]
     elif endpoint.access == "own":
         operation["security"] = [{"secret": []}]
     if endpoint.body is not None:
@@ -114,7 +139,10 @@ def _identity(endpoint: Endpoint) -> str:
 
 def _places(endpoint: Endpoint) -> list[Json]:
     text = {"type": "string", "minLength": 1}
-    return [{"name": name, "in": "path", "required": True, "schema": text} for name in _PLACE.findall(endpoint.path)]
+    return [
+        {"name": name, "in": "path", "required": True, "description": _PLACES.get(of, name), "schema": text}
+        for of, name in _PLACE.findall(endpoint.path)
+    ]
 
 
 def _parameters(endpoint: Endpoint) -> list[Json]:

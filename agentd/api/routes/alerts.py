@@ -37,7 +37,7 @@ class AlertRoutes:
                 "/api/v1/alerts/ack",
                 self.ack,
                 "operate",
-                "Somebody is on these alerts",
+                "Acknowledge alerts: somebody is on them",
                 tag,
                 body=AckBody,
                 problems=(404, 409),

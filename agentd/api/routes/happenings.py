@@ -24,7 +24,7 @@ class FeedRoutes:
                 "/api/v1/events",
                 self.events,
                 "read",
-                "What happens, as it happens",
+                "What happens, as it happens (Server-Sent Events)",
                 "events",
                 params=(_LAST_ID,),
                 media="text/event-stream",
