@@ -19,6 +19,8 @@ Bar = Literal["ok", "failing", "blind", "paused"]
 
 
 class Health(TypedDict):
+    """`status`: ok; with 503 what the daemon does instead, such as starting."""
+
     status: str
 
 
@@ -35,6 +37,8 @@ class Counted(TypedDict):
 
 
 class Outbox(TypedDict):
+    """Messages that wait and that were given up. held: why a restore holds all of them back."""
+
     waiting: int
     dead: int
     held: str | None
@@ -42,6 +46,8 @@ class Outbox(TypedDict):
 
 
 class Checks(TypedDict):
+    """lag: how late checks began. overlaps: checks that were left out since the one before was still on."""
+
     done: int
     lag_p50_ms: float
     lag_p99_ms: float
@@ -65,6 +71,8 @@ class EventsSeen(TypedDict):
 
 
 class Today(TypedDict):
+    """What agents took today (UTC), and what `budgets.daemon_per_day` allows; null: it sets no limit."""
+
     usd: float
     usd_limit: float | None
     tokens: int
@@ -74,6 +82,8 @@ class Today(TypedDict):
 
 
 class Agents(TypedDict):
+    """model: asked where nothing else is said. host_pid: of the process that agents work in, while there is one."""
+
     running: int
     queued: int
     model: str | None
@@ -82,11 +92,15 @@ class Agents(TypedDict):
 
 
 class Store(TypedDict):
+    """full: nothing more fits on the disk."""
+
     full: bool
     trouble: str | None
 
 
 class Status(TypedDict):
+    """trouble: what is wrong with the daemon itself, in words. page: where people find it."""
+
     state: Literal["running", "starting"]
     version: str
     instance: str
@@ -109,6 +123,8 @@ class Status(TypedDict):
 
 
 class PauseShown(TypedDict):
+    """until: null where nobody said; then somebody has to resume it."""
+
     by: str
     at: str
     until: str | None
@@ -116,6 +132,8 @@ class PauseShown(TypedDict):
 
 
 class Watch(TypedDict):
+    """A watch with what it saw last. verdict: null before the first check. alert: the state of its worst one."""
+
     name: str
     kind: str | None
     enabled: bool
@@ -139,6 +157,8 @@ class Watches(TypedDict):
 
 
 class Paused(Watch):
+    """replaced: the pause that this one takes the place of."""
+
     replaced: PauseShown | None
 
 
@@ -157,6 +177,8 @@ class Checked(TypedDict):
 
 
 class Template(TypedDict):
+    """A kind of lines, `<*>` where they differ. samples: some of them, for known callers."""
+
     id: int | str
     template: str
     count: int
@@ -172,6 +194,8 @@ class Templates(TypedDict):
 
 
 class Alert(TypedDict):
+    """failed: the conditions that do not hold. told: webhooks that heard of it. finding: what an agent found."""
+
     fingerprint: str
     watch: str
     rule: str | None
@@ -219,12 +243,16 @@ class Silences(TypedDict):
 
 
 class Silenced(TypedDict):
+    """alerts: that it mutes now. note: what somebody may not have meant."""
+
     silence: Silence
     alerts: int
     note: NotRequired[str | None]
 
 
 class Delivery(TypedDict):
+    """A message to one webhook. superseded: dead, and not to be sent again: a newer one has told of it."""
+
     id: str
     webhook: str
     lane: str
@@ -259,6 +287,8 @@ class Dropped(TypedDict):
 
 
 class WebhookTested(TypedDict):
+    """ok: the receiver took it. answer: the beginning of what it answered."""
+
     webhook: str
     ok: bool
     status: int | None
@@ -279,6 +309,8 @@ class Reloaded(TypedDict):
 
 
 class Released(TypedDict):
+    """was_held: whether anything was held back."""
+
     was_held: bool
 
 
@@ -302,6 +334,8 @@ class Hooked(TypedDict):
 
 
 class Key(TypedDict):
+    """Nothing of it lets anybody in."""
+
     name: str
     scope: Literal["read", "operate", "admin"]
     last_used_at: str | None

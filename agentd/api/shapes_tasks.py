@@ -22,6 +22,8 @@ class TaskResult(TypedDict):
 
 
 class TaskMetrics(TypedDict):
+    """What it took. cached_tokens: of the input tokens, those that the provider had kept."""
+
     steps: int
     tool_calls: int
     model_calls: int
@@ -52,6 +54,8 @@ class TaskLine(TypedDict):
 
 
 class Plan(TypedDict):
+    """How the agent understood what was asked, and what it meant to do."""
+
     understanding: NotRequired[str]
     approach: NotRequired[str]
     complexity: NotRequired[str]
@@ -124,6 +128,8 @@ class Runs(TypedDict):
 
 
 class RecordLine(TypedDict):
+    """at_s: seconds since the run began."""
+
     seq: int
     at_s: float
     kind: str

@@ -75,6 +75,8 @@ class WatchWhole(Watch):
 
 
 class Measure(TypedDict):
+    """What a plot shows."""
+
     name: str
     unit: str
 
@@ -269,6 +271,8 @@ class Memory(TypedDict):
 
 
 class Deed(TypedDict):
+    """What somebody did, by command, API or page."""
+
     id: str
     at: str
     who: str
@@ -286,6 +290,8 @@ class Audit(TypedDict):
 
 
 class PublicWatch(TypedDict):
+    """bars: how it was, oldest first; null: nothing is known of that time."""
+
     name: str
     state: PublicState
     uptime_30d: float | None
@@ -318,6 +324,8 @@ class SeriesOfMetric(TypedDict):
 
 
 class Metric(TypedDict):
+    """As in the text of Prometheus."""
+
     type: Literal["counter", "gauge", "histogram"]
     help: str
     series: list[SeriesOfMetric]
@@ -329,6 +337,8 @@ class Metrics(TypedDict):
 
 
 class OverlayShown(TypedDict):
+    """What was changed while the daemon ran. trouble: why it is not in effect."""
+
     file: str
     keys: list[str]
     trouble: str | None
@@ -345,6 +355,8 @@ class Configuration(TypedDict):
 
 
 class Changed(TypedDict):
+    """changed: keys, dotted."""
+
     changed: list[str]
     warnings: list[str]
 
