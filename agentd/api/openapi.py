@@ -39,14 +39,19 @@ _WORDS = {
     401: "No key, or none of ours",
     403: "The caller may not",
     404: "There is none of that name",
+    408: "The request did not come to its end in time",
     409: "It does not fit the present state",
     413: "The body is too large",
+    414: "The address is too long",
     415: "The body is not of that type",
     421: "The daemon does not go by that name",
     422: "What is asked cannot be meant",
     429: "Too much at once; Retry-After says when",
+    431: "The headers are too many or too large",
     503: "Not now: the store, a secret or the daemon is not ready",
 }
+_OF_ANY = {400, 408, 414, 431, 503}
+"""What connections are told before a route is looked for, and what may be wrong with the store at any time."""
 _SCOPES = {
     "read": "For everybody on loopback; elsewhere for a key of any scope",
     "records": "For a key of any scope",
@@ -164,12 +169,10 @@ def _responses(endpoint: Endpoint, schemas: Json) -> Json:
         schema = _schema(endpoint.answer, schemas, "serialization")
     good: Json = {"description": endpoint.summary, "content": {endpoint.media: {"schema": schema}}}
     refused = {"$ref": _REF.format(model="Problem")}
-    found: Json = {str(status): good for status in (endpoint.status, *endpoint.also)}
+    found: Json = {str(status): dict(good) for status in (endpoint.status, *endpoint.also)}
     for status in sorted(_problems(endpoint)):
-        found[str(status)] = {
-            "description": _WORDS.get(status, "A problem"),
-            "content": {PROBLEM_TYPE: {"schema": refused}},
-        }
+        told = found.setdefault(str(status), {"description": _WORDS.get(status, "A problem"), "content": {}})
+        told["content"] = {**told["content"], PROBLEM_TYPE: {"schema": refused}}
         if status == 429:
             found["429"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}
     return found
@@ -177,11 +180,11 @@ def _responses(endpoint: Endpoint, schemas: Json) -> Json:
 
 def _problems(endpoint: Endpoint) -> set[int]:
     """What may come of the declaration alone, and what the endpoint adds."""
-    found = set(endpoint.problems)
+    found = _OF_ANY | set(endpoint.problems)
     if endpoint.access not in ("open", "own"):
         found |= {401, 403, 421, 429}
     if endpoint.body is not None:
-        found |= {400, 413, 415, 422}
+        found |= {413, 415, 422}
     if not endpoint.any_query:
         found.add(422)  # a parameter that there is not
     return found

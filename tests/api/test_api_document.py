@@ -73,3 +73,15 @@ async def test_the_document_tells_how_heartbeats_and_hooks_are_let_in() -> None:
     for path in ("/api/v1/heartbeat/{name}", "/api/v1/hooks/{name}"):
         assert document["paths"][path]["post"]["security"] == [{"secret": []}]
     assert schemes["secret"]["scheme"] == "bearer"
+
+
+async def test_what_a_connection_may_be_told_stands_at_every_endpoint() -> None:
+    """An address that is too long is refused before any route is looked for; clients get it all the same."""
+    async with placed() as place:
+        document = (await place.http.get("/api/v1/openapi.json")).json()
+
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert {"400", "408", "414", "431", "503"} <= set(operation["responses"]), (method, path)
+    told = document["paths"]["/health"]["get"]["responses"]["503"]["content"]
+    assert set(told) == {"application/json", "application/problem+json"}, "while it starts, and when there is no place"

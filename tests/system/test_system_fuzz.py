@@ -51,7 +51,7 @@ bearer = "{secret}"
 
 # A body may be as the schema has it and too large all the same, and the other way round.
 [checks.negative_data_rejection]
-expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "411", "413", "415", "422", "429"]
+expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "411", "413", "414", "415", "422", "429", "431"]
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "401", "403", "404", "409", "413", "429", "503"]
 """
