@@ -3,7 +3,8 @@ Where the daemon of a configuration lives: its state folder and its socket.
 
 A command is typed in an operator's shell, not in the service's: for the installed configuration the service's own
 folders and environment file count, as its unit names them. A configuration that is broken since the daemon started
-must not keep anybody from asking the daemon how it is.
+must not keep anybody from asking the daemon how it is; nor must one that only root and the service may read, for what
+others may is said by `api.socket_access`.
 """
 
 from __future__ import annotations
@@ -79,11 +80,13 @@ def find_place(config_path: Path | None) -> Place:
         config, origins = loaded.config, loaded.origins
         daemon, api = config.daemon, config.api
     except InvalidConfig as error:
-        if not os.access(path, os.R_OK):
+        closed = _is_closed(path)
+        if not path.exists() or (closed and not _same(path, INSTALLED)):
             raise
-        errors = sum(not problem.warning for problem in error.problems)
-        click.echo(f"{path} has {counted(errors, 'error')}; `agentd check` shows them", err=True)
-        daemon, api = _parts(path)
+        errors = [problem for problem in error.problems if not problem.warning]
+        if not all(_is_closed(problem.file) for problem in errors):
+            click.echo(f"{path} has {counted(len(errors), 'error')}; `agentd check` shows them", err=True)
+        daemon, api = (DaemonSettings(), ApiSettings()) if closed else _parts(path)
     state_dir = daemon.find_state_dir(environment)
     sockets = [address.path for address in api.find_listen(environment, state_dir) if address.path]
     return Place(path, environment, config, state_dir, Path(sockets[0]), origins)
@@ -112,6 +115,11 @@ def _parts(path: Path) -> tuple[DaemonSettings, ApiSettings]:
     except ValidationError:
         found_api = ApiSettings()
     return found_daemon, found_api
+
+
+def _is_closed(file: Path | str) -> bool:
+    """Whether it is there, and others' to read."""
+    return os.path.exists(file) and not os.access(file, os.R_OK)
 
 
 def _same(one: Path, other: Path) -> bool:
