@@ -33,6 +33,7 @@ Json = dict[str, Any]
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 FINGERPRINT = "0a7c444ea98ddf621b91dc93a9153328"
 CSRF = "token-of-the-session"
+COOKIE_VALUE = "cookie-value".ljust(43, "x")
 KEY = "agentd_ops.secret"
 NEAR = Caller("nobody", None, "nobody", near=True)
 READER = Caller("dash", "read", "session", csrf=CSRF)
@@ -534,7 +535,7 @@ class Sessions:
     async def open(self, key: str) -> tuple[str, Caller] | None:
         if self.too_many:
             raise TooMany("too many", retry_after_s=7)
-        return ("cookie-value", OPERATOR) if key == KEY else None
+        return (COOKIE_VALUE, OPERATOR) if key == KEY else None
 
     def close(self, cookie: str) -> None:
         self.closed.append(cookie)

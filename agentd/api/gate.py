@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
@@ -20,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agentd.api.answers import problem, problem_of
 from agentd.api.caller import NOBODY, Caller
 from agentd.api.door import Door
-from agentd.api.sessions import COOKIE
+from agentd.api.sessions import cookies_in
 from agentd.errors import AgentdError
 
 CALLER = "agentd.caller"
@@ -73,8 +72,8 @@ class Gate:
         if shown and not _has_own_secret(scope["path"]):
             scheme, _, token = shown[0].partition(" ")
             return await self._door.by_key(token.strip()) if len(shown) == 1 and scheme.lower() == "bearer" else None
-        for name, value in headers:
-            if name == b"cookie" and (cookie := _cookie(value)) and (caller := self._door.by_cookie(cookie)):
+        for cookie in cookies_in(headers):
+            if (caller := self._door.by_cookie(cookie)) is not None:
                 return caller
         return self._unknown(scope, headers)
 
@@ -120,14 +119,6 @@ def _has_own_secret(path: str) -> bool:
 def _name_of(host: str) -> str:
     """A Host header without its port."""
     return host[1:].split("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
-
-
-def _cookie(header: bytes) -> str | None:
-    try:
-        found = SimpleCookie(header.decode("latin-1")).get(COOKIE)
-    except CookieError:
-        return None
-    return found.value if found is not None else None
 
 
 def _is_loopback(address: Any) -> bool:

@@ -8,10 +8,11 @@ known by the digest of its cookie alone.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from agentd.api.caller import Caller
@@ -21,6 +22,8 @@ from agentd.config.service import ApiKey
 COOKIE = "agentd_session"
 IDLE_S = 24 * 3600.0
 MOST = 1000
+_VALUE = re.compile(rb"[A-Za-z0-9_-]{43}")
+_MOST_SHOWN = 8
 
 
 @dataclass(slots=True)
@@ -69,6 +72,25 @@ class Sessions:
         for digest, session in list(self._known.items()):
             if session.key not in keys:
                 del self._known[digest]
+
+
+def cookies_in(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
+    """
+    What may be cookies of ours among the headers of a request, a few at most.
+
+    Cookies know no ports: other programs of the same host are heard here too, whatever they write, and another daemon
+    has one of the same name. Read in one pass, and not by `http.cookies`: that gives up on what it cannot parse, and
+    takes quoted text apart in quadratic time.
+    """
+    own = COOKIE.encode()
+    found = []
+    for header, value in headers:
+        if header == b"cookie":
+            for part in value.split(b";"):
+                name, _, text = part.strip(b" \t").partition(b"=")
+                if name == own and _VALUE.fullmatch(text):
+                    found.append(text.decode())
+    return found[:_MOST_SHOWN]
 
 
 def _caller(session: _Session) -> Caller:

@@ -19,7 +19,7 @@ from agentd.api.app import Parts
 from agentd.api.door import Door
 from agentd.api.endpoint import Call, Endpoint
 from agentd.api.server import make_servers, open_socket
-from agentd.api.sessions import COOKIE, IDLE_S, MOST, Sessions
+from agentd.api.sessions import COOKIE, IDLE_S, MOST, Sessions, cookies_in
 from agentd.config.key_hash import make_key
 from agentd.config.service import ApiSettings
 
@@ -263,6 +263,32 @@ async def test_a_cookie_that_is_none_of_ours_is_nobody(place: Place, cookie: str
 
     assert (await place.http.get("/api/v1/status", headers=headers)).status_code == 200
     assert (await place.http.post("/api/v1/reload", headers=headers)).status_code == 401
+
+
+@pytest.mark.parametrize("other", ["theme=dark", 'prefs={"x":1}', "a b=c", "x=\xfc", "[k]=v", f"{COOKIE}=short", "="])
+async def test_cookies_of_other_programs_do_not_undo_a_session(place: Place, other: str) -> None:
+    """Cookies know no ports: whatever runs on this host beside us is heard here too."""
+    signed_in, _ = await place.sign_in("operate")
+    stranger = f"{COOKIE}={'A' * 43}"
+    both = {"Cookie": f"{other}; {stranger};{signed_in['Cookie']}; {other}".encode("latin-1")}
+
+    assert (await place.http.get("/api/v1/tasks/x", headers=both)).status_code == 404  # type: ignore[arg-type]
+
+
+def test_a_cookie_costs_no_more_than_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's reader takes quoted text apart in quadratic time: one request would stop the loop for seconds."""
+
+    def parsed(*_: Any) -> None:
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr("http.cookies.SimpleCookie.load", parsed)
+    monkeypatch.setattr("starlette.requests.cookie_parser", parsed)
+    quoted = b'x="' + b"\\101" * 7000 + b'"'
+    known = f"{COOKIE}={'b' * 43}".encode()
+
+    assert cookies_in([(b"cookie", quoted + b"; " + known)]) == ["b" * 43]
+    assert cookies_in([(b"cookie", (known + b";") * 500)]) == ["b" * 43] * 8
+    assert cookies_in([(b"cookie", f'{COOKIE}="{"b" * 43}"'.encode()), (b"x-cookie", known)]) == []
 
 
 async def test_a_session_ends_by_itself_and_there_are_so_many() -> None:

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from agentd.api.endpoint import Call, Endpoint, Handler
 from agentd.api.service import Service, TooMany
+from agentd.api.sessions import cookies_in
 from agentd.api.silence import SilenceAsked
 from agentd.api.tasks import TaskService
 from agentd.api.web import text
@@ -186,8 +187,9 @@ class Actions:
         return await self._frame.own(call, "login.html", "Sign in", values, status=status)
 
     async def _logout(self, call: Call) -> Response:
-        if self._sessions is not None and (cookie := call.request.cookies.get(COOKIE)):
-            self._sessions.close(cookie)
+        if self._sessions is not None:
+            for cookie in cookies_in(call.request.headers.raw):
+                self._sessions.close(cookie)
         answer = self._frame.go_on("/", "bye")
         answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._secure)
         return answer

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from pagestage import FINGERPRINT, KEY, NEAR, OPERATOR, READER, Seen, Stage
+from pagestage import COOKIE_VALUE, FINGERPRINT, KEY, NEAR, OPERATOR, READER, Seen, Stage
 
 from agentd.api.caller import NOBODY
 from agentd.api.service import Conflict, NotFound
@@ -163,7 +163,7 @@ async def test_a_key_opens_a_session() -> None:
     assert answer.status_code == 303
     assert answer.headers["location"] == "/watches/shop?span=7d&done=welcome"
     cookie = answer.headers["set-cookie"]
-    assert cookie.startswith("agentd_session=cookie-value;")
+    assert cookie.startswith(f"agentd_session={COOKIE_VALUE};")
     assert {"HttpOnly", "Path=/", "SameSite=strict"} <= {part.strip() for part in cookie.split(";")}
     assert "Secure" not in cookie  # http on loopback would not send it back
 
@@ -199,11 +199,11 @@ async def test_too_many_tries_are_told_to_wait() -> None:
 
 async def test_signing_out_ends_the_session_on_both_sides() -> None:
     stage = Stage()
-    stage.client.cookies.set("agentd_session", "cookie-value")
+    stage.client.cookies.set("agentd_session", COOKIE_VALUE)
 
     answer = await stage.send("/logout")
 
-    assert stage.sessions.closed == ["cookie-value"]
+    assert stage.sessions.closed == [COOKIE_VALUE]
     assert answer.headers["location"] == "/?done=bye"
     assert 'agentd_session=""' in answer.headers["set-cookie"]
     assert "Max-Age=0" in answer.headers["set-cookie"]
