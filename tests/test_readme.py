@@ -197,6 +197,7 @@ def test_every_kind_of_probe_is_in_the_table() -> None:
 def test_named_files_are_there() -> None:
     """Links and paths go stale first."""
     named = re.findall(r"\]\(([^)]+)\)", README) + re.findall(r"`((?:conf|units|tests|agentd)/[\w./-]+)`", README)
+    named += re.findall(r'\b(?:src|srcset)="([^"]+)"', README)
 
     assert [name for name in named if not (ROOT / name).exists()] == []
 
