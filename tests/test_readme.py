@@ -327,6 +327,18 @@ def test_prometheus_takes_the_scrape_configuration(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_proxy_is_told_to_hold_no_events_back(tmp_path: Path) -> None:
+    """Whoever sets one up without reading the README sees them at once, too."""
+    told = {}
+    with served(tmp_path) as (url, token), httpx.Client(headers={"Authorization": f"Bearer {token}"}) as client:
+        task = client.post(f"{url}/api/v1/tasks", json={"task": "Look."}).json()["task_id"]
+        for path in ("/api/v1/events", f"/api/v1/tasks/{task}/events"):
+            with client.stream("GET", url + path) as stream:
+                told[path] = stream.headers.get("X-Accel-Buffering")
+
+    assert set(told.values()) == {"no"}, told
+
+
 @contextmanager
 def nginx(folder: Path, upstream: str) -> Iterator[httpx.Client]:
     """The nginx of the README, in front of a daemon. Gives a browser of somebody far away."""

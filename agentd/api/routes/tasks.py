@@ -194,7 +194,9 @@ class TaskRoutes:
         last = call.query.get("Last-Event-ID", call.query.get("after", 0))
         await self._service.task(call.path["id"])  # raises NotFound
         found = self._service.events(call.path["id"], int(last))
-        return StreamingResponse(_stream(found), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        # X-Accel-Buffering: nginx would keep events back until it has a buffer full of them.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(_stream(found), media_type="text/event-stream", headers=headers)
 
     async def runs(self, call: Call) -> Response:
         query = call.query
