@@ -1,5 +1,5 @@
 """
-What holds for every test: in CI nothing may be skipped.
+What holds for every test: in CI nothing may be skipped, and no property is told false by a slow machine.
 
 A test that is skipped because a program is missing promises what nobody checks. With AGENTD_NO_SKIPS=1, which
 `.ci/run` sets, a skip is a failure that says why it wanted to skip; an expected failure is still one.
@@ -11,7 +11,12 @@ import os
 from collections.abc import Generator
 from typing import Any
 
+import hypothesis
 import pytest
+
+# How long an example takes is no property of ours: another test may have the processor just then.
+hypothesis.settings.register_profile("agentd", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("agentd")
 
 NO_SKIPS = os.environ.get("AGENTD_NO_SKIPS") == "1"
 

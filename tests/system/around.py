@@ -21,7 +21,7 @@ from receiver import Receiver, Request
 
 T = TypeVar("T")
 
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 
 
 class News:

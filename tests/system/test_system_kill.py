@@ -95,6 +95,7 @@ async def passing(daemon: Daemon, seconds: float) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180 + 4 * KILLS)
 async def test_nothing_is_lost_however_often_it_is_killed(tmp_path: Path) -> None:
     """The promise that the outbox is there for. Again with the same moments: AGENTD_TEST_SEED."""
     print(f"AGENTD_TEST_SEED={SEED}")

@@ -242,7 +242,9 @@ class Runs:
         self._restored = True
         if found:
             log.warning("runs_interrupted", extra={"count": found})
-            await self._host.clear_up()
+        # Also when no run was under way: the last daemon may have written that its host had died, and died itself
+        # before it had ended what that host started.
+        await self._host.clear_up()
 
     async def run(self) -> None:
         """Start what is queued, as room allows, until cancelled."""
