@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import signal
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from agentd.deliver.formats import Message, Rendered, template
 from agentd.deliver.formats.renderer import Renderer, RendererLost, TemplateError
@@ -42,6 +44,10 @@ def render(body: str, type: str = "alert.firing", headers: dict[str, str] | None
     )
     message = Message("msg_1", EventType(type), NOW, EXAMPLES[type] | data)
     return asyncio.run(template.render(message, settings))
+
+
+def checked(body: str) -> WebhookSettings:
+    return WebhookSettings.model_validate({"url": "https://chat.example", "format": "template", "body": body})
 
 
 def test_the_published_example_renders() -> None:
@@ -131,6 +137,68 @@ def test_a_runaway_template_is_stopped_and_the_next_one_works(renderer: Renderer
         renderer.render(body, {})
 
     assert renderer.render("{{ a }}", {"a": "well"}) == "well"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ 'x' * 10 ** 8 }}",
+        "{{ ('x' * 10 ** 8) | upper }}",
+        "{{ 'a' ~ 'x' * 10 ** 8 }}",
+        "{{ '%0100000000d' % 1 }}",
+        "{% set x = 'a' | center(10 ** 8) %}",
+        "{% for i in [0] * 10 ** 7 %}{% endfor %}",
+        "{% if 2 ** (10 ** 9) %}{% endif %}",
+    ],
+)
+def test_looking_at_a_template_works_nothing_of_it_out(body: str) -> None:
+    """Whoever may ask whether a configuration is right would else take the daemon's memory and its time."""
+    checked("{{ alert.summary }}")
+    tracemalloc.start()
+    try:
+        checked(body)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < 2 * 2**20
+
+
+def test_a_bomb_leaves_nothing_in_the_child(renderer: Renderer) -> None:
+    """What is kept of a template once it is compiled must not eat the room of those beside it."""
+    for size in range(10):
+        with pytest.raises(TemplateError, match="more than 2097152 characters"):
+            renderer.render(f"{{{{ 'x' * {100_000_000 + size} }}}}", {})
+
+    assert renderer.render("{{ a }}", {"a": "well"}) == "well"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ " + "(" * 500 + "1" + ")" * 500 + " }}",
+        "{{ " + "1+" * 3000 + "1 }}",
+        "{% for a in alerts %}" * 30 + "{% endfor %}" * 30,
+        "{% if alert %}" * 150 + "{% endif %}" * 150,
+        "{{ [" + "1," * 30000 + "] }}",
+        "{{ " + "9" * 5000 + " }}",
+        "{{ lipsum(10000) }}",
+        "{{ " + "x" * 60000 + " }}",
+    ],
+)
+def test_an_endless_template_is_a_fault_with_its_place_and_no_crash(body: str) -> None:
+    """It would end a reload in the middle, and the check of it."""
+    with pytest.raises(ValidationError, match="body") as caught:
+        checked(body)
+
+    assert len(caught.value.errors()[0]["msg"]) < 300
+
+
+def test_a_long_template_of_people_is_taken() -> None:
+    """Whole pages are written with them."""
+    line = "{% if alert.severity == 'critical' %}<b>{{ alert.summary | upper | tojson }}</b>{% endif %}\n"
+
+    checked(line * 200)
 
 
 def test_one_child_serves_many_messages(renderer: Renderer) -> None:

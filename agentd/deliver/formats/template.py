@@ -2,7 +2,8 @@
 A body written by the operator: a Jinja template over plain data.
 
 Promise: rendering happens in a child process of its own (`template_child`), which is killed at its deadline and
-capped in memory and output: a loop without end in a template costs two seconds of one CPU, never the daemon.
+capped in memory and output: a loop without end in a template costs two seconds of one CPU, never the daemon. The
+check at load reads the template and works out nothing of it.
 A thread could not be stopped, and Jinja stays out of the daemon's memory while it runs.
 """
 
@@ -12,6 +13,8 @@ import asyncio
 import atexit
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from agentd.clock import iso
@@ -22,6 +25,8 @@ from agentd.errors import DeliveryDelayed, DeliveryRefused
 from agentd.records import EventType
 
 if TYPE_CHECKING:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
     from agentd.deliver.webhook import WebhookSettings
 
 VARIABLES = {
@@ -34,6 +39,9 @@ VARIABLES = {
     "group": "the labels a group has in common, or none",
 }
 
+MAX_TOKENS = 10_000
+"""Words, signs and gaps in the braces of a template: many hundred lines, and a tenth of a second to look at."""
+
 _renderer = Renderer()
 atexit.register(_renderer.close)
 # One thread: templates wait for each other and for nothing else.
@@ -44,23 +52,47 @@ def check(settings: WebhookSettings) -> None:
     """The template must be there, be Jinja, and name only what a message has."""
     if not settings.body or not settings.body.strip():
         raise ValueError("`format: template` needs `body`: the Jinja template of the request's body")
-    from jinja2 import TemplateSyntaxError, meta, nodes
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    if (wrong := _wrong_with(settings.body)) is not None:
+        raise ValueError(wrong)
 
-    environment = ImmutableSandboxedEnvironment()
+
+# The same body may stand in many webhooks.
+@lru_cache(maxsize=16)
+def _wrong_with(body: str) -> str | None:
+    """None when it can be compiled. Nothing of it is worked out here: that is the child's, and may take for ever."""
+    from jinja2 import TemplateSyntaxError, nodes
+    from jinja2.meta import TrackingCodeGenerator
+
+    environment = _environment()
     try:
-        tree = environment.parse(settings.body)
+        if next(islice(environment.lex(body), MAX_TOKENS, None), None) is not None:
+            return f"body: has more than {MAX_TOKENS} words, signs and gaps in its braces; make it simpler"
+        tree = environment.parse(body)
+        names = TrackingCodeGenerator(environment)
+        names.optimizer = None
+        names.visit(tree)
         environment.compile(tree)
     except TemplateSyntaxError as error:
-        raise ValueError(f"body, line {error.lineno}: {error.message}; see the Jinja template designer guide") from None
-    for name in sorted(meta.find_undeclared_variables(tree) - VARIABLES.keys() - environment.globals.keys()):
-        raise ValueError(f"body: unknown variable {name!r}; a template knows {', '.join(VARIABLES)}")
+        return f"body, line {error.lineno}: {error.message}; see the Jinja template designer guide"
+    except (SyntaxError, RecursionError, MemoryError):
+        return "body: is nested too deeply, or is too long a chain; make it simpler"
+    except (ValueError, OverflowError) as error:
+        return f"body: {str(error).partition(';')[0]}; see the Jinja template designer guide"
+    if unknown := sorted(names.undeclared_identifiers - VARIABLES.keys() - environment.globals.keys()):
+        return f"body: unknown variable {unknown[0][:100]!r}; a template knows {', '.join(VARIABLES)}"
     fields = {field.alias or name for name, field in AlertData.model_fields.items()}
     for access in tree.find_all(nodes.Getattr):
         if isinstance(access.node, nodes.Name) and access.node.name == "alert" and access.attr not in fields:
-            raise ValueError(
-                f"body, line {access.lineno}: an alert has no {access.attr!r}; it has {', '.join(sorted(fields))}"
-            )
+            known = ", ".join(sorted(fields))
+            return f"body, line {access.lineno}: an alert has no {access.attr[:100]!r}; it has {known}"
+    return None
+
+
+@cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    from agentd.deliver.formats.template_child import make_environment
+
+    return make_environment()
 
 
 async def render(message: Message, settings: WebhookSettings) -> Rendered:

@@ -2,7 +2,7 @@
 The child's side: render templates, one JSON line in, one JSON line out, until the input ends.
 
 Runs as a script and imports nothing of agentd. Jinja's sandbox keeps a template from reaching Python; the process's
-own limits and the parent's alarm keep it from taking too much.
+own limits and the parent's alarm keep it from taking too much. The parent checks templates with the same environment.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MEMORY_BYTES = 512 * 1024 * 1024
 
@@ -19,19 +22,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Environment(ImmutableSandboxedEnvironment):
-        def getattr(self, obj: Any, attribute: str) -> Any:
-            # Jinja looks for methods first: `alert.values` would be `dict.values`.
-            if isinstance(obj, dict) and attribute in obj:
-                return obj[attribute]
-            return super().getattr(obj, attribute)
-
-    environment = Environment(undefined=StrictUndefined, autoescape=False, cache_size=0)
-    environment.globals.pop("lipsum", None)
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "default": name_what_is_missing}
+    environment = make_environment()
     compiled: dict[str, Any] = {}
     for line in sys.stdin.buffer:
         request = json.loads(line)
@@ -48,6 +39,31 @@ def main() -> None:
             answer = {"error": f"{where(error)}{str(error) or type(error).__name__}"[:500]}
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
         sys.stdout.buffer.flush()
+
+
+def make_environment() -> ImmutableSandboxedEnvironment:
+    """What templates are written in. Nothing of one is worked out before it is rendered."""
+    from jinja2 import StrictUndefined, pass_context
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Environment(ImmutableSandboxedEnvironment):
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            # Jinja looks for methods first: `alert.values` would be `dict.values`.
+            if isinstance(obj, dict) and attribute in obj:
+                return obj[attribute]
+            return super().getattr(obj, attribute)
+
+    @pass_context
+    def as_it_is(context: Any, value: Any) -> Any:
+        """Jinja writes down what `{{ 'a' * 10 ** 9 }}` is when it compiles, unless what shows it needs a context."""
+        return value
+
+    environment = Environment(
+        undefined=StrictUndefined, autoescape=False, cache_size=0, optimized=False, finalize=as_it_is
+    )
+    environment.globals.pop("lipsum", None)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "default": name_what_is_missing}
+    return environment
 
 
 def write(template: Any, data: dict[str, Any], most: int) -> str:
