@@ -432,10 +432,8 @@ class Ports:
         return {"deliveries": [each for each in self.views.deliveries if state in (None, each["state"])]}
 
     async def delivery(self, identity: str) -> Json:
-        found: Json = self.views.deliveries[0] | {
-            "data": {"finding": FINDING, "summary": self.views.alerts[0]["summary"]}
-        }
-        return found
+        told = {key: self.views.alerts[0][key] for key in ("watch", "rule", "summary", "reason_text")}
+        return self.views.deliveries[0] | {"data": told | {"finding": FINDING}}
 
     async def ack(self, alerts: Any, *, by: str, comment: str, undo: bool) -> Json:
         return self._did("ack", list(alerts), by, comment, undo)

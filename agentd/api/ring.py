@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from agentd.api.abridged import abridged_alert
+from agentd.api.abridged import abridged_alert, abridged_watch_row
 from agentd.api.answers import encoded
 from agentd.api.feed import Kind
 
@@ -35,7 +35,10 @@ _KEEP_ALIVE = b":\n\n"
 _HELLO = b"retry: 3000\n\n"
 _ID = re.compile(r"([0-9a-f]{8})-([0-9]{1,15})")
 _NAMES = ("fingerprint", "watch", "name", "id", "state")
-_ABRIDGED: Mapping[Kind, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {"alert": abridged_alert}
+_ABRIDGED: Mapping[Kind, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
+    "alert": abridged_alert,
+    "watch": abridged_watch_row,
+}
 
 
 class _Event(NamedTuple):

@@ -62,6 +62,8 @@ def find_trouble(found: Hindrances, known: Collection[str] | None) -> list[str]:
     for name, why in found.disabled.items():
         if known is None or name in known:
             waiting = _waiting(found.waiting.get(name, 0))
+            # Not what the receiver answered: anybody on the machine may read the status.
+            why = why.partition(": ")[0]
             lines.append(f"webhook {name} is disabled: {why}; {waiting}; mend it, then `agentd webhook enable {name}`")
     for name, since in found.failing.items():
         if name in found.waiting and name not in found.disabled and (known is None or name in known):

@@ -5,10 +5,10 @@ In: transitions, checks with another verdict, runs, the outbox, reloads. Out: ev
 Promise: a check that finds what the last one found pays nothing for it, and nobody waits for a listener. What changes
 often is told some times a second at most, as it is then.
 
-alert: the alert's view, at each of its transitions. watch: `name`, `verdict`, `alert`, `summary`, when the verdict or
-an alert of it changed. run: `id`, `watch`, `kind`, `trigger`, `state`, when its state changed. outbox: `waiting`,
-`dead`, when they changed. config: `state` (reloaded or refused). status: `watches` by verdict, `alerts` by state,
-`waiting`, `dead`, when they changed, and for everybody who begins to listen.
+alert: the alert's view, at each of its transitions. watch: `name`, `kind`, `verdict`, `alert`, `summary`, when the
+verdict or an alert of it changed. run: `id`, `watch`, `kind`, `trigger`, `state`, when its state changed. outbox:
+`waiting`, `dead`, when they changed. config: `state` (reloaded or refused). status: `watches` by verdict, `alerts` by
+state, `waiting`, `dead`, when they changed, and for everybody who begins to listen.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class Feeding:
         last = watch.last
         return {
             "name": watch.name,
+            "kind": watch.kind,
             "verdict": last.judgement.verdict.value if last else None,
             "alert": self._standing.alert(watch).status.value,
             "summary": last.judgement.summary if last else "",

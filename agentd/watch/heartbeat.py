@@ -29,6 +29,9 @@ from agentd.watch.probe import Kind, ProbeTools
 
 MAX_PARDONS = 2
 MAX_MESSAGE_CHARS = 500
+REPORTED_FAILURE = "the job reported failure"
+"""Behind it stands what the job said."""
+
 _MIN_GRACE = timedelta(seconds=10)
 _MAX_GRACE = timedelta(hours=1)
 _MIN_LOOK = timedelta(seconds=1)
@@ -196,7 +199,7 @@ class HeartbeatProbe:
             return f"no heartbeat for {waited} ({rule})"
         if not beat.ok:
             said = f": {beat.message}" if beat.message else ""
-            return f"the job reported failure{said}"
+            return f"{REPORTED_FAILURE}{said}"
         return None
 
     async def close(self) -> None:

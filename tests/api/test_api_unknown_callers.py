@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,9 +15,19 @@ import httpx
 import pytest
 from test_api import Fake
 
-from agentd.api.abridged import abridged_alert_page, abridged_message, abridged_templates
+from agentd.api.abridged import (
+    abridged_alert,
+    abridged_alert_page,
+    abridged_delivery,
+    abridged_event,
+    abridged_message,
+    abridged_templates,
+    abridged_watch,
+    abridged_watch_row,
+)
 from agentd.api.app import Parts
 from agentd.api.door import Door
+from agentd.api.ring import Ring
 from agentd.api.server import make_servers, open_socket
 from agentd.api.service import Json
 from agentd.api.tasks import Message, TaskAsked, TaskService
@@ -33,11 +44,44 @@ FINDING = {
 }
 
 
+def log_alert(**changed: Any) -> Json:
+    """As a rule of a log raised it: words of lines stand in many places."""
+    alert: Json = {
+        "watch": "ssh",
+        "rule": "bruteforce",
+        "by": {"user": SECRET},
+        "state": "firing",
+        "severity": "warning",
+        "summary": f"bruteforce from user {SECRET}: Failed password for {SECRET}",
+        "reason_text": "5 lines within 10m",
+        "values": {"user": SECRET},
+        "occurrences": 5,
+        "finding": None,
+    }
+    return alert | changed
+
+
+def log_watch() -> Json:
+    return {"name": "ssh", "kind": "log", "verdict": "failing", "summary": f"bruteforce: {SECRET}", "log": {"lines": 5}}
+
+
+def delivery() -> Json:
+    lane = json.dumps({"user": SECRET, "watch": "ssh"})
+    return {"id": "msg_1", "lane": lane, "last_error": f"answered 500: {SECRET}", "last_status": 500}
+
+
 class Alerting(Fake):
     """One alert, which an agent looked into, and a message about it in a group."""
 
     async def alerts(self, *, everything: bool) -> list[Json]:
-        return [{"watch": "shop", "state": "firing", "severity": "warning", "finding": FINDING}]
+        shop = {"watch": "shop", "state": "firing", "severity": "warning", "finding": FINDING}
+        return [shop, log_alert()]
+
+    async def watches(self) -> list[Json]:
+        return [log_watch()]
+
+    async def outbox(self, *, state: str | None, webhook: str | None, limit: int) -> Json:
+        return {"deliveries": [delivery()]}
 
     async def delivery(self, identity: str) -> Json:
         return {"id": identity, "data": {"finding": None, "alerts": [{"watch": "shop", "finding": FINDING}]}}
@@ -158,8 +202,6 @@ async def test_over_tcp_a_finding_is_one_sentence(doors: Doors, path: str) -> No
 
 def test_what_has_no_finding_is_left_as_it_is() -> None:
     """Most alerts; and messages of other shapes than ours."""
-    from agentd.api.abridged import abridged_alert, abridged_message
-
     views: list[dict[str, Any]] = [{"finding": None}, {}, {"data": None}, {"data": {"alerts": [{"finding": None}]}}]
 
     assert [abridged_alert(view) for view in views] == views
@@ -177,3 +219,105 @@ def test_of_a_log_the_kinds_of_lines_are_shown_and_no_line() -> None:
     page = {"fingerprint": "f", "finding": None, "evidence": [{"line": SECRET}], "history": [], "runs": []}
     assert SECRET not in str(abridged_alert_page(page))
     assert SECRET not in str(abridged_message({"data": {"evidence": [{"line": SECRET}], "alerts": []}}))
+
+
+def test_of_an_alert_of_a_log_the_rule_and_the_number_of_lines_are_shown() -> None:
+    """A line may hold a password that somebody typed for a name; that five of them came is for dashboards."""
+    alert = abridged_alert(log_alert())
+
+    assert SECRET not in str(alert)
+    assert alert["summary"] == "bruteforce: 5 lines within 10m"
+    assert alert["by"] == {"user": "…"}
+    assert alert["occurrences"] == 5
+
+
+def test_a_log_that_cannot_be_read_says_why() -> None:
+    """That is what agentd says, and no line; and what a probe saw is a sentence of ours too."""
+    blind = log_alert(rule="blind", summary="cannot look: no such file", by={})
+    probe = log_alert(rule=None, summary="status == 200 does not hold (status = 503)", by={}, values={"status": 503})
+
+    assert abridged_alert(blind) == blind
+    assert abridged_alert(probe) == probe
+
+
+def test_an_alert_alone_is_shown_without_lines_in_its_history_messages_and_watch() -> None:
+    event = {"run": None, "rule": "bruteforce", "summary": f"bruteforce: {SECRET}", "reason_text": "one line"}
+    page = log_alert(
+        evidence=[{"line": SECRET}], runs=[], history=[event], deliveries=[delivery()], watch_view=log_watch()
+    )
+
+    shown = abridged_alert_page(page)
+
+    assert SECRET not in str(shown)
+    assert shown["history"][0]["summary"] == "bruteforce: one line" == abridged_event(event)["summary"]
+    assert shown["deliveries"][0]["last_error"] == "answered 500"
+    assert shown["watch_view"]["summary"] == "a rule fires"
+
+
+def test_of_a_log_alone_no_line_is_shown() -> None:
+    view = log_watch() | {"check": {"verdict": "failing", "summary": SECRET, "values": {}}, "alerts": [log_alert()]}
+
+    assert SECRET not in str(abridged_watch(view))
+
+
+def test_what_a_job_says_of_its_failure_is_not_shown() -> None:
+    """A script sends what it likes, such as its output."""
+    said = f"the job reported failure: {SECRET}\nand more {SECRET}"
+    check = {"verdict": "failing", "summary": said, "values": {"beats": 3, "message": SECRET}}
+    row = {"name": "backup", "kind": "heartbeat", "verdict": "failing", "summary": said}
+    alert = {"watch": "backup", "rule": None, "summary": f"ok again; it was: {said}", "finding": None}
+
+    watch = abridged_watch(row | {"check": check})
+
+    assert watch["summary"] == watch["check"]["summary"] == "the job reported failure"
+    assert watch["check"]["values"] == {"beats": 3}
+    assert abridged_alert(alert)["summary"] == "ok again; it was: the job reported failure"
+    assert abridged_event({"run": None, "rule": None, "summary": said})["summary"] == "the job reported failure"
+    quiet = {"name": "backup", "kind": "heartbeat", "verdict": "failing", "summary": "no heartbeat for 2h"}
+    assert abridged_watch_row(quiet) == quiet
+
+
+def test_a_message_is_shown_without_words_of_a_log_and_without_the_receivers_answer() -> None:
+    """Groups and labels are made of words of lines too."""
+    told = log_alert(labels={"user": SECRET}, evidence=[{"line": SECRET}])
+    del told["by"]
+    group = {"group": {"watch": "ssh", "user": SECRET}, "alerts": [told]}
+
+    for data in (told, group):
+        shown = abridged_message(delivery() | {"data": data})
+        assert SECRET not in str(shown)
+        assert "5 lines within 10m" in str(shown)
+        assert json.loads(shown["lane"]) == {"user": "…", "watch": "ssh"}
+    assert group["group"] == {"watch": "ssh", "user": SECRET}
+
+
+def test_what_was_never_answered_says_so_much() -> None:
+    """The error may name the receiver's address, which is a secret as a rule."""
+    assert abridged_delivery({"last_error": SECRET, "last_status": None}) == {
+        "last_error": "not sent",
+        "last_status": None,
+    }
+    assert abridged_delivery({"last_error": None, "lane": "l"}) == {"last_error": None, "lane": "l"}
+
+
+@pytest.mark.parametrize("path", ["/api/v1/watches", "/api/v1/outbox", "/api/v1/alerts"])
+async def test_over_tcp_lists_are_without_words_of_a_log_and_answers_of_receivers(doors: Doors, path: str) -> None:
+    over_tcp, here = await doors.tcp.get(path), await doors.local.get(path)
+
+    assert over_tcp.status_code == 200
+    assert SECRET not in over_tcp.text
+    assert SECRET in here.text
+
+
+async def test_what_happens_is_told_without_words_of_a_log() -> None:
+    ring = Ring()
+    heard = {known: ring.listen(f"{ring.life}-0", known=known) for known in (True, False)}
+    event = {"name": "ssh", "kind": "log", "verdict": "failing", "alert": "firing", "summary": SECRET}
+    ring.tell("watch", event)
+    ring.tell("alert", log_alert())
+
+    said = {known: [await anext(pieces) for _ in range(2)][1] for known, pieces in heard.items()}
+
+    assert SECRET.encode() in said[True]
+    assert SECRET.encode() not in said[False]
+    assert said[False].count(b"event: ") == 2

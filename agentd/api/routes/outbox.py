@@ -6,7 +6,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from agentd.api import shapes
-from agentd.api.abridged import abridged_message
+from agentd.api.abridged import abridged_delivery, abridged_message
 from agentd.api.answers import JsonAnswer
 from agentd.api.endpoint import Asked, Call, Endpoint, Nothing
 from agentd.api.routes import params
@@ -111,8 +111,10 @@ class OutboxRoutes:
 
     async def outbox(self, call: Call) -> Response:
         query = call.query
-        rows = await self._service.outbox(state=query.get("state"), webhook=query.get("webhook"), limit=query["limit"])
-        return JsonAnswer(rows)
+        found = await self._service.outbox(state=query.get("state"), webhook=query.get("webhook"), limit=query["limit"])
+        if not call.caller.known:
+            found = {**found, "deliveries": [abridged_delivery(row) for row in found["deliveries"]]}
+        return JsonAnswer(found)
 
     async def delivery(self, call: Call) -> Response:
         view = await self._service.delivery(call.path["id"])

@@ -6,7 +6,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from agentd.api import shapes, shapes_whole
-from agentd.api.abridged import abridged_templates, abridged_watch
+from agentd.api.abridged import abridged_templates, abridged_watch, abridged_watch_row
 from agentd.api.answers import JsonAnswer, joined
 from agentd.api.endpoint import Asked, Call, Endpoint, Nothing, Param
 from agentd.api.reading import Reading
@@ -34,6 +34,7 @@ class WatchRoutes:
         self._service = service
         self._reading = reading
         self._watches = Shared(self._make_watches)
+        self._abridged = Shared(self._make_abridged)
 
     def endpoints(self) -> list[Endpoint]:
         tag, one = "watches", "/api/v1/watches/{name}"
@@ -111,10 +112,14 @@ class WatchRoutes:
         return mine
 
     async def watches(self, call: Call) -> Response:
-        return Response(await self._watches.newest(), media_type=JsonAnswer.media_type)
+        shared = self._watches if call.caller.known else self._abridged
+        return Response(await shared.newest(), media_type=JsonAnswer.media_type)
 
     async def _make_watches(self) -> bytes:
         return await joined("watches", await self._service.watches())
+
+    async def _make_abridged(self) -> bytes:
+        return await joined("watches", [abridged_watch_row(view) for view in await self._service.watches()])
 
     async def watch(self, call: Call) -> Response:
         assert self._reading is not None

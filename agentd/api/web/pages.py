@@ -21,10 +21,12 @@ from starlette.responses import Response
 from agentd.api.abridged import (
     abridged_alert,
     abridged_alert_page,
+    abridged_delivery,
     abridged_event,
     abridged_message,
     abridged_run,
     abridged_watch,
+    abridged_watch_row,
 )
 from agentd.api.caller import Access
 from agentd.api.endpoint import Call, Endpoint
@@ -127,12 +129,16 @@ class Pages:
         wanted = {key: query.get(key, "")[:200].strip() for key in ("q", "state", "label")}
         overview = await self._service.overview()
         status = overview["status"]
-        rows = [looks.watch_row(view) for view in overview["watches"]]
+
+        def row_of(view: Json) -> Json:
+            return looks.watch_row(_for(call, abridged_watch_row, view))
+
+        rows = [row_of(view) for view in overview["watches"]]
         more = int(overview.get("more_watches") or 0)
         filtered = any(wanted.values())
         if filtered and more:
             known = {row["name"] for row in rows}
-            rows += [looks.watch_row(view) for view in await self._service.watches() if view["name"] not in known]
+            rows += [row_of(view) for view in await self._service.watches() if view["name"] not in known]
             more = 0
         name, state, label = wanted["q"], wanted["state"], wanted["label"]
         fits = [row for row in rows if looks.matches(row, name=name, state=state, label=label)]
@@ -300,7 +306,7 @@ class Pages:
             found = await self._service.outbox(state=state or None, webhook=webhook or None, limit=MOST_DELIVERIES)
         except NotFound:
             found = {"deliveries": []}
-        rows = [looks.delivery_row(each) for each in found["deliveries"]]
+        rows = [looks.delivery_row(_for(call, abridged_delivery, each)) for each in found["deliveries"]]
         status = await self._frame.status()
         outbox = status.get("outbox") or {}
         disabled = {str(each) for each in outbox.get("disabled_webhooks") or ()}

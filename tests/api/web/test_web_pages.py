@@ -99,13 +99,35 @@ async def test_the_unknown_are_shown_the_way_to_sign_in_and_back() -> None:
     assert "/logout" not in [action for action, _ in page.posts]
 
 
-@pytest.mark.parametrize("path", ["/", "/watches/shop", "/alerts", f"/alerts/{FINGERPRINT}", "/outbox/msg_1", "/runs"])
+@pytest.mark.parametrize(
+    "path", ["/", "/watches/shop", "/alerts", f"/alerts/{FINGERPRINT}", "/outbox", "/outbox/msg_1", "/runs"]
+)
 async def test_the_unknown_read_nothing_that_agents_read_or_people_asked(path: str) -> None:
     """A quote may be a password; whoever reaches the port must not read it."""
     page = await Stage(NEAR).see(path)
 
     for secret in ("quoted words", "roll back", "the line of the log", "GET /checkout 500", "a question"):
         assert secret not in page.text
+    for secret in ("it is down", "web-2", "HTTP 500"):  # of a line, and of a receiver's answer
+        assert secret not in page.text
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/", "errors: 3 in a row"),
+        ("/", "503 Service Unavailable"),
+        ("/watches/shop", "errors: 3 in a row"),
+        ("/alerts", "errors: 3 in a row"),
+        (f"/alerts/{FINGERPRINT}", "errors: 3 in a row"),
+        (f"/alerts/{FINGERPRINT}", "answered 500"),
+        ("/outbox", "answered 500"),
+        ("/outbox/msg_1", "answered 500"),
+    ],
+)
+async def test_the_unknown_read_what_fires_and_why(path: str, said: str) -> None:
+    """A page with holes would say nothing to a screen on the wall."""
+    assert said in (await Stage(NEAR).see(path)).text
 
 
 @pytest.mark.parametrize("path", ["/memory", "/runs/run_1"])
