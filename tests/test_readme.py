@@ -398,9 +398,12 @@ def test_behind_the_proxy_everybody_needs_a_key_and_with_one_the_page_works(tmp_
         shown = browser.get("/watches/shop", headers=own)
         (csrf,) = set(re.findall(r'name="csrf" value="([^"]+)"', shown.text))
         paused = browser.post("/watches/shop/pause", data={"csrf": csrf}, headers=page | own)
-        watch = httpx.get(f"{url}/api/v1/watches/shop").json()
+        bearer = {"Authorization": f"Bearer {token}"}
+        watch = httpx.get(f"{url}/api/v1/watches/shop", headers=bearer).json()
+        silent = httpx.get(f"{url}/api/v1/watches").status_code
 
     assert stranger == {"/": 401, "/status": 200, "/badges/shop.svg": 200, "/api/v1/watches": 401}
+    assert silent == 401, "as a proxy would send it that says nothing of whom it speaks for"
     assert first.startswith("retry:")
     assert "secure" in cookie.lower()
     assert (signed_in.status_code, shown.status_code, paused.status_code) == (303, 200, 303)

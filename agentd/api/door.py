@@ -7,6 +7,7 @@ Promise: a reload changes all of it at once; what it takes away is gone with the
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +26,13 @@ Json = dict[str, Any]
 
 
 class Door:
-    """names: of this machine, that a Host header may carry whatever the configuration says."""
+    """
+    names: of this machine. hosts: names under which somebody on loopback may read without a key. trusted: those of
+    them that the configuration gives, which hold through a proxy too. known_as: all names of ours.
+
+    Where a proxy shows the page to others (`public_url`), the names of this machine prove nothing: nginx as it comes
+    gives that of its upstream for everybody, and no sign of itself. Then only what is named on purpose counts.
+    """
 
     def __init__(self, settings: ApiSettings, *, names: Collection[str], own_uid: int) -> None:
         self._names = frozenset(name.lower() for name in names)
@@ -46,8 +53,10 @@ class Door:
 
     def _enter(self, settings: ApiSettings) -> None:
         self._settings = settings
-        named = urlsplit(settings.public_url or "").hostname
-        self.hosts = self._names | {name.lower() for name in settings.hosts} | ({named.lower()} if named else set())
+        public = urlsplit(settings.public_url or "").hostname or ""
+        self.trusted = frozenset(name.lower() for name in settings.hosts)
+        self.hosts = self.trusted | (self._names if not public or _is_here(public) else frozenset())
+        self.known_as = self.trusted | self._names | {public.lower()}
         self.origins = settings.cors.allowed_origins
         self._default = settings.rate_limiting
         self._doorkeeper = Doorkeeper(settings.socket_access, self._own_uid)
@@ -80,6 +89,14 @@ class Door:
         if caller is not None:
             self._used[caller.name] = datetime.now(UTC)
         return caller
+
+
+def _is_here(host: str) -> bool:
+    """Whether the name leads to this machine, wherever it is looked up (RFC 6761 section 6.3)."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _rate(key: ApiKey, default: RateLimiting) -> RateLimit:

@@ -4,7 +4,8 @@ The gate before all routes: finds out who calls.
 In: the unix socket's peer; over TCP a key, a session's cookie, or neither. Out: `scope["agentd.caller"]`.
 Promise: a key that is wrong is told so and is not taken for no key. Over TCP nobody is believed for where it comes
 from: who shows nothing may read at most, on loopback, under a name of ours (a page elsewhere could name us by its own
-DNS), and through no proxy that says so (behind one, everybody on the internet comes over loopback).
+DNS), and not through a proxy, behind which everybody on the internet comes over loopback, unless the configuration
+names what the proxy calls us.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from agentd.errors import AgentdError
 CALLER = "agentd.caller"
 MISDIRECTED = "agentd.misdirected"
 """In the scope: under which foreign name the caller came, if that is why it may not read."""
-_OF_PROXIES = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
-"""Headers that proxies add: RFC 7239, RFC 9110 section 7.6.3, and what nginx, Caddy, Traefik and HAProxy write."""
+_OF_PROXIES = (b"forwarded", b"x-forwarded", b"x-real-ip", b"x-client-ip", b"x-original-", b"via", b"cdn-loop", b"cf-")
+"""
+What headers begin with that proxies add: RFC 7239, RFC 8586, RFC 9110 section 7.6.3, and what nginx, Caddy, Traefik,
+HAProxy and Cloudflare write.
+"""
 _LEAST_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 
 
@@ -80,13 +84,13 @@ class Gate:
     def _unknown(self, scope: Scope, headers: Sequence[tuple[bytes, bytes]]) -> Caller:
         if not (_is_loopback(scope.get("server")) and _is_loopback(scope.get("client"))):
             return NOBODY
-        if any(name in _OF_PROXIES for name, _ in headers):
-            return NOBODY
         hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
         name = _name_of(hosts[0]) if len(hosts) == 1 else ""
-        if name in self._door.hosts:
+        proxied = any(header.startswith(_OF_PROXIES) for header, _ in headers)
+        if name in (self._door.trusted if proxied else self._door.hosts):
             return Caller("nobody", None, "nobody", near=True)
-        scope[MISDIRECTED] = name[:100]
+        if name not in self._door.known_as and not proxied:
+            scope[MISDIRECTED] = name[:100]
         return NOBODY
 
 

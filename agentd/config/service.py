@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from agentd.config.values import HostField, Listen, ListenField, TargetField, Url
+from agentd.config.values import HostField, Listen, ListenField, OriginField, TargetField, Url
 from agentd.deliver.webhook import SecretList
 from agentd.secret import Secret, SecretText
 from agentd.settings import Duration, Name, PositiveDuration, Rate, RateLimit, Settings, Size
@@ -133,7 +133,9 @@ class Hook(Settings):
 class Cors(Settings):
     """Which web pages of other origins may call the API."""
 
-    allowed_origins: tuple[str, ...] = Field(default=(), description="Origins, such as https://status.example")
+    allowed_origins: tuple[OriginField, ...] = Field(
+        default=(), max_length=64, description="Origins, such as https://status.example; each is named, `*` is none"
+    )
 
 
 class ApiSettings(Settings):
@@ -148,14 +150,16 @@ class ApiSettings(Settings):
     hosts: tuple[HostField, ...] = Field(
         default=(),
         max_length=64,
-        description="Names that a request without a key may give as its Host beside those of this machine and of "
-        "`public_url`. What a proxy marks (X-Forwarded-For) needs a key whatever its name",
+        description="Names by which requests over loopback read without a key, beside those of this machine; the only "
+        "ones where `public_url` leads elsewhere. They hold through a proxy, marked (X-Forwarded-For) or not: name one "
+        "only if whoever comes by it may read, because the proxy asks people who they are",
     )
     public_url: Url | None = Field(
         default=None,
         max_length=300,
-        description="Web address under which people reach the page, such as a proxy's; messages link there. Default: "
-        "http:// and the first TCP address of `listen`",
+        description="Web address under which people reach the page, such as a proxy's; messages link there. With one "
+        "that leads off this machine, only the names of `hosts` read without a key, for behind a proxy everybody comes "
+        "over loopback. Default: http:// and the first TCP address of `listen`",
     )
     keys: tuple[ApiKey, ...] = Field(
         default=(),

@@ -183,29 +183,56 @@ async def test_a_key_that_a_reload_takes_away_is_worth_nothing(place: Place) -> 
 
 
 @pytest.mark.parametrize(
-    ("headers", "status"),
+    ("more", "readers", "strangers"),
     [
-        ({"Host": "status.example"}, 200),
-        ({"Host": "status.example:443"}, 200),
-        ({"Host": "page.example"}, 200),
-        ({"Host": "other.example"}, 421),
+        ({}, ["localhost", "127.0.0.1:80"], ["page.example"]),
+        ({"hosts": ["Named.example"]}, ["localhost", "named.example:443"], []),
+        ({"public_url": "http://127.0.0.1:8787/"}, ["localhost", "127.0.0.1"], ["page.example"]),
+        ({"public_url": "http://agentd.localhost/"}, ["localhost"], []),
+        ({"public_url": "https://page.example:8443/"}, [], ["page.example:8443", "localhost", "127.0.0.1"]),
+        (
+            {"public_url": "https://page.example", "hosts": ["asked.example"]},
+            ["asked.example"],
+            ["page.example", "127.0.0.1"],
+        ),
     ],
 )
-async def test_a_proxy_has_a_name_of_its_own(headers: dict[str, str], status: int) -> None:
-    async with placed(hosts=["status.example"], public_url="https://page.example:8443/") as place:
-        assert (await place.http.get("/api/v1/status", headers=headers)).status_code == status
+async def test_where_a_proxy_shows_the_page_only_names_given_for_it_read_without_a_key(
+    more: dict[str, Any], readers: list[str], strangers: list[str]
+) -> None:
+    """nginx as it comes gives the Host of its upstream for everybody on the internet, and no sign of itself."""
+    async with placed(**more) as place:
+
+        async def asked(host: str) -> int:
+            return (await place.http.get("/api/v1/status", headers={"Host": host})).status_code
+
+        assert {host: await asked(host) for host in readers} == dict.fromkeys(readers, 200)
+        refused = {host: await asked(host) for host in strangers}
+        assert set(refused.values()) <= {401, 421}
+        assert await asked("other.example") == 421
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+async def test_a_stranger_under_our_own_name_is_asked_for_a_key() -> None:
+    """Told that this is not our name, whoever comes by the proxy would not know that a key helps."""
+    async with placed(public_url="https://page.example/") as place:
+        for host in ("page.example", "localhost"):
+            assert (await place.http.get("/api/v1/status", headers={"Host": host})).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "header", ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "X-Real-IP", "Via", "CF-Ray"]
+)
 async def test_who_comes_through_a_proxy_is_not_on_loopback(header: str) -> None:
     """The proxy is; behind it is everybody whom it lets through, and they would read all that is watched."""
-    through = {"Host": "status.example", header: "192.0.2.7"}
-    async with placed(hosts=["status.example"]) as place:
+    through = {"Host": "localhost", header: "192.0.2.7"}
+    async with placed(hosts=["asked.example"]) as place:
         stranger = await place.http.get("/api/v1/status", headers=through)
         known = await place.http.get("/api/v1/status", headers=through | place.bearer("read"))
         health = await place.http.get("/health", headers=through)
+        asked = await place.http.get("/api/v1/status", headers=through | {"Host": "asked.example"})
 
     assert (stranger.status_code, known.status_code, health.status_code) == (401, 200, 200)
+    assert asked.status_code == 200, "the operator's word that the proxy asks people who they are"
 
 
 async def test_whoever_knows_a_key_may_call_us_by_any_name(place: Place) -> None:
