@@ -18,6 +18,8 @@ MAX_WINDOW = 100
 _N_OF_M = re.compile(r"([0-9]{1,6}) of ([0-9]{1,6})")
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*", re.ASCII)
 _URL = re.compile(r"https?://[^\s/]+\S*")
+_ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/\[\]:]+)(?::([0-9]{1,5}))?")
+_USUAL_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,38 @@ HostField = Annotated[
     str,
     BeforeValidator(parse_host),
     WithJsonSchema({"type": "string", "pattern": r"^[^/]+$", "examples": ["status.example"]}),
+]
+
+
+def parse_origin(value: Any) -> str:
+    """Read the origin of web pages as browsers send it: `https://status.example`, `http://[::1]:3000`."""
+    if isinstance(value, str) and (match := _ORIGIN.fullmatch(value.lower())):
+        scheme, host, port = match.groups()
+        try:
+            bare = parse_host(host)
+            if (host[0] == "[") == (":" in bare) and (port is None or 1 <= int(port) <= 65535):
+                usual = port is None or int(port) == _USUAL_PORTS[scheme]
+                return f"{scheme}://" + (f"[{bare}]" if ":" in bare else bare) + ("" if usual else f":{int(port)}")
+        except ValueError:
+            pass
+    if value == "*":
+        raise ValueError("`*` is every web page there is; name those that may call, such as https://status.example")
+    raise ValueError(
+        f"cannot read origin {_short(value)}; write http or https, a name and a port, and nothing after them: "
+        "https://status.example, http://192.0.2.1:3000"
+    )
+
+
+OriginField = Annotated[
+    str,
+    BeforeValidator(parse_origin),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^https?://[^/*?#@]+$",
+            "examples": ["https://status.example", "http://192.0.2.1:3000"],
+        }
+    ),
 ]
 
 

@@ -126,3 +126,50 @@ def test_what_is_no_name_is_refused(folder: Folder, host: str) -> None:
 
     assert problem.key == "api.hosts[0]"
     assert "status.example" in problem.cure
+
+
+@pytest.mark.parametrize(
+    ("origin", "sent"),
+    [
+        ("https://status.example", "https://status.example"),
+        ("HTTPS://Status.Example:443", "https://status.example"),
+        ("http://localhost:03000", "http://localhost:3000"),
+        ("'http://[::1]:80'", "http://[::1]"),
+        ("http://192.0.2.1:443", "http://192.0.2.1:443"),
+    ],
+)
+def test_origins_are_kept_as_browsers_send_them(folder: Folder, origin: str, sent: str) -> None:
+    """They are compared letter by letter."""
+    api = folder.load(WATCHES + f"api: {{cors: {{allowed_origins: [{origin}]}}}}\n").config.api
+    assert api.cors.allowed_origins == (sent,)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "'*'",
+        "https://*",
+        "https://*.status.example",
+        "status.example",
+        "https://status.example/",
+        "https://status.example/page",
+        "https://user@status.example",
+        "https://status.example:0",
+        "https://status.example:99999",
+        "'https://status.example:'",
+        "https://::1",
+        "'https://[status.example]'",
+        "'https://[192.0.2.1]'",
+        "file:///",
+        "'null'",
+        "''",
+        "7",
+        '"https://status.example\\nhttps://evil.example"',
+    ],
+)
+def test_what_is_no_origin_of_web_pages_is_refused(folder: Folder, origin: str) -> None:
+    """`*` lets every page that somebody near opens read what loopback may, and a slash too many lets none."""
+    problem = folder.problem(WATCHES + f"api: {{cors: {{allowed_origins: [{origin}]}}}}\n")
+
+    assert problem.key == "api.cors.allowed_origins[0]"
+    assert "https://status.example" in problem.cure
