@@ -151,7 +151,7 @@ async def test_what_was_understood_planned_done_and_found_is_shown(
     assert (view["metrics"]["tool_calls"], view["metrics"]["model_calls"]) == (1, 2)
     kinds = [line["kind"] for line in run["record"]]
     assert sorted(("job", "plan", "task", "result", "outcome"), key=kinds.index) == [
-        *("job", "task", "result", "plan", "outcome")
+        *("job", "plan", "task", "result", "outcome")
     ]
     names = {span["name"]: span["attributes"] for span in traced}
     assert {"run task", "invoke_agent task", "execute_tool read_file"} <= names.keys()
