@@ -84,8 +84,8 @@ class Door:
             for key in self._settings.keys
         ]
 
-    def by_cookie(self, cookie: str) -> Caller | None:
-        caller = self.sessions.caller(cookie)
+    async def by_cookie(self, cookie: str) -> Caller | None:
+        caller = await self.sessions.caller(cookie)
         if caller is not None:
             self._used[caller.name] = datetime.now(UTC)
         return caller

@@ -77,7 +77,7 @@ class Gate:
             scheme, _, token = shown[0].partition(" ")
             return await self._door.by_key(token.strip()) if len(shown) == 1 and scheme.lower() == "bearer" else None
         for cookie in cookies_in(headers):
-            if (caller := self._door.by_cookie(cookie)) is not None:
+            if (caller := await self._door.by_cookie(cookie)) is not None:
                 return caller
         return self._unknown(scope, headers)
 

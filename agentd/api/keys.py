@@ -57,7 +57,7 @@ class KnownKeys:
         self._salt = secrets.token_bytes(32)
         self._turn = asyncio.Semaphore(1)
         self._wrong = Bucket(WRONG_TOKENS)
-        self._under_way: dict[bytes, asyncio.Task[ApiKey | None]] = {}
+        self._under_way: dict[bytes, asyncio.Task[tuple[ApiKey, str] | None]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -77,14 +77,26 @@ class KnownKeys:
 
         Raises TooMany when too many wrong ones came, or too many wait to be checked.
         """
+        found = await self.find_with_hash(token)
+        return None if found is None else found[0]
+
+    async def hash_of(self, name: str) -> str | None:
+        """The hash that the key has now; None: there is no such key, or its hash cannot be read."""
+        if (known := self._known.get(name)) is None:
+            return None
+        await self._look(known)
+        return known.hash
+
+    async def find_with_hash(self, token: str) -> tuple[ApiKey, str] | None:
+        """As `find`, with the hash that the token fits."""
         name = name_of(token)
         if name is None:
             return None
         digest = hashlib.blake2b(token.encode(), key=self._salt).digest()
         if (known := self._known.get(name)) is not None:
             await self._look(known)
-            if _is_good(known, digest):
-                return known.key
+            if known.hash is not None and _is_good(known, digest):
+                return known.key, known.hash
         if not is_marked(token, known.hash if known is not None else None):
             return None
         task = self._under_way.get(digest)
@@ -97,13 +109,12 @@ class KnownKeys:
         # Others wait for the same check: who leaves does not end it.
         return await asyncio.shield(task)
 
-    async def _check(self, token: str, name: str, digest: bytes) -> ApiKey | None:
+    async def _check(self, token: str, name: str, digest: bytes) -> tuple[ApiKey, str] | None:
         async with self._turn:
             self._let_in()
             known = self._known.get(name)
             text = known.hash if known is not None else None
-            fits = text is not None and await asyncio.to_thread(verify, token, text)
-            if not fits:
+            if text is None or not await asyncio.to_thread(verify, token, text):
                 if self._wrong.ready():
                     await self._wrong.take()
                 return None
@@ -115,14 +126,14 @@ class KnownKeys:
         if now.hash != text:
             return None
         now.good, now.good_hash = digest, text
-        return now.key
+        return now.key, text
 
     def _let_in(self) -> None:
         if not self._wrong.ready():
             wait_s = max(1, math.ceil(self._wrong.wait_s()))
             raise TooMany(f"too many wrong keys were tried; again in {wait_s} s", retry_after_s=wait_s)
 
-    def _forget(self, digest: bytes, task: asyncio.Task[ApiKey | None]) -> None:
+    def _forget(self, digest: bytes, task: asyncio.Task[tuple[ApiKey, str] | None]) -> None:
         del self._under_way[digest]
         if not task.cancelled():
             task.exception()  # who asked has heard it, if they are still there
@@ -150,5 +161,4 @@ class KnownKeys:
 
 
 def _is_good(known: _Known, digest: bytes) -> bool:
-    fits = hmac.compare_digest(known.good, digest)
-    return fits and known.hash is not None and known.good_hash == known.hash
+    return hmac.compare_digest(known.good, digest) and known.good_hash == known.hash

@@ -1,8 +1,8 @@
 """
 Sessions of the page: somebody showed a key once, and the browser keeps a cookie.
 
-In: keys. Out: `Caller`s. Promise: a session ends with its key, after a day without use, and with the daemon; it is
-known by the digest of its cookie alone.
+In: keys. Out: `Caller`s. Promise: a session ends when its key is gone or rotated, after a day without use, and with the
+daemon; it is known by the digest of its cookie alone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _MOST_SHOWN = 8
 @dataclass(slots=True)
 class _Session:
     key: ApiKey
+    hash: str
     csrf: str
     used_s: float
 
@@ -41,17 +42,17 @@ class Sessions:
 
     async def open(self, key: str) -> tuple[str, Caller] | None:
         """The cookie's value and whom it stands for; None for a key that is none of ours. Raises TooMany."""
-        found = await self._keys.find(key)
+        found = await self._keys.find_with_hash(key)
         if found is None:
             return None
         cookie = secrets.token_urlsafe(32)
-        session = _Session(found, secrets.token_urlsafe(16), self._monotonic())
+        session = _Session(*found, secrets.token_urlsafe(16), self._monotonic())
         self._known[_digest(cookie)] = session
         while len(self._known) > MOST:
             self._known.popitem(last=False)
         return cookie, _caller(session)
 
-    def caller(self, cookie: str) -> Caller | None:
+    async def caller(self, cookie: str) -> Caller | None:
         digest = _digest(cookie)
         session = self._known.get(digest)
         if session is None:
@@ -59,6 +60,12 @@ class Sessions:
         now_s = self._monotonic()
         if now_s - session.used_s > IDLE_S:
             del self._known[digest]
+            return None
+        # No reload tells of a key that is rotated in its file.
+        known_hash = await self._keys.hash_of(session.key.name)
+        if known_hash != session.hash or digest not in self._known:
+            if known_hash is not None:  # else its file cannot be read: it may be back in a moment
+                self._known.pop(digest, None)
             return None
         session.used_s = now_s
         self._known.move_to_end(digest)

@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,9 +16,9 @@ from pydantic import BaseModel
 from starlette.responses import PlainTextResponse, Response
 from test_api import Fake
 
-from agentd.api.app import Parts
 from agentd.api.door import Door
 from agentd.api.endpoint import Call, Endpoint
+from agentd.api.parts import Parts
 from agentd.api.server import make_servers, open_socket
 from agentd.api.sessions import COOKIE, IDLE_S, MOST, Sessions, cookies_in
 from agentd.config.key_hash import make_key
@@ -325,17 +326,37 @@ async def test_a_session_ends_by_itself_and_there_are_so_many() -> None:
     opened = await sessions.open(KEYS["read"][0])
     assert opened is not None
     now_s = IDLE_S
-    assert sessions.caller(opened[0]) is not None, "it was used just in time"
+    assert await sessions.caller(opened[0]) is not None, "it was used just in time"
     now_s = 2 * IDLE_S + 1
-    assert sessions.caller(opened[0]) is None
+    assert await sessions.caller(opened[0]) is None
 
     cookies = [await sessions.open(KEYS["read"][0]) for _ in range(MOST + 1)]
 
-    assert [each is not None and sessions.caller(each[0]) is not None for each in (cookies[0], cookies[1])] == [
+    assert [each is not None and await sessions.caller(each[0]) is not None for each in (cookies[0], cookies[1])] == [
         False,
         True,
     ]
     assert await sessions.open("agentd_read.wrong") is None
+
+
+async def test_a_session_ends_when_its_key_is_rotated_in_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No reload tells of it; and who has the old key must not stay with us for months."""
+    monkeypatch.setattr("agentd.api.keys._LOOK_AGAIN_S", 0.0)
+    (before, old), (after, new) = make_key("ops"), make_key("ops")
+    (tmp_path / "hash").write_text(old)
+    keys = [{"name": "ops", "scope": "operate", "hash": f"${{file:{tmp_path}/hash}}"}]
+    sessions = Door(settings(keys=keys), names=(), own_uid=0).sessions
+    opened = await sessions.open(before)
+    assert opened is not None
+    assert await sessions.caller(opened[0]) is not None
+
+    (tmp_path / "hash").write_text(new)
+
+    assert await sessions.caller(opened[0]) is None
+    assert await sessions.open(before) is None
+    assert await sessions.open(after) is not None
 
 
 async def test_pages_of_other_origins_may_not_call_unless_named() -> None:
