@@ -146,16 +146,6 @@ def read_task(body: Mapping[str, Any]) -> TaskAsked:
     return _read(TaskAsked, body)
 
 
-def read_batch(body: Mapping[str, Any]) -> BatchAsked:
-    """Raises ConfigError for what cannot be meant."""
-    return _read(BatchAsked, body)
-
-
-def read_message(body: Mapping[str, Any]) -> Message:
-    """Raises ConfigError for what cannot be meant."""
-    return _read(Message, body)
-
-
 def _read(model: type[Asked], body: Mapping[str, Any]) -> Asked:
     try:
         return model.model_validate({key: value for key, value in body.items() if key != "by"})

@@ -102,7 +102,7 @@ async def test_a_batch_is_asked_for_and_listed(how: str, tmp_path: Path, model: 
         newest = await tasks.tasks(status=None, limit=2)
         oldest = await tasks.tasks(status="completed", limit=2, before=newest["next"])
         runs = await tasks.runs(watch=None, state=None, limit=1, before="t1")
-        with pytest.raises(ConfigError, match="before"):
+        with pytest.raises(NotFound, match="before"):
             await tasks.tasks(status=None, limit=2, before="nobody")
         forbidden = BatchAsked.model_validate({"tasks": [{"task": "x", "context": {"tools": ["run_command"]}}]})
         with pytest.raises(ConfigError, match=r"tasks\.0"):
