@@ -34,6 +34,7 @@ _OPTIONS = (
     "--headless=new",
     "--no-sandbox",  # root has none; the pages are ours
     "--disable-gpu",
+    "--hide-scrollbars",  # pictures are as wide as the page
     "--disable-dev-shm-usage",
     "--disable-background-networking",
     "--disable-component-update",
@@ -159,9 +160,9 @@ class Browser:
         self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def picture(self, path: Path) -> None:
-        """As PNG or WebP, as the path ends."""
+        """What the window shows, as PNG or WebP, as the path ends."""
         how = {"format": "webp", "quality": 90} if path.suffix == ".webp" else {"format": "png"}
-        taken = self.cdp("Page.captureScreenshot", captureBeyondViewport=True, **how)
+        taken = self.cdp("Page.captureScreenshot", **how)
         path.write_bytes(base64.b64decode(taken["data"]))
 
     def overflow(self) -> int:

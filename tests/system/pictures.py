@@ -30,8 +30,8 @@ _LONGEST = 6000
 PICTURES: Sequence[tuple[str, str, int, int, Scheme]] = (
     ("overview-light.webp", "overview", 1280, 1200, "light"),
     ("overview-dark.webp", "overview", 1280, 1200, "dark"),
-    ("watch.webp", "watch", 1280, 760, "light"),
-    ("run.webp", "run", 1280, 800, "light"),
+    ("watch.webp", "watch", 1280, 720, "light"),
+    ("run.webp", "run", 1280, 980, "light"),
     ("phone.webp", "overview", 360, 780, "dark"),
 )
 

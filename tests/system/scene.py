@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import math
 import random
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,7 @@ from typing import Any
 import apsw
 from agents import ended, until
 from loopback import free_port
-from modelserver import ModelServer, Reply, call, calls
+from modelserver import Asked, ModelServer, Reply, call, calls
 from stage import Daemon, Stage
 
 from agentd.memory import results, rollups, templates
@@ -350,55 +351,72 @@ async def _mail() -> AsyncIterator[int]:
         server.close()
 
 
-def _script(server: ModelServer, port: int, log: Path) -> None:
-    def used(read: int, written: int) -> dict[str, int]:
-        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+def _used(read: int, written: int) -> dict[str, int]:
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
+
+def _script(server: ModelServer, port: int, log: Path) -> None:
     server.answers(
         calls(
             call("http_get", url=f"http://127.0.0.1:{port}/cart"),
             call("http_get", url=f"http://127.0.0.1:{port}/login"),
             call("query_history", what="results", watch="checkout", limit=5),
             text="The checkout answers 503. I compare it with the login beside it, and with its own past.",
-            usage=used(2410, 164),
+            usage=_used(2410, 164),
             delay_s=0.5,
         ),
         calls(
             call("search_log", watch="app-log", words="connection slots", limit=3),
             call("read_file", path=str(log.parent / "pool.yaml")),
             text="The login is well, so it is not the machine. The body names the database; the log says since when.",
-            usage=used(4235, 118),
+            usage=_used(4235, 118),
             delay_s=0.6,
         ),
-        calls(
-            call(
-                "finish",
-                status="problem",
-                severity="critical",
-                summary="The checkout cannot reach the warehouse database: all connection slots are taken. Login and "
-                "storefront do not use that pool and are well.",
-                claims=[
-                    {"text": "The database refuses new connections.", "evidence": ["e4", "e7"], "quotes": [_NO_POOL]},
-                    {
-                        "text": "Idle sessions are never ended, so that a hundred of them fill the pool.",
-                        "evidence": ["e8"],
-                        "quotes": ["max_connections: 100", "idle_timeout: 0"],
-                    },
-                    {"text": "The login beside it answers.", "evidence": ["e5"], "quotes": ["welcome"]},
-                ],
-                next_steps=[
-                    "End idle sessions in pg_stat_activity, the oldest first.",
-                    "Raise the pool's limit, or put a pooler before the database.",
-                    "Give idle_timeout a value: pool.yaml came with 2.14.",
-                ],
-                confidence=0.86,
-            ),
-            usage=used(6120, 342),
-            delay_s=0.7,
-        ),
+        _finding,
     )
     server.otherwise = Reply(
         calls=[call("finish", status="ok", severity="info", summary="Nothing odd but a short 503 of the storefront.")],
-        usage=used(1830, 90),
+        usage=_used(1830, 90),
         delay_s=0.3,
+    )
+
+
+def _finding(asked: Asked) -> Reply:
+    """Cites what it was given by the ids that stand before it: what was asked at once comes in any order."""
+
+    def source(word: str) -> str:
+        said = [str(each["content"]) for each in asked.messages if each["role"] == "tool" and word in each["content"]]
+        found = re.search(r"evidence (e\d+)", said[0])
+        assert found is not None
+        return found[1]
+
+    return calls(
+        call(
+            "finish",
+            status="problem",
+            severity="critical",
+            summary="The checkout cannot reach the warehouse database: all connection slots are taken. Login and "
+            "storefront do not use that pool and are well.",
+            claims=[
+                {
+                    "text": "The database refuses new connections.",
+                    "evidence": [source("order service"), source("scanned_bytes")],
+                    "quotes": [_NO_POOL],
+                },
+                {
+                    "text": "Idle sessions are never ended, so that a hundred of them fill the pool.",
+                    "evidence": [source("max_connections")],
+                    "quotes": ["max_connections: 100", "idle_timeout: 0"],
+                },
+                {"text": "The login beside it answers.", "evidence": [source("welcome")], "quotes": ["welcome"]},
+            ],
+            next_steps=[
+                "End idle sessions in pg_stat_activity, the oldest first.",
+                "Raise the pool's limit, or put a pooler before the database.",
+                "Give idle_timeout a value: pool.yaml came with 2.14.",
+            ],
+            confidence=0.86,
+        ),
+        usage=_used(6120, 342),
+        delay_s=0.7,
     )
