@@ -392,6 +392,7 @@ class Ports:
         self.asked: list[tuple[Any, ...]] = []
         self.fails: Exception | None = None
         self.overviews = 0
+        self.publics = 0
 
     def _did(self, *what: Any) -> Json:
         self.asked.append(what)
@@ -502,6 +503,7 @@ class Ports:
         return {"deeds": self.views.deeds, "next": None}
 
     async def public(self) -> Json:
+        self.publics += 1
         return self.views.public
 
     async def public_watch(self, name: str) -> Json:

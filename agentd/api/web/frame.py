@@ -2,17 +2,20 @@
 What all pages have: who looks on, the way to the other pages, what was just done, and what to say when one fails.
 
 In: a call and what makes its page. Out: the page, made at most once a second for all who see the same.
+Promise: what is asked for beyond the parameters that a page reads makes no page of its own. Those that are being made
+are bounded, most narrowly for callers who may not read: whoever comes beyond that is told to come again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,16 +27,23 @@ from agentd.api.gate import CALLER
 from agentd.api.service import Conflict, Forbidden, NoSecret, NotFound, Service, TooMany
 from agentd.api.web.cache import PageCache
 from agentd.api.web.forms import after, notice, own_path
-from agentd.api.web.rendering import HEADERS, Renderer, StaticFile, answer
+from agentd.api.web.rendering import HEADERS, Renderer, StaticFile, answer, bare
 from agentd.errors import AgentdError, ConfigError, StoreError
 
 log = logging.getLogger("agentd.api")
 
 Json = dict[str, Any]
-Build = Callable[[Call], Awaitable[tuple[str, str, Json]]]
+Build = Callable[[Call, Mapping[str, str]], Awaitable[tuple[str, str, Json]]]
+"""A page's template, title and values, by the call and the parameters that the page reads."""
 
 _STATUS_S = 1.0
 _MOST_QUERY = 1000
+MOST_UNDER_WAY = 100
+MOST_OF_UNKNOWN = 50
+MOST_OF_STRANGERS = 8
+"""Pages that are being made at a time: of all, of callers whom nobody knows, of those who may not read."""
+
+_PATH_CHARS = "/:@!$&'()*+,;=~-._"
 _SIGN_IN = "What agents read and said, and whatever changes something, is for known callers: sign in with a key."
 _HEADINGS = {
     400: "That was not understood",
@@ -82,28 +92,73 @@ class Frame:
         self._pages: PageCache[bytes] = PageCache(len)
         self._status: Json = {}
         self._status_s: float | None = None
+        self._under_way = {MOST_UNDER_WAY: 0, MOST_OF_UNKNOWN: 0, MOST_OF_STRANGERS: 0}
 
-    async def page(self, call: Call, build: Build, *, live: str = "events", nav: bool = True) -> Response:
-        """The page that `build` makes, or one that says why there is none."""
+    async def page(
+        self, call: Call, build: Build, reads: Sequence[str] = (), *, live: str = "events", nav: bool = True
+    ) -> Response:
+        """
+        The page that `build` makes, or one that says why there is none.
+
+        reads: the parameters that it is given; by others no page differs.
+        """
         request, caller = call.request, call.caller
-        query = request.url.query
-        key = (request.url.path, query, caller.scope, bool(caller.csrf), caller.known, nav)
+        given = request.query_params
+        query = {name: given[name] for name in reads if name in given}
+        here = _address(request, urlencode(query))
+        said = _notice(request) if nav else None
+        who = (caller.scope, bool(caller.csrf), caller.known, caller.may("read"))
 
         async def make() -> bytes:
-            template, title, values = await build(call)
-            return await self._render(request, caller, template, title, values, live=live, nav=nav)
+            with self._room(caller):
+                template, title, values = await build(call, query)
+                page = await self._about(here, caller, said, live=live, nav=nav)
+                return await self._render(template, title, values, page)
 
         try:
-            page = await (self._pages.get(key, make) if len(query) <= _MOST_QUERY else make())
+            page = await (self._pages.get((here, said, who, nav), make) if len(here) <= _MOST_QUERY else make())
         except (AgentdError, HTTPException) as error:
             return await self.problem(request, error)
         return answer(self._renderer.for_caller(page, caller))
 
     async def own(self, call: Call, template: str, title: str, values: Json, *, status: int = 200) -> Response:
         """A page that is for one caller alone."""
-        request, caller = call.request, call.caller
-        page = await self._render(request, caller, template, title, values, live="none", nav=caller.may("read"))
-        return answer(self._renderer.for_caller(page, caller), status)
+        return await self._alone(call.request, call.caller, template, title, values, status)
+
+    async def _alone(
+        self,
+        request: Request,
+        caller: Caller,
+        template: str,
+        title: str,
+        values: Json,
+        status: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        here = _address(request, request.scope["query_string"].decode("latin-1"))
+        try:
+            with self._room(caller):
+                about = await self._about(here, caller, _notice(request), live="none", nav=caller.may("read"))
+                page = await self._render(template, title, values, about)
+        except HTTPException as error:
+            return answer(bare(_HEADINGS[503], str(error.detail)), error.status_code, error.headers)
+        return answer(self._renderer.for_caller(page, caller), status, headers)
+
+    @contextlib.contextmanager
+    def _room(self, caller: Caller) -> Iterator[None]:
+        """For one page more. Raises HTTPException (503)."""
+        mine = [MOST_UNDER_WAY]
+        if not caller.known:
+            mine.append(MOST_OF_UNKNOWN if caller.may("read") else MOST_OF_STRANGERS)
+        if any(self._under_way[most] >= most for most in mine):
+            raise HTTPException(503, "too many pages are asked for; come again in a moment", {"Retry-After": "1"})
+        for most in mine:
+            self._under_way[most] += 1
+        try:
+            yield
+        finally:
+            for most in mine:
+                self._under_way[most] -= 1
 
     async def problem(self, request: Request, error: HTTPException | AgentdError) -> Response:
         caller: Caller = request.scope.get(CALLER) or NOBODY
@@ -123,41 +178,34 @@ class Frame:
             status, detail = 403, _SIGN_IN
         back = own_path(request.headers.get("referer", "").partition(request.headers.get("host") or "\0")[2], "/")
         values = {"heading": heading, "detail": detail, "back": back}
-        page = await self._render(request, caller, "problem.html", heading, values, live="none", nav=caller.may("read"))
-        return answer(self._renderer.for_caller(page, caller), status, headers)
+        return await self._alone(request, caller, "problem.html", heading, values, status, headers)
 
-    async def _render(
-        self, request: Request, caller: Caller, template: str, title: str, values: Json, *, live: str, nav: bool
-    ) -> bytes:
+    async def _render(self, template: str, title: str, values: Json, page: Json) -> bytes:
+        return await self._renderer.render(template, {**values, "title": title, "page": page}, now=self._now())
+
+    async def _about(self, here: str, caller: Caller, said: str | None, *, live: str, nav: bool) -> Json:
+        """here: the page's own address. said: the notice."""
         status: Json = {}
         if caller.may("read"):
             try:
                 status = await self.status()
             except AgentdError:
                 log.warning("page_status_unavailable", exc_info=True)
-        page = self._about(request, caller, status, live=live, nav=nav)
-        return await self._renderer.render(template, {**values, "title": title, "page": page}, now=self._now())
-
-    def _about(self, request: Request, caller: Caller, status: Json, *, live: str, nav: bool) -> Json:
-        query = request.query_params
-        here = request.url.path
-        kept = "&".join(
-            part for part in request.url.query.split("&") if part and part.partition("=")[0] not in ("done", "n")
-        )
-        address = own_path(f"{here}?{kept}" if kept else here)
-        is_login = here in ("/login", "/logout")
+        path = here.partition("?")[0]
+        address = own_path(here)
+        is_login = path in ("/login", "/logout")
         return {
             "instance": str(status.get("instance") or ""),
             "version": self._version if caller.may("read") else "",
             "live": live if caller.may("read") or live == "poll" else "none",
-            "nav": self._nav(here, caller, status) if nav and caller.may("read") else [],
+            "nav": self._nav(path, caller, status) if nav and caller.may("read") else [],
             "known": caller.known,
             "session": bool(caller.csrf),
             "records": caller.may("records"),
             # Without a session there is nothing that proves a form to be ours.
             "act": caller.may("operate") and bool(caller.csrf),
             "login": f"/login?next={quote(address)}" if self._sessions and not is_login else None,
-            "notice": notice(query.get("done"), query.get("n")),
+            "notice": said,
             "here": address,
             "made_at": self._now().isoformat(),
         }
@@ -209,6 +257,19 @@ class Frame:
 
     async def static(self, name: str) -> StaticFile | None:
         return await self._renderer.static(name)
+
+
+def _address(request: Request, query: str) -> str:
+    """
+    Path and query of a request, without what a notice is made of. Not by `request.url`: that is made of the Host too.
+    """
+    path = quote(request.scope["path"], safe=_PATH_CHARS, errors="replace")
+    kept = "&".join(part for part in query.split("&") if part and part.partition("=")[0] not in ("done", "n"))
+    return f"{path}?{kept}" if kept else path
+
+
+def _notice(request: Request) -> str | None:
+    return notice(request.query_params.get("done"), request.query_params.get("n"))
 
 
 def _is_here(href: str, here: str) -> bool:

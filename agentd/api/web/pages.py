@@ -9,7 +9,7 @@ Promise: what agents read and said is shown to known callers alone; a page that 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any, get_args
@@ -37,16 +37,13 @@ from agentd.api.tasks import TaskService
 from agentd.api.web import looks, plots, record, text, tiles, timeline
 from agentd.api.web.actions import Actions
 from agentd.api.web.forms import Sessions
-from agentd.api.web.frame import Frame
+from agentd.api.web.frame import Build, Frame
 from agentd.api.web.public import Public
 from agentd.errors import AgentdError
 from agentd.memory.ledger import RunState
 from agentd.memory.outbox import STATES as OUTBOX_STATES
 
 Json = dict[str, Any]
-Build = Callable[[Call], Awaitable[tuple[str, str, Json]]]
-"""A page's template, title and values."""
-
 SPANS: tuple[Span, ...] = get_args(Span)
 MOST_WATCHES = 200
 MOST_ALERTS = 200
@@ -94,38 +91,39 @@ class Pages:
         self._public = Public(reading, self._frame)
 
     def endpoints(self) -> list[Endpoint]:
-        def page(path: str, access: Access, build: Build) -> Endpoint:
-            return Endpoint("GET", path, self._page(build), access, documented=False, any_query=True, media="text/html")
+        def page(path: str, access: Access, build: Build, *reads: str) -> Endpoint:
+            handle = self._page(build, reads)
+            return Endpoint("GET", path, handle, access, documented=False, any_query=True, media="text/html")
 
         found = [
-            page("/", "read", self._overview),
-            page("/watches/{name}", "read", self._watch),
-            page("/alerts", "read", self._alerts),
+            page("/", "read", self._overview, "q", "state", "label"),
+            page("/watches/{name}", "read", self._watch, "span", "before"),
+            page("/alerts", "read", self._alerts, "all"),
             page("/alerts/{fingerprint}", "read", self._alert),
-            page("/outbox", "read", self._outbox),
+            page("/outbox", "read", self._outbox, "state", "webhook"),
             page("/outbox/{id}", "read", self._delivery),
-            page("/memory", "records", self._memory),
+            page("/memory", "records", self._memory, "q", "before"),
         ]
         if self._tasks is not None:
-            found += [page("/runs", "read", self._runs), page("/runs/{id}", "records", self._run)]
+            found.append(page("/runs", "read", self._runs, "watch", "state", "before"))
+            found.append(page("/runs/{id}", "records", self._run, "after"))
         if self._settings is not None:
-            found.append(page("/settings", "read", self._settings_page))
+            found.append(page("/settings", "read", self._settings_page, "q"))
         return [*found, *self._actions.endpoints(), *self._public.endpoints()]
 
     async def refuse(self, request: Request, error: HTTPException | AgentdError) -> Response:
         """What went wrong at a page's address, as a page: for errors that come before the page does."""
         return await self._frame.problem(request, error)
 
-    def _page(self, build: Build) -> Callable[[Call], Awaitable[Response]]:
+    def _page(self, build: Build, reads: Sequence[str]) -> Callable[[Call], Awaitable[Response]]:
         async def handle(call: Call) -> Response:
-            return await self._frame.page(call, build)
+            return await self._frame.page(call, build, reads)
 
         return handle
 
     # The overview.
 
-    async def _overview(self, call: Call) -> tuple[str, str, Json]:
-        query = _query(call.request)
+    async def _overview(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
         wanted = {key: query.get(key, "")[:200].strip() for key in ("q", "state", "label")}
         overview = await self._service.overview()
         status = overview["status"]
@@ -158,8 +156,8 @@ class Pages:
         }
         return "overview.html", "Overview", values
 
-    async def _watch(self, call: Call) -> tuple[str, str, Json]:
-        name, query = call.path["name"], _query(call.request)
+    async def _watch(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
+        name = call.path["name"]
         span: Span = next((each for each in SPANS if each == query.get("span")), "24h")
         view = _for(call, abridged_watch, await self._reading.watch(name))
         series = await self._reading.series(name, span)
@@ -211,8 +209,8 @@ class Pages:
 
     # Alerts.
 
-    async def _alerts(self, call: Call) -> tuple[str, str, Json]:
-        everything = _query(call.request).get("all") in ("1", "true")
+    async def _alerts(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
+        everything = query.get("all") in ("1", "true")
         found = await self._service.alerts(everything=everything)
         silences = await self._service.silences(everything=everything)
         values = {
@@ -223,7 +221,7 @@ class Pages:
         }
         return "alerts.html", "Alerts", values
 
-    async def _alert(self, call: Call) -> tuple[str, str, Json]:
+    async def _alert(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
         view = _for(call, abridged_alert_page, await self._reading.alert(call.path["fingerprint"]))
         alert = looks.alert_row(view)
         cost = alert["cost"] or {}
@@ -243,9 +241,8 @@ class Pages:
 
     # Runs.
 
-    async def _runs(self, call: Call) -> tuple[str, str, Json]:
+    async def _runs(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
         assert self._tasks is not None
-        query = _query(call.request)
         watch, state = query.get("watch", "")[:100].strip(), query.get("state", "")
         state = state if state in tuple(RunState) else ""
         found = await self._tasks.runs(
@@ -264,9 +261,9 @@ class Pages:
         }
         return "runs.html", "Runs", values
 
-    async def _run(self, call: Call) -> tuple[str, str, Json]:
+    async def _run(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
         assert self._tasks is not None
-        id, query = call.path["id"], _query(call.request)
+        id = call.path["id"]
         after = int(query["after"]) if query.get("after", "").isdecimal() and len(query["after"]) < 9 else -1
         page = await self._reading.run_page(id)
         try:
@@ -298,8 +295,7 @@ class Pages:
 
     # The outbox.
 
-    async def _outbox(self, call: Call) -> tuple[str, str, Json]:
-        query = _query(call.request)
+    async def _outbox(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
         state, webhook = query.get("state", ""), query.get("webhook", "")[:200].strip()
         state = state if state in OUTBOX_STATES else ""
         try:
@@ -330,7 +326,7 @@ class Pages:
             return {str(name) for name in found}
         return {str(each["name"]) for each in found if isinstance(each, Mapping) and "name" in each}
 
-    async def _delivery(self, call: Call) -> tuple[str, str, Json]:
+    async def _delivery(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
         view = _for(call, abridged_message, await self._service.delivery(call.path["id"]))
         data = view.get("data")
         shown = "" if data is None else json.dumps(data, ensure_ascii=False, indent=2, default=str)
@@ -338,8 +334,7 @@ class Pages:
 
     # Memory and settings.
 
-    async def _memory(self, call: Call) -> tuple[str, str, Json]:
-        query = _query(call.request)
+    async def _memory(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
         words = query.get("q", "")[:300].strip()
         found = await self._reading.memory(words or None, _NOTES)
         audit = await self._reading.audit(query.get("before") or None, _DEEDS)
@@ -354,9 +349,9 @@ class Pages:
         }
         return "memory.html", "Memory", values
 
-    async def _settings_page(self, call: Call) -> tuple[str, str, Json]:
+    async def _settings_page(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
         assert self._settings is not None
-        wanted = _query(call.request).get("q", "")[:100].strip()
+        wanted = query.get("q", "")[:100].strip()
         found = await self._settings.config()
         origins, live = found.get("origins") or {}, [str(each) for each in found.get("live") or ()]
         sections: dict[str, list[Json]] = {}
@@ -375,10 +370,6 @@ class Pages:
             for name, rows in sections.items()
         ]
         return "settings.html", "Settings", {"sections": shown, "count": count, "q": wanted}
-
-
-def _query(request: Request) -> Mapping[str, str]:
-    return request.query_params
 
 
 def _for(call: Call, abridged: Callable[[Any], Any], view: Any) -> Any:

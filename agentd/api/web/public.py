@@ -6,6 +6,7 @@ Promise: only what is marked `public: true`, and nothing that a target said; whe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -61,7 +62,7 @@ class Public:
     async def _status(self, call: Call) -> Response:
         return await self._frame.page(call, self._build, live="poll", nav=False)
 
-    async def _build(self, call: Call) -> tuple[str, str, Json]:
+    async def _build(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
         found = await self._reading.public()
         watches = [
             {

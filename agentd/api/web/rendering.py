@@ -109,6 +109,12 @@ def answer(page: bytes, status: int = 200, headers: Mapping[str, str] | None = N
     return Response(page, status, headers={**HEADERS, **(headers or {})}, media_type="text/html")
 
 
+def bare(heading: str, text: str) -> bytes:
+    """A page that costs nothing to make."""
+    begin = '<!doctype html><html lang="en"><meta charset="utf-8">'
+    return f"{begin}<title>{escape(heading)}</title><h1>{escape(heading)}</h1><p>{escape(text)}</p>".encode()
+
+
 def _environment(asset: Callable[[str], str]) -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
     from markupsafe import Markup
