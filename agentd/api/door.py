@@ -64,13 +64,18 @@ class Door:
     async def by_peer(self, peer: Peer | None) -> Caller:
         return await self._doorkeeper.caller(peer)
 
-    async def by_key(self, token: str) -> Caller | None:
-        """None for a key that is none of ours. Raises TooMany: the key's rate, or that of wrong keys."""
+    async def by_key(self, token: str, *, again: bool = False) -> Caller | None:
+        """
+        None for a key that is none of ours. again: who is here already; it counts as no call.
+
+        Raises TooMany: the key's rate, or that of wrong keys.
+        """
         key = await self.keys.find(token)
         if key is None:
             return None
-        self._used[key.name] = datetime.now(UTC)
-        await self._rates.take(key.name, _rate(key, self._default))
+        if not again:
+            self._used[key.name] = datetime.now(UTC)
+            await self._rates.take(key.name, _rate(key, self._default))
         return Caller(key.name, key.scope, "key")
 
     def listing(self) -> list[Json]:
@@ -84,9 +89,10 @@ class Door:
             for key in self._settings.keys
         ]
 
-    async def by_cookie(self, cookie: str) -> Caller | None:
-        caller = await self.sessions.caller(cookie)
-        if caller is not None:
+    async def by_cookie(self, cookie: str, *, again: bool = False) -> Caller | None:
+        """again: who is here already; it counts as no call, and does not make the session last."""
+        caller = await self.sessions.caller(cookie, again=again)
+        if caller is not None and not again:
             self._used[caller.name] = datetime.now(UTC)
         return caller
 

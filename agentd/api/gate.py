@@ -1,7 +1,8 @@
 """
 The gate before all routes: finds out who calls.
 
-In: the unix socket's peer; over TCP a key, a session's cookie, or neither. Out: `scope["agentd.caller"]`.
+In: the unix socket's peer; over TCP a key, a session's cookie, or neither. Out: `scope["agentd.caller"]`, and
+`scope["agentd.still"]`, for answers that go on for hours.
 Promise: a key that is wrong is told so and is not taken for no key. Over TCP nobody is believed for where it comes
 from: who shows nothing may read at most, on loopback, under a name of ours (a page elsewhere could name us by its own
 DNS), and not through a proxy, behind which everybody on the internet comes over loopback, unless the configuration
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
@@ -24,6 +26,8 @@ from agentd.api.sessions import cookies_in
 from agentd.errors import AgentdError
 
 CALLER = "agentd.caller"
+STILL = "agentd.still"
+"""In the scope: `async () -> bool`, whether the caller is now who it was: not revoked, logged out, expired."""
 MISDIRECTED = "agentd.misdirected"
 """In the scope: under which foreign name the caller came, if that is why it may not read."""
 _OF_PROXIES = (b"forwarded", b"x-forwarded", b"x-real-ip", b"x-client-ip", b"x-original-", b"via", b"cdn-loop", b"cf-")
@@ -53,7 +57,9 @@ class Gate:
         else:
             if caller is None:
                 answer = problem(401, "the key is not one of this daemon's", {"WWW-Authenticate": "Bearer"})
-            scope[CALLER] = caller
+            else:
+                scope[CALLER] = caller
+                scope[STILL] = partial(self._is_still, scope, caller)
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -66,8 +72,14 @@ class Gate:
 
         await (answer or self._app)(scope, receive, guarded)
 
-    async def _caller(self, scope: Scope) -> Caller | None:
-        """None: a key that is none of ours. Raises TooMany."""
+    async def _is_still(self, scope: Scope, caller: Caller) -> bool:
+        try:
+            return await self._caller(scope, again=True) == caller
+        except AgentdError:
+            return False
+
+    async def _caller(self, scope: Scope, *, again: bool = False) -> Caller | None:
+        """None: a key that is none of ours. again: it is no new call. Raises TooMany."""
         if self._local:
             return await self._door.by_peer(scope.get("agentd.peer"))
         headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
@@ -75,9 +87,13 @@ class Gate:
         # A heartbeat or a hook brings a secret of its own in the same place.
         if shown and not _has_own_secret(scope["path"]):
             scheme, _, token = shown[0].partition(" ")
-            return await self._door.by_key(token.strip()) if len(shown) == 1 and scheme.lower() == "bearer" else None
+            return (
+                await self._door.by_key(token.strip(), again=again)
+                if len(shown) == 1 and scheme.lower() == "bearer"
+                else None
+            )
         for cookie in cookies_in(headers):
-            if (caller := await self._door.by_cookie(cookie)) is not None:
+            if (caller := await self._door.by_cookie(cookie, again=again)) is not None:
                 return caller
         return self._unknown(scope, headers)
 

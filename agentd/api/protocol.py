@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
 PEER = "agentd.peer"
+SHARE = "agentd.share"
+"""In the scope: how many connections the caller's address or user may have."""
 _SLICE_BYTES = 8 * 1024
 _LINGER_S = 2.0
 _SURPLUS_BYTES = 256 * 1024
@@ -193,6 +195,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope[PEER] = self._peer  # type: ignore[literal-required]  # a key of our own
+        self.scope[SHARE] = self._limits.share  # type: ignore[literal-required]
         self._in_head = True
         self._head_bytes = self._fed_bytes = 0
         self._read_by = self.loop.time() + self._limits.head_s

@@ -52,7 +52,8 @@ class Sessions:
             self._known.popitem(last=False)
         return cookie, _caller(session)
 
-    async def caller(self, cookie: str) -> Caller | None:
+    async def caller(self, cookie: str, *, again: bool = False) -> Caller | None:
+        """again: nobody uses it now; it is looked whether it is still good."""
         digest = _digest(cookie)
         session = self._known.get(digest)
         if session is None:
@@ -67,8 +68,9 @@ class Sessions:
             if known_hash is not None:  # else its file cannot be read: it may be back in a moment
                 self._known.pop(digest, None)
             return None
-        session.used_s = now_s
-        self._known.move_to_end(digest)
+        if not again:
+            session.used_s = now_s
+            self._known.move_to_end(digest)
         return _caller(session)
 
     def close(self, cookie: str) -> None:

@@ -61,13 +61,13 @@ class Place:
 
 
 @contextlib.asynccontextmanager
-async def placed(host: str = "127.0.0.1", pages: Any = None, **more: Any) -> AsyncIterator[Place]:
+async def placed(host: str = "127.0.0.1", pages: Any = None, feed: Any = None, **more: Any) -> AsyncIterator[Place]:
     service = Fake()
     door = Door(settings(**more), names={"localhost", "127.0.0.1"}, own_uid=os.geteuid())
     listener = open_socket(f"{host}:0")
     port = listener.getsockname()[1]
     form = Endpoint("POST", "/form", _form, "operate", form=Form, documented=False)
-    (server,) = make_servers(Parts(service, keys=door.listing, more=[form], pages=pages), [listener], door)
+    (server,) = make_servers(Parts(service, keys=door.listing, more=[form], pages=pages, feed=feed), [listener], door)
     await server.start()
     try:
         async with httpx.AsyncClient(base_url=f"http://{host}:{port}") as http:
