@@ -23,6 +23,8 @@ from agentd.config.service import ApiKey, ApiSettings, RateLimiting
 from agentd.settings import RateLimit
 
 Json = dict[str, Any]
+_SESSIONS_FOLD = 5
+_PAGES_AT_ONCE = 60
 
 
 class Door:
@@ -40,14 +42,14 @@ class Door:
         self._rates = Rates()
         self._used: dict[str, datetime] = {}
         self.keys = KnownKeys(settings.keys)
-        self.sessions = Sessions(self.keys)
+        self.sessions = Sessions(self.keys, admit=self._count)
         self._enter(settings)
 
     def go_over_to(self, settings: ApiSettings) -> None:
         self.keys.replace(settings.keys)
         self.sessions.keep_only(settings.keys)
         names = {key.name for key in settings.keys}
-        self._rates.forget_others(names)
+        self._rates.forget_others(names | {_sessions_of(name) for name in names})
         self._used = {name: at for name, at in self._used.items() if name in names}
         self._enter(settings)
 
@@ -59,6 +61,7 @@ class Door:
         self.known_as = self.trusted | self._names | {public.lower()}
         self.origins = settings.cors.allowed_origins
         self._default = settings.rate_limiting
+        self._own_rates = {key.name: key.rate_limiting for key in settings.keys if key.rate_limiting is not None}
         self._doorkeeper = Doorkeeper(settings.socket_access, self._own_uid)
 
     async def by_peer(self, peer: Peer | None) -> Caller:
@@ -74,9 +77,12 @@ class Door:
         if key is None:
             return None
         if not again:
-            self._used[key.name] = datetime.now(UTC)
-            await self._rates.take(key.name, _rate(key, self._default))
+            await self._count(key)
         return Caller(key.name, key.scope, "key")
+
+    async def _count(self, key: ApiKey) -> None:
+        self._used[key.name] = datetime.now(UTC)
+        await self._rates.take(key.name, _rate(self._own_rates.get(key.name, self._default)))
 
     def listing(self) -> list[Json]:
         """The keys in force, without anything of them that is secret. last_used_at: since the daemon runs, or None."""
@@ -90,10 +96,16 @@ class Door:
         ]
 
     async def by_cookie(self, cookie: str, *, again: bool = False) -> Caller | None:
-        """again: who is here already; it counts as no call, and does not make the session last."""
+        """
+        again: who is here already; it counts as no call, and does not make the session last.
+
+        Raises TooMany: the rate of the key's sessions, all together.
+        """
         caller = await self.sessions.caller(cookie, again=again)
         if caller is not None and not again:
             self._used[caller.name] = datetime.now(UTC)
+            rate = self._own_rates.get(caller.name, self._default)
+            await self._rates.take(_sessions_of(caller.name), _rate_of_sessions(rate))
         return caller
 
 
@@ -105,7 +117,16 @@ def _is_here(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _rate(key: ApiKey, default: RateLimiting) -> RateLimit:
+def _sessions_of(name: str) -> str:
+    return f"sessions of {name}"  # no key has a name with blanks
+
+
+def _rate_of_sessions(rate: RateLimiting) -> RateLimit:
+    """A page is many calls, and fetches itself anew: five times the key's rate, and some pages at once."""
+    burst = max(_PAGES_AT_ONCE, _SESSIONS_FOLD * rate.burst_size)
+    return RateLimit(burst, burst * 60 / (_SESSIONS_FOLD * rate.requests_per_minute))
+
+
+def _rate(rate: RateLimiting) -> RateLimit:
     """As many at once as the burst, and in the long run as many a minute as the rate says."""
-    rate = key.rate_limiting or default
     return RateLimit(rate.burst_size, rate.burst_size * 60 / rate.requests_per_minute)

@@ -1,8 +1,9 @@
 """
 Sessions of the page: somebody showed a key once, and the browser keeps a cookie.
 
-In: keys. Out: `Caller`s. Promise: a session ends when its key is gone or rotated, after a day without use, and with the
-daemon; it is known by the digest of its cookie alone.
+In: keys. Out: `Caller`s. Promise: a session ends when its key is gone or rotated, after a day without use, after a
+week, and with the daemon; it is known by the digest of its cookie alone. Who signs in again and again ends no sessions
+but those of the same key.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from agentd.api.caller import Caller
@@ -21,7 +22,9 @@ from agentd.config.service import ApiKey
 
 COOKIE = "agentd_session"
 IDLE_S = 24 * 3600.0
+LIFE_S = 7 * IDLE_S
 MOST = 1000
+MOST_OF_KEY = 50
 _VALUE = re.compile(rb"[A-Za-z0-9_-]{43}")
 _MOST_SHOWN = 8
 
@@ -31,12 +34,22 @@ class _Session:
     key: ApiKey
     hash: str
     csrf: str
+    opened_s: float
     used_s: float
 
 
 class Sessions:
-    def __init__(self, keys: KnownKeys, monotonic: Callable[[], float] = time.monotonic) -> None:
+    """admit: called with each key that somebody signs in with; raises TooMany."""
+
+    def __init__(
+        self,
+        keys: KnownKeys,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        admit: Callable[[ApiKey], Awaitable[None]] | None = None,
+    ) -> None:
         self._keys = keys
+        self._admit = admit
         self._monotonic = monotonic
         self._known: OrderedDict[bytes, _Session] = OrderedDict()
 
@@ -45,8 +58,15 @@ class Sessions:
         found = await self._keys.find_with_hash(key)
         if found is None:
             return None
+        key_of, hash_of = found
+        if self._admit is not None:
+            await self._admit(key_of)
+        own = [digest for digest, session in self._known.items() if session.key.name == key_of.name]
+        for digest in own[: max(0, len(own) - MOST_OF_KEY + 1)]:
+            del self._known[digest]
+        now_s = self._monotonic()
         cookie = secrets.token_urlsafe(32)
-        session = _Session(*found, secrets.token_urlsafe(16), self._monotonic())
+        session = _Session(key_of, hash_of, secrets.token_urlsafe(16), now_s, now_s)
         self._known[_digest(cookie)] = session
         while len(self._known) > MOST:
             self._known.popitem(last=False)
@@ -59,7 +79,7 @@ class Sessions:
         if session is None:
             return None
         now_s = self._monotonic()
-        if now_s - session.used_s > IDLE_S:
+        if now_s - session.used_s > IDLE_S or now_s - session.opened_s > LIFE_S:
             del self._known[digest]
             return None
         # No reload tells of a key that is rotated in its file.
