@@ -120,19 +120,61 @@ def list_(config_path: Path | None, output: str) -> None:
 @config_option
 @output_option
 def revoke(name: str, config_path: Path | None, output: str) -> None:
-    """Take a key away that `key new` made; a running daemon forgets it at once."""
-    place = _sound(find_place(config_path))
-    known = {each.name: where for each, where in _keys(place)}
-    if name not in known:
-        raise AgentdError(f"there is no key {name[:100]!r}; {did_you_mean(name, known)}")
+    """
+    Take a key away that `key new` made; a running daemon forgets it at once.
+
+    Also when something else is wrong with the configuration: the daemon lets the key go and stays with the rest as it
+    is. What removing the key itself would break stops it: the last key of an address that others can reach.
+    """
+    place = find_place(config_path)
     path = key_path(place.path, name)
-    if known[name].rpartition(":")[0] != str(path) or not is_ours(path, name):
-        raise AgentdError(f"{name} was written by hand; remove it at {known[name]}, then `agentd reload`")
+    sound = place.config is not None
+    if sound:
+        known = {each.name: where for each, where in _keys(place)}
+        if name not in known:
+            raise AgentdError(f"there is no key {name[:100]!r}; {did_you_mean(name, known)}")
+        if known[name].rpartition(":")[0] != str(path) or not is_ours(path, name):
+            raise AgentdError(f"{name} was written by hand; remove it at {known[name]}, then `agentd reload`")
+    elif not is_ours(path, name):
+        what = f"{name[:100]!r} is none of those that `key new` made"
+        raise AgentdError(f"{what}; remove it where it was written, then `agentd reload`, which may be refused")
     with removing(path):
-        _check(place)
-        heard = _reload(place)
+        if sound:
+            _check(place)
+    heard, refused = _let_go(place, name, path)
     text = f"{name} is revoked" + ("" if heard else "; agentd is not running, so nobody knew it")
-    say({"name": name, "revoked": True, "reloaded": heard}, output, text)
+    say({"name": name, "revoked": True, "reloaded": heard and refused is None}, output, text)
+    if refused is not None:
+        click.echo(f"the daemon let it go, and stays with the rest as it is: {refused}", err=True)
+
+
+def _let_go(place: Place, name: str, path: Path) -> tuple[bool, Refused | None]:
+    """
+    Whether a daemon runs, and why it did not take the rest over. The file is gone already.
+
+    Raises Refused when the daemon may know the key still.
+    """
+    try:
+        call(place, "POST", "/api/v1/reload")
+    except NoDaemon:
+        return False, None
+    except Refused as refused:
+        if _knows(place, name):
+            raise Refused(
+                f"{path} is removed, and the daemon that runs may know the key still: {refused}; "
+                "`agentd reload` as root, or a restart, has it forget",
+                refused.status,
+            ) from refused
+        return True, refused
+    return True, None
+
+
+def _knows(place: Place, name: str) -> bool:
+    """Whether the daemon lets the key in, as far as can be told."""
+    try:
+        return any(row["name"] == name for row in call(place, "GET", "/api/v1/keys")["keys"])
+    except (NoDaemon, Refused, KeyError, TypeError):
+        return True
 
 
 def _sound(place: Place) -> Place:

@@ -3,7 +3,8 @@ The daemon's whole life, on one page: open, run, reload, drain, close.
 
 In: the path of the configuration, and signals. Out: an exit code.
 Promise: READY only when configuration and store are open and checks may run; a reload that fails leaves everything
-as it was; at the end what was opened is closed in reverse order, and sends and checks under way get their time.
+as it was, save for keys that were taken away; at the end what was opened is closed in reverse order, and sends and
+checks under way get their time.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from agentd.clock import Clock, SystemClock, iso
 from agentd.config.loader import Loaded, load
 from agentd.config.models import Config
 from agentd.config.people import flapping_from, muting_from, routing_from
+from agentd.config.standing_keys import with_standing_keys
 from agentd.daemon.assemble import Plan, Planned, PlannedGoal, PlannedLog, assemble, self_wish
 from agentd.daemon.chores import Chores, attempt
 from agentd.daemon.control import Control
@@ -526,7 +528,7 @@ class Daemon:
         """
         Read the configuration again and go over to it.
 
-        Returns None, or why everything stays as it was.
+        Returns None, or why everything stays as it was, save for keys of the API that were taken away.
         """
         if self._stopping.is_set():
             return "the daemon is stopping"
@@ -535,10 +537,14 @@ class Daemon:
                 return "the daemon is starting or stopping"
             self.manager.reloading()
             try:
-                return await self._reload()
-            except Exception as error:
-                log.exception("reload_crashed")
-                return self._refused(f"a defect in agentd: {type(error).__name__}: {error}; the log says more")
+                try:
+                    why = await self._reload()
+                except Exception as error:
+                    log.exception("reload_crashed")
+                    why = self._refused(f"a defect in agentd: {type(error).__name__}: {error}; the log says more")
+                if why is not None:
+                    await self._let_go_of_keys()
+                return why
             finally:
                 if not self._stopping.is_set():
                     self.manager.ready(self.status_text())
@@ -592,6 +598,17 @@ class Daemon:
         self.plan = replace(self.plan, config=config)
         self.agents.reload(config)
         self.door.go_over_to(config.api)
+
+    async def _let_go_of_keys(self) -> None:
+        """Whatever else is wrong: one that was taken away may be in wrong hands."""
+        standing = await asyncio.to_thread(with_standing_keys, self._loaded, self.path)
+        if standing is self._loaded:
+            return
+        before, now = ({key.name for key in each.config.api.keys} for each in (self._loaded, standing))
+        self._loaded = standing
+        self.plan = replace(self.plan, config=standing.config)
+        self.door.go_over_to(standing.config.api)
+        log.warning("keys_taken_away", extra={"gone": ", ".join(sorted(before - now))})
 
     def _refused(self, why: str) -> str:
         self.note = self.refused = f"reload refused at {iso(self.clock.now())}, running on as before: {why}"

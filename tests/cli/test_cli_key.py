@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +12,9 @@ from commands import Agentd, typed
 from running import running
 
 from agentd.api.keys import make_key, verify
+from agentd.cli.client import Refused
+from agentd.cli.client import call as asked
+from agentd.cli.place import Place
 from agentd.config.loader import load
 from agentd.daemon.app import Daemon
 from agentd.errors import AgentdError
@@ -205,19 +209,93 @@ def test_a_running_daemon_takes_a_key_over_and_lets_it_go(agentd: Agentd, daemon
     assert daemon.plan.config.api.keys == ()
 
 
-def test_what_the_daemon_refuses_is_taken_back(
+def test_a_new_key_that_the_daemon_refuses_is_taken_back(
     agentd: Agentd, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the next start would meet a configuration that this one could not take."""
     agentd("key", "new", "ops")
+    refuse_reloads(monkeypatch)
 
+    added = agentd("key", "new", "dev")
+
+    assert (added.code, added.out) == (1, "")
+    assert "nothing was changed: " in added.err
+    assert "the plan is broken" in added.err
+    assert names(tmp_path / "agentd.yaml") == ["ops"]
+
+
+def test_a_key_is_revoked_though_the_daemon_refuses_the_rest(
+    agentd: Agentd, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leaked key does not wait until somebody has mended another file."""
+    agentd("key", "new", "ops")
+    agentd("key", "new", "leaked")
+    refuse_reloads(monkeypatch)
+
+    said = agentd("key", "revoke", "leaked")
+
+    assert (said.code, said.out) == (0, "leaked is revoked\n")
+    assert "stays with the rest as it is: " in said.err
+    assert "the plan is broken" in said.err
+    assert [row["name"] for row in daemon.door.listing()] == ["ops"]
+    assert names(tmp_path / "agentd.yaml") == ["ops"]
+
+
+def test_a_key_is_revoked_though_the_configuration_has_a_fault(agentd: Agentd, daemon: Daemon, tmp_path: Path) -> None:
+    """And comes back with nothing that is changed live meanwhile."""
+    agentd("key", "new", "leaked", "--scope", "admin")
+    config = tmp_path / "agentd.yaml"
+    good = config.read_text()
+    config.write_text(good + "webhoks: {}\n")
+
+    said = agentd("key", "revoke", "leaked", "-o", "json")
+
+    assert said.code == 0
+    assert (said.json["revoked"], said.json["reloaded"]) == (True, False)
+    assert "webhoks" in said.err
+    assert daemon.door.listing() == []
+    assert len(daemon.door.keys) == 0
+    assert not (tmp_path / "keys.d/leaked.yaml").exists()
+
+    config.write_text(good)
+    assert agentd("config", "set", "agent.max_steps", "7").code == 0
+    assert daemon.door.listing() == []
+
+
+def test_what_nobody_can_look_up_is_not_removed_from_a_broken_configuration(agentd: Agentd, tmp_path: Path) -> None:
+    """Only files that `key new` made are ours to take away."""
+    agentd("key", "new", "ops")
+    (tmp_path / "keys.d/own.yaml").write_text(f"api: {{keys: [{{name: own, hash: '{HASH}'}}]}}\n")
+    (tmp_path / "agentd.yaml").write_text("watches: 7\n")
+
+    said = [agentd("key", "revoke", name) for name in ("own", "nope", "../keys.d/ops", "ops")]
+
+    assert [each.code for each in said] == [1, 1, 1, 0]
+    assert "where it was written" in said[0].err
+    assert sorted(each.name for each in (tmp_path / "keys.d").iterdir()) == ["own.yaml"]
+
+
+def test_a_daemon_that_keeps_the_key_is_told_of(
+    agentd: Agentd, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that takes no order from this user: whoever revokes must not believe it is done."""
+    agentd("key", "new", "leaked")
+
+    def call(place: Place, method: str, path: str, *rest: Any) -> Any:
+        if method == "POST":
+            raise Refused("needs admin", 403)
+        return asked(place, method, path, *rest)
+
+    monkeypatch.setattr("agentd.cli.key.call", call)
+
+    said = agentd("key", "revoke", "leaked")
+
+    assert said.code == 1
+    assert "may know the key still: needs admin" in said.err
+
+
+def refuse_reloads(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise AgentdError("the plan is broken")
 
     monkeypatch.setattr("agentd.daemon.app.assemble", broken)
-    added, revoked = agentd("key", "new", "dev"), agentd("key", "revoke", "ops")
-
-    assert (added.code, added.out, revoked.code) == (1, "", 1)
-    assert "nothing was changed: " in added.err
-    assert "the plan is broken" in revoked.err
-    assert names(tmp_path / "agentd.yaml") == ["ops"]
