@@ -393,6 +393,7 @@ class Ports:
         self.fails: Exception | None = None
         self.overviews = 0
         self.publics = 0
+        self.logins: list[tuple[str, bool, str]] = []
 
     def _did(self, *what: Any) -> Json:
         self.asked.append(what)
@@ -445,8 +446,11 @@ class Ports:
     async def end_silence(self, identity: str, *, by: str) -> Json:
         return self._did("end_silence", identity, by)
 
-    async def check_now(self, watch: str) -> Json:
-        return self._did("check", watch)
+    async def check_now(self, watch: str, *, by: str) -> Json:
+        return self._did("check", watch, by)
+
+    async def signed_in(self, name: str, *, good: bool, source: str) -> None:
+        self.logins.append((name, good, source))
 
     async def pause(self, watch: str, *, by: str, for_s: float | None, reason: str) -> Json:
         return self._did("pause", watch, by, for_s, reason)

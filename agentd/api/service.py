@@ -76,7 +76,7 @@ class Service(Protocol):
         """The kinds of lines in the log that the watch follows, the most frequent first."""
         ...
 
-    async def check_now(self, watch: str) -> Json:
+    async def check_now(self, watch: str, *, by: str) -> Json:
         """Run one check of the watch now and wait for it."""
         ...
 
@@ -119,7 +119,17 @@ class Service(Protocol):
         """
         ...
 
-    async def reload(self, *, by: str) -> Json: ...
+    async def reload(self, *, by: str, why: str = "") -> Json:
+        """why: for the audit trail."""
+        ...
+
+    async def signed_in(self, name: str, *, good: bool, source: str) -> None:
+        """
+        Somebody showed the page a key, for the audit trail. Never raises.
+
+        name: of the key, or which one it claimed to be. good: whether it was one. source: whence it came.
+        """
+        ...
 
     async def release(self, *, by: str) -> Json:
         """Send again what a restore holds back."""

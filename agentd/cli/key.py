@@ -79,7 +79,7 @@ def new(
             raise AgentdError(f"there is a key {name} already, at {where}; choose another name, or revoke that one")
     with adding(place.path, name, key_text(made)) as path:
         _check(place)
-        heard = _reload(place)
+        heard = _reload(place, f"key new {name}")
     if output == "json":
         print_json({"name": name, "scope": scope, "token": token, "file": str(path), "reloaded": heard})
         return
@@ -155,7 +155,7 @@ def _let_go(place: Place, name: str, path: Path) -> tuple[bool, Refused | None]:
     Raises Refused when the daemon may know the key still.
     """
     try:
-        call(place, "POST", "/api/v1/reload")
+        call(place, "POST", "/api/v1/reload", {"why": f"key revoke {name}"})
     except NoDaemon:
         return False, None
     except Refused as refused:
@@ -194,10 +194,10 @@ def _check(place: Place) -> None:
     load(place.path, environment=place.environment, prices=False)
 
 
-def _reload(place: Place) -> bool:
+def _reload(place: Place, why: str) -> bool:
     """Whether a daemon took it over. Raises Refused when it did not."""
     try:
-        call(place, "POST", "/api/v1/reload")
+        call(place, "POST", "/api/v1/reload", {"why": why})
     except NoDaemon:
         return False
     except Refused as refused:

@@ -1,7 +1,9 @@
 """
 What people may do with the running daemon: the acting half of the `Service` behind the HTTP routes.
 
-In: requests that were let in. Out: plain JSON values. What changes something is written to the audit trail.
+In: requests that were let in. Out: plain JSON values.
+Promise: what was done is written to the audit trail, with the change where that is one of the store; what was asked for
+and not done is not.
 """
 
 from __future__ import annotations
@@ -21,17 +23,22 @@ from agentd.api.trouble import orphans, read_hindrances
 from agentd.api.views import pause_view
 from agentd.clock import iso
 from agentd.daemon.standing import Standing, check_view
-from agentd.errors import ConfigError
+from agentd.errors import ConfigError, StoreError
 from agentd.memory import audit, outbox
+from agentd.pacing import Bucket
 from agentd.pipeline.findings import GoalWatch
 from agentd.pipeline.watches import LogWatch
 from agentd.secret import SecretMissing
+from agentd.settings import RateLimit
 from agentd.watch.heartbeat import HeartbeatSettings
 
 if TYPE_CHECKING:
     from agentd.daemon.app import Daemon
 
 log = logging.getLogger("agentd.daemon")
+
+# Whoever reaches the page may try keys: the trail is to be read, and must not be pushed out of itself by that.
+FAILED_LOGINS = RateLimit(20, 3600.0)
 
 
 class Acting:
@@ -41,6 +48,8 @@ class Acting:
         self._daemon = daemon
         self._standing = standing
         self._missing: dict[str, str] = {}
+        self._failed_logins = Bucket(FAILED_LOGINS)
+        self._unwritten = 0
 
     async def ack(self, alerts: Sequence[str], *, by: str, comment: str, undo: bool) -> Json:
         return await self._daemon.people.ack(alerts, by=by, comment=comment, undo=undo)
@@ -51,15 +60,17 @@ class Acting:
     async def end_silence(self, identity: str, *, by: str) -> Json:
         return await self._daemon.people.end_silence(identity, by=by)
 
-    async def check_now(self, watch: str) -> Json:
+    async def check_now(self, watch: str, *, by: str) -> Json:
         planned = self._standing.planned(watch)
         if isinstance(planned, LogWatch):
             raise Conflict(f"{watch} follows a log: every line is looked at when it comes")
         if isinstance(planned, GoalWatch):
             run = await self._daemon.agents.start_goal(watch, "manual", self._daemon.clock.now())
+            await self._note(by, "check", watch, str(run or ""))
             return {"watch": self._standing.view(planned), "check": None, "run": run}
         await asyncio.wait([self._run_now(watch)])
         last = planned.last
+        await self._note(by, "check", watch, last.judgement.verdict.value if last else "")
         return {"watch": self._standing.view(planned), "check": check_view(last) if last else None}
 
     async def pause(self, watch: str, *, by: str, for_s: float | None, reason: str) -> Json:
@@ -85,11 +96,17 @@ class Acting:
         now, state = self._daemon.clock.now(), self._daemon.store.state
         if webhook is not None:
             await self._standing.known_receiver(webhook)
-        await state.write(lambda connection: audit.append(connection, by, "retry", identity or webhook or "*", "", now))
         if identity is None:
-            done = await self._retry_dead(webhook)
+            done = await self._retry_dead(webhook, by=by)
         else:
-            outcome = await state.write(lambda connection: outbox.retry(connection, identity, now))
+
+            def change(connection: apsw.Connection) -> str:
+                outcome = outbox.retry(connection, identity, now)
+                if outcome == "retried":
+                    audit.append(connection, by, "retry", identity, "", now)
+                return outcome
+
+            outcome = await state.write(change)
             if outcome == "missing":
                 raise NotFound(f"no delivery {identity!r} that waits or is dead; `agentd outbox list` shows them")
             if outcome == "superseded":
@@ -100,11 +117,18 @@ class Acting:
         self._daemon.courier.wake()
         return done
 
-    async def _retry_dead(self, webhook: str | None) -> Json:
+    async def _retry_dead(self, webhook: str | None, *, by: str) -> Json:
         """All of them, some hundred a transaction, so that alerts get their turn between."""
         now, retried = self._daemon.clock.now(), 0
+
+        def change(connection: apsw.Connection) -> outbox.Retried:
+            step = outbox.retry_dead(connection, now, webhook)
+            if step.retried:
+                audit.append(connection, by, "retry", webhook or "*", f"{step.retried} dead", now)
+            return step
+
         while True:
-            step = await self._daemon.store.state.write(lambda c: outbox.retry_dead(c, now, webhook))
+            step = await self._daemon.store.state.write(change)
             retried += step.retried
             if not step.left or not step.retried:
                 return {"retried": retried, "superseded": step.superseded}
@@ -113,8 +137,10 @@ class Acting:
         now = self._daemon.clock.now()
 
         def change(connection: apsw.Connection) -> str:
-            audit.append(connection, by, "drop", identity, "", now)
-            return outbox.drop(connection, identity)
+            outcome = outbox.drop(connection, identity)
+            if outcome == "dropped":
+                audit.append(connection, by, "drop", identity, "", now)
+            return outcome
 
         outcome = await self._daemon.store.state.write(change)
         if outcome == "claimed":
@@ -127,6 +153,7 @@ class Acting:
     async def test_webhook(self, webhook: str, *, by: str) -> Json:
         self._standing.known_webhook(webhook)
         outcome = await self._daemon.courier.send_test(webhook)
+        await self._note(by, "test", webhook, "taken" if outcome.ok else f"status {outcome.status or 'none'}")
         return {
             "webhook": webhook,
             "ok": outcome.ok,
@@ -180,12 +207,11 @@ class Acting:
     ) -> Json:
         return await self._daemon.events.hook(name, headers=headers, body=body, trusted=trusted)
 
-    async def reload(self, *, by: str) -> Json:
-        now = self._daemon.clock.now()
-        await self._daemon.store.state.write(lambda connection: audit.append(connection, by, "reload", "", "", now))
-        why = await self._daemon.reload()
-        if why is not None:
-            raise ConfigError(f"the new configuration is refused, the old one runs on: {why}")
+    async def reload(self, *, by: str, why: str = "") -> Json:
+        why_not = await self._daemon.reload()
+        await self._note(by, "reload" if why_not is None else "reload refused", "", why)
+        if why_not is not None:
+            raise ConfigError(f"the new configuration is refused, the old one runs on: {why_not}")
         found = await self._daemon.store.state.read(read_hindrances)
         lost = orphans(found.waiting, self._daemon.plan.webhooks)
         return {"reloaded": True, "note": "; ".join([*filter(None, [self._daemon.note]), *lost])}
@@ -194,6 +220,26 @@ class Acting:
         if not self._daemon.ready.is_set():
             raise Conflict("the daemon is starting; try again when it runs")
         return {"was_held": await self._daemon.release(by=by)}
+
+    async def signed_in(self, name: str, *, good: bool, source: str) -> None:
+        if good:
+            await self._note(f"key {name}", "login", "page", f"from {source}")
+            return
+        if not self._failed_logins.ready():
+            self._unwritten += 1
+            return
+        await self._failed_logins.take()
+        more = f"; {self._unwritten} more since the last of these" if self._unwritten else ""
+        self._unwritten = 0
+        await self._note("nobody", "login failed", "page", f"from {source}" + (f" as {name}" if name else "") + more)
+
+    async def _note(self, by: str, action: str, target: str, detail: str) -> None:
+        """Of what is done already, and is no change of the store: that it is not written down does not undo it."""
+        now = self._daemon.clock.now()
+        try:
+            await self._daemon.store.state.write(lambda c: audit.append(c, by, action, target, detail, now))
+        except StoreError as error:
+            log.error("deed_not_written", extra={"who": by, "action": action, "target": target, "error": str(error)})
 
     def _run_now(self, watch: str) -> asyncio.Task[None]:
         try:

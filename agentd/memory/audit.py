@@ -1,7 +1,8 @@
 """
 The audit trail: what operators did, by CLI, API or page.
 
-Promise: append only, and bounded: the newest hundred thousand, as long as events are kept.
+Promise: append only, and bounded: the newest hundred thousand, as long as events are kept. Whatever a caller calls what
+it wants done something to, a deed is a few lines at most, and each of its texts is one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from agentd.clock import from_us, to_us
 from agentd.memory.columns import text, to_json
 
 MAX_ROWS = 100_000
+MAX_TARGET = 200
+"""Characters."""
+
+_MAX_WHO = 200
+_MAX_ACTION = 60
 _MAX_DETAIL = 2000
 _LOOK_BACK = 20_000
 
@@ -46,7 +52,8 @@ class Deed:
 
 
 def append(c: apsw.Connection, who: str, action: str, target: str, detail: str, now: datetime) -> None:
-    c.execute(_APPEND, (to_us(now), text(who), text(action), text(target), text(detail[:_MAX_DETAIL])))
+    said = _line(who, _MAX_WHO), _line(action, _MAX_ACTION), _line(target, MAX_TARGET), _line(detail, _MAX_DETAIL)
+    c.execute(_APPEND, (to_us(now), *said))
     c.execute(_BOUND, (c.last_insert_rowid() - MAX_ROWS,))
 
 
@@ -58,7 +65,7 @@ def rows(c: apsw.Connection, *, limit: int = 100, before: int | None = None) -> 
 
 def about(c: apsw.Connection, target: str, actions: Collection[str], *, limit: int = 100) -> list[Deed]:
     """The newest of these actions on the target, newest first; looks through the last twenty thousand deeds."""
-    found: list[Any] = c.execute(_ABOUT, (text(target), to_json(list(actions)), limit)).fetchall()
+    found: list[Any] = c.execute(_ABOUT, (_line(target, MAX_TARGET), to_json(list(actions)), limit)).fetchall()
     return [Deed(number, from_us(at), *rest) for number, at, *rest in found]
 
 
@@ -66,3 +73,7 @@ def trim(c: apsw.Connection, before: datetime, *, limit: int = 500) -> int:
     """Delete up to `limit` of the oldest rows that are older than `before`."""
     c.execute(_TRIM, (to_us(before), limit))
     return c.changes()
+
+
+def _line(said: str, most: int) -> str:
+    return text("".join(each if each.isprintable() else " " for each in said[:most]))

@@ -37,6 +37,7 @@ class Fake:
     """A service that notes what it is asked; `fails` is raised instead of the next answer."""
 
     asked: list[tuple[Any, ...]] = field(default_factory=list)
+    logins: list[tuple[str, bool]] = field(default_factory=list)
     fails: Exception | None = None
     rows: int = 1
     text: str = "all quiet"
@@ -101,7 +102,7 @@ class Fake:
             "more_alerts": 0,
         }
 
-    async def check_now(self, watch: str) -> Json:
+    async def check_now(self, watch: str, *, by: str) -> Json:
         return self._answer("check", watch)
 
     async def pause(self, watch: str, *, by: str, for_s: float | None, reason: str) -> Json:
@@ -154,7 +155,10 @@ class Fake:
         self._answer("hook", name, headers.get("authorization"), said[:100], trusted)
         return {"accepted": said != b"again", "started": ["shop"]}
 
-    async def reload(self, *, by: str) -> Json:
+    async def signed_in(self, name: str, *, good: bool, source: str) -> None:
+        self.logins.append((name, good))
+
+    async def reload(self, *, by: str, why: str = "") -> Json:
         return self._answer("reload", by)
 
     async def release(self, *, by: str) -> Json:

@@ -753,7 +753,7 @@ async def live(path):
     daemon = Daemon(path, load(path))
     run = asyncio.create_task(daemon.run())
     await daemon.ready.wait()
-    await daemon.control.check_now("shop")
+    await daemon.control.check_now("shop", by="eve")
     daemon.stop()
     await run
 asyncio.run(live(Path(sys.argv[1])))

@@ -157,7 +157,7 @@ def test_resume_says_when_there_is_nothing_to_resume(tell: Tell) -> None:
                 with pytest.raises(NotFound):
                     await daemon.control.pause("nothing", by="eve", for_s=None, reason="")
                 await daemon.control.pause("shop", by="eve", for_s=None, reason="")
-                answer = await daemon.control.check_now("shop")
+                answer = await daemon.control.check_now("shop", by="eve")
                 assert answer["check"]["verdict"] == "ok"
                 await daemon.control.resume("shop", by="eve")
                 assert (await daemon.control.watches())[0]["next_at"] is not None

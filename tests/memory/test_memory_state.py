@@ -119,6 +119,19 @@ def test_meta_keeps_single_facts(c: apsw.Connection) -> None:
     assert not meta.delete(c, meta.HELD)
 
 
+def test_a_deed_is_short_and_each_of_its_texts_is_one_line(c: apsw.Connection) -> None:
+    """What a request names is anybody's text: a line break would make a second deed of it for who reads the trail."""
+    audit.append(c, "eve\nroot", "drop", "msg_1\n2026 root drop all\x1b[2J" + "x" * 9000, "why\r\n" * 9000, NOW)
+
+    (deed,) = audit.rows(c)
+    assert deed.who == "eve root"
+    assert deed.target.startswith("msg_1 2026 root drop all [2J")
+    assert len(deed.target) == audit.MAX_TARGET
+    assert len(deed.detail) == 2000
+    assert deed.detail.isprintable()
+    assert audit.about(c, deed.target + "beyond", ["drop"]) == [deed]
+
+
 def test_the_audit_trail_is_kept_and_bounded(c: apsw.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who acknowledged what must be findable; a script that pauses in a loop must not fill the disk."""
     monkeypatch.setattr(audit, "MAX_ROWS", 3)

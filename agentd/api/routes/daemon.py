@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pydantic import Field
 from starlette.responses import Response
 
 from agentd.api import shapes, shapes_whole
 from agentd.api.answers import JsonAnswer, encoded
-from agentd.api.endpoint import Call, Endpoint, Nothing
+from agentd.api.endpoint import Asked, Call, Endpoint, Nothing
 from agentd.api.metering_port import Metering
 from agentd.api.service import Service
 from agentd.api.shared import Shared
+
+
+class ReloadBody(Asked):
+    why: str = Field(default="", max_length=200, description="What for, for the audit trail")
 
 
 class DaemonRoutes:
@@ -41,7 +46,7 @@ class DaemonRoutes:
                 "admin",
                 "Read the configuration again",
                 tag,
-                body=Nothing,
+                body=ReloadBody,
                 problems=(422, 503),
                 answer=shapes.Reloaded,
             ),
@@ -92,7 +97,7 @@ class DaemonRoutes:
         return encoded(await self._service.status())
 
     async def reload(self, call: Call) -> Response:
-        return JsonAnswer(await self._service.reload(by=call.by))
+        return JsonAnswer(await self._service.reload(by=call.by, why=call.asked.why))
 
     async def release(self, call: Call) -> Response:
         return JsonAnswer(await self._service.release(by=call.by))

@@ -131,7 +131,7 @@ class WatchRoutes:
         return JsonAnswer(await self._reading.series(call.path["name"], call.query["span"]))
 
     async def check_now(self, call: Call) -> Response:
-        return JsonAnswer(await self._service.check_now(call.path["name"]))
+        return JsonAnswer(await self._service.check_now(call.path["name"], by=call.by))
 
     async def pause(self, call: Call) -> Response:
         said: PauseBody = call.asked

@@ -35,6 +35,7 @@ from agentd.api.web.forms import (
     split_matchers,
 )
 from agentd.api.web.frame import Frame
+from agentd.config.key_hash import name_of
 from agentd.errors import AgentdError, ConfigError
 
 Done = tuple[str, str] | tuple[str, str, int]
@@ -97,7 +98,7 @@ class Actions:
 
     async def _check(self, call: Call) -> Done:
         name = call.path["name"]
-        done = await self._service.check_now(name)
+        done = await self._service.check_now(name, by=call.by)
         return text.to("watches", name), "started" if done.get("run") else "checked"
 
     async def _pause(self, call: Call) -> Done:
@@ -176,6 +177,10 @@ class Actions:
             answer = await self._ask_for_key(call, form.next, f"Too many tries; wait {error.retry_after_s} s.", 429)
             answer.headers["Retry-After"] = str(error.retry_after_s)
             return answer
+        client = call.request.client
+        name = name_of(form.key) if opened is None else opened[1].name
+        source = client.host if client is not None else "the unix socket"
+        await self._service.signed_in(name or "", good=opened is not None, source=source)
         if opened is None:
             return await self._ask_for_key(call, form.next, "That key is not one of this daemon's.", 403)
         answer = self._frame.go_on(form.next, "welcome")

@@ -14,7 +14,7 @@ from agentd.errors import StoreError
 
 BY = "key ops"
 ACTIONS: list[tuple[str, dict[str, str], tuple[Any, ...], str]] = [
-    ("/watches/shop/check", {}, ("check", "shop"), "/watches/shop?done=checked"),
+    ("/watches/shop/check", {}, ("check", "shop", BY), "/watches/shop?done=checked"),
     (
         "/watches/shop/pause",
         {"lasting": "1h", "reason": "work\x1b\n"},
@@ -166,6 +166,7 @@ async def test_a_key_opens_a_session() -> None:
     assert cookie.startswith(f"agentd_session={COOKIE_VALUE};")
     assert {"HttpOnly", "Path=/", "SameSite=strict"} <= {part.strip() for part in cookie.split(";")}
     assert "Secure" not in cookie  # http on loopback would not send it back
+    assert stage.ports.logins == [("ops", True, "127.0.0.1")]
 
 
 @pytest.mark.parametrize(
@@ -179,12 +180,15 @@ async def test_signing_in_leads_nowhere_else(to: str) -> None:
 
 
 async def test_a_wrong_key_is_told_and_not_repeated() -> None:
-    answer = await Stage(NEAR).client.post("/login", data={"key": "wrong-<key>", "next": "/alerts"})
+    """Nor is it written down: it may be a password for something else."""
+    stage = Stage(NEAR)
+    answer = await stage.client.post("/login", data={"key": "wrong-<key>", "next": "/alerts"})
 
     assert answer.status_code == 403
     assert "set-cookie" not in answer.headers
     assert "wrong-" not in answer.text
     assert dict(Seen.of(answer.text).forms)["/login"]["next"] == "/alerts"
+    assert stage.ports.logins == [("", False, "127.0.0.1")]
 
 
 async def test_too_many_tries_are_told_to_wait() -> None:
