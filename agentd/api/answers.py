@@ -40,6 +40,7 @@ _STATUSES: tuple[tuple[type[AgentdError], int], ...] = (
     (NotFound, 404),
     (Forbidden, 403),
     (Conflict, 409),
+    (TooMany, 429),
     (ConfigError, 422),
     (StoreError, 503),
     (NoSecret, 503),
@@ -115,9 +116,14 @@ async def on_agentd_error(request: Request, error: Exception) -> Response:
 
 def problem_of(error: AgentdError) -> Response:
     if isinstance(error, TooMany):
-        return problem(429, str(error), {"Retry-After": str(error.retry_after_s)})
-    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
-    return problem(status, str(error))
+        return problem(status_of(error), str(error), {"Retry-After": str(error.retry_after_s)})
+    return problem(status_of(error), str(error))
+
+
+def status_of(error: HTTPException | AgentdError) -> int:
+    if isinstance(error, HTTPException):
+        return error.status_code
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
 async def on_defect(request: Request, error: Exception) -> Response:

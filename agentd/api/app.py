@@ -115,6 +115,7 @@ def make_app(parts: Parts, door: Door, *, local: bool) -> ASGIApp:
         routes=routes,
         exception_handlers={HTTPException: failed, AgentdError: failed, Exception: on_defect},
     )
+    app.router.redirect_slashes = False  # it would lead to whatever the caller writes for a Host
     return Crossing(Gate(app, door, local=local), door)
 
 
@@ -145,7 +146,7 @@ class _Pages:
         async with self._making:
             if self._made is None:
                 pages = await asyncio.to_thread(self._make)
-                self._made = pages, Router(routes_of(pages.endpoints(), self._meter))
+                self._made = pages, Router(routes_of(pages.endpoints(), self._meter), redirect_slashes=False)
         return self._made
 
 

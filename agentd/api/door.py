@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from agentd.api.access import Doorkeeper, Peer
 from agentd.api.caller import Caller
@@ -31,6 +31,8 @@ class Door:
     """
     names: of this machine. hosts: names under which somebody on loopback may read without a key. trusted: those of
     them that the configuration gives, which hold through a proxy too. known_as: all names of ours.
+
+    origins: of pages that may call. public_origin: of the page, as its `public_url` has it, or None.
 
     Where a proxy shows the page to others (`public_url`), the names of this machine prove nothing: nginx as it comes
     gives that of its upstream for everybody, and no sign of itself. Then only what is named on purpose counts.
@@ -55,7 +57,9 @@ class Door:
 
     def _enter(self, settings: ApiSettings) -> None:
         self._settings = settings
-        public = urlsplit(settings.public_url or "").hostname or ""
+        address = urlsplit(settings.public_url or "")
+        public = address.hostname or ""
+        self.public_origin = _origin_of(address) if public else None
         self.trusted = frozenset(name.lower() for name in settings.hosts)
         self.hosts = self.trusted | (self._names if not public or _is_here(public) else frozenset())
         self.known_as = self.trusted | self._names | {public.lower()}
@@ -107,6 +111,12 @@ class Door:
             rate = self._own_rates.get(caller.name, self._default)
             await self._rates.take(_sessions_of(caller.name), _rate_of_sessions(rate))
         return caller
+
+
+def _origin_of(address: SplitResult) -> str:
+    """As browsers write it (RFC 6454 section 6.2): without the port that goes without saying."""
+    host = address.netloc.rpartition("@")[2].lower()
+    return f"{address.scheme}://" + host.removesuffix({"http": ":80", "https": ":443"}.get(address.scheme, ""))
 
 
 def _is_here(host: str) -> bool:

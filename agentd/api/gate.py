@@ -12,9 +12,9 @@ names what the proxy calls us.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,6 +28,11 @@ from agentd.errors import AgentdError
 CALLER = "agentd.caller"
 STILL = "agentd.still"
 """In the scope: `async () -> bool`, whether the caller is now who it was: not revoked, logged out, expired."""
+ORIGIN = "agentd.origin"
+"""
+In the scope: of what page a browser says that the request comes. own: of ours, or no browser says anything. named: of
+one that `api.cors` names. foreign: of any other.
+"""
 MISDIRECTED = "agentd.misdirected"
 """In the scope: under which foreign name the caller came, if that is why it may not read."""
 _OF_PROXIES = (b"forwarded", b"x-forwarded", b"x-real-ip", b"x-client-ip", b"x-original-", b"via", b"cdn-loop", b"cf-")
@@ -35,6 +40,8 @@ _OF_PROXIES = (b"forwarded", b"x-forwarded", b"x-real-ip", b"x-client-ip", b"x-o
 What headers begin with that proxies add: RFC 7239, RFC 8586, RFC 9110 section 7.6.3, and what nginx, Caddy, Traefik,
 HAProxy and Cloudflare write.
 """
+_OF_ORIGIN = frozenset({b"host", b"origin", b"sec-fetch-site"})
+_PORTS = (("http://", ":80"), ("https://", ":443"))
 _LEAST_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 
 
@@ -50,6 +57,7 @@ class Gate:
         if scope["type"] != "http":
             return
         answer = None
+        scope[ORIGIN] = _origin(scope["headers"], self._door)
         try:
             caller = await self._caller(scope)
         except AgentdError as error:
@@ -130,6 +138,29 @@ class Crossing:
                 expose_headers=["Retry-After"],
             )
         await (self._with_cors if self._origins else self._app)(scope, receive, send)
+
+
+def _origin(headers: Iterable[tuple[bytes, bytes]], door: Door) -> Literal["own", "named", "foreign"]:
+    """
+    By Fetch Metadata (W3C), which browsers send themselves, and the Origin header (RFC 6454), for those that do not.
+
+    A proxy may speak TLS for us, so of an origin the scheme is known only where `public_url` says it.
+    """
+    said = {name: value.decode("latin-1") for name, value in headers if name in _OF_ORIGIN}
+    origin, site = said.get(b"origin"), said.get(b"sec-fetch-site", "none")
+    if origin is not None and origin in door.origins:
+        return "named"
+    if site not in ("same-origin", "none"):
+        return "foreign"
+    if origin is None:
+        return "own"
+    host = said.get(b"host", "")
+    own = {scheme + host for scheme in ("http://", "https://")} | {
+        scheme + host.removesuffix(port) for scheme, port in _PORTS if host.endswith(port)
+    }
+    if door.public_origin is not None and door.public_origin in own:
+        own = {door.public_origin}
+    return "own" if host and origin.lower() in {each.lower() for each in own} else "foreign"
 
 
 def _has_own_secret(path: str) -> bool:

@@ -11,18 +11,19 @@ import secrets
 import time
 from collections.abc import Iterable
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from agentd.api.answers import status_of
 from agentd.api.bodies import read_body, read_form, read_query
 from agentd.api.caller import NOBODY, Caller
 from agentd.api.endpoint import Call, Endpoint
-from agentd.api.gate import CALLER, MISDIRECTED
+from agentd.api.gate import CALLER, MISDIRECTED, ORIGIN
 from agentd.api.silence import one_line
+from agentd.errors import AgentdError
 
 _SAFE = frozenset({"GET", "HEAD"})
 _WHO_CHARS = 100
@@ -60,8 +61,8 @@ def _route(path: str, methods: dict[str, Endpoint], meter: RequestMeter | None) 
             response = await serve(request)
             status = response.status_code
             return response
-        except HTTPException as error:
-            status = error.status_code
+        except (HTTPException, AgentdError) as error:
+            status = status_of(error)
             raise
         finally:
             meter.request_done(path, request.method, status, time.perf_counter() - began_s)
@@ -74,8 +75,8 @@ async def _serve(endpoint: Endpoint, request: Request) -> Response:
     if not caller.may(endpoint.access):
         raise _refusal(endpoint, caller, request)
     changing = request.method not in _SAFE
-    if changing and (endpoint.form is not None or caller.via == "session") and not _is_same_origin(request):
-        raise HTTPException(403, "this came from a page of another origin")
+    if changing and endpoint.access != "own":
+        _check_origin(endpoint, caller, request)
     query = read_query(request, endpoint.params, any_query=endpoint.any_query)
     asked: Any = None
     if endpoint.form is not None:
@@ -104,17 +105,16 @@ def _refusal(endpoint: Endpoint, caller: Caller, request: Request) -> HTTPExcept
     return HTTPException(401, f"this is not for everybody; {cure}", {"WWW-Authenticate": "Bearer"})
 
 
-def _is_same_origin(request: Request) -> bool:
+def _check_origin(endpoint: Endpoint, caller: Caller, request: Request) -> None:
     """
-    Whether a browser says that a page of ours sent it, or no browser says anything.
-
-    Fetch Metadata (W3C), which browsers send themselves; the Origin header (RFC 6454) for those that do not.
+    A page elsewhere may make a browser send what needs no key, and that is work too. Pages that `api.cors` names come
+    with a key of their own; they have no forms and no sessions.
     """
-    site = request.headers.get("sec-fetch-site")
-    if site is not None and site not in ("same-origin", "none"):
-        return False
-    origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host", "")
+    origin = request.scope.get(ORIGIN, "own")
+    with_key_only = endpoint.form is None and caller.via != "session"
+    if origin == "foreign" or (origin == "named" and not with_key_only):
+        cure = "; `api.cors.allowed_origins` names those that may call" if with_key_only else ""
+        raise HTTPException(403, f"this came from a page of another origin{cure}")
 
 
 def _check_csrf(caller: Caller, token: str) -> None:

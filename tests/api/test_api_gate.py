@@ -20,10 +20,11 @@ from agentd.api.door import Door
 from agentd.api.endpoint import Call, Endpoint
 from agentd.api.parts import Parts
 from agentd.api.server import make_servers, open_socket
-from agentd.api.service import TooMany
+from agentd.api.service import Conflict, NotFound, TooMany
 from agentd.api.sessions import COOKIE, IDLE_S, LIFE_S, MOST_OF_KEY, Sessions, cookies_in
 from agentd.config.key_hash import make_key
 from agentd.config.service import ApiSettings
+from agentd.errors import AgentdError, ConfigError
 
 KEYS = {scope: make_key(scope) for scope in ("read", "operate", "admin")}
 SCOPES = list(KEYS)
@@ -41,6 +42,10 @@ class Form(BaseModel):
 
 async def _form(call: Call) -> Response:
     return PlainTextResponse(f"{call.by} said {call.asked.what}")
+
+
+async def _told(call: Call) -> Response:
+    return PlainTextResponse(call.by)
 
 
 @dataclass
@@ -62,13 +67,20 @@ class Place:
 
 
 @contextlib.asynccontextmanager
-async def placed(host: str = "127.0.0.1", pages: Any = None, feed: Any = None, **more: Any) -> AsyncIterator[Place]:
+async def placed(
+    host: str = "127.0.0.1", pages: Any = None, feed: Any = None, metering: Any = None, **more: Any
+) -> AsyncIterator[Place]:
     service = Fake()
     door = Door(settings(**more), names={"localhost", "127.0.0.1"}, own_uid=os.geteuid())
     listener = open_socket(f"{host}:0")
     port = listener.getsockname()[1]
     form = Endpoint("POST", "/form", _form, "operate", form=Form, documented=False)
-    (server,) = make_servers(Parts(service, keys=door.listing, more=[form], pages=pages, feed=feed), [listener], door)
+    ask, own = (Endpoint("POST", f"/{access}", _told, access, documented=False) for access in ("read", "own"))
+    (server,) = make_servers(
+        Parts(service, keys=door.listing, more=[form, ask, own], pages=pages, feed=feed, metering=metering),
+        [listener],
+        door,
+    )
     await server.start()
     try:
         async with httpx.AsyncClient(base_url=f"http://{host}:{port}") as http:
@@ -275,15 +287,68 @@ async def test_a_form_without_its_token_does_nothing(place: Place, token: str) -
         {"Sec-Fetch-Site": "same-site"},
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": ""},
+        {"Origin": "http://status.example"},
+        {"Origin": "https://status.example", "Sec-Fetch-Site": "cross-site"},
     ],
 )
 async def test_a_form_of_another_origin_does_nothing(place: Place, headers: dict[str, str]) -> None:
     """Even with the token: the browser itself says where the form came from."""
+    place.door.go_over_to(settings(cors={"allowed_origins": ["https://status.example"]}))
     signed_in, csrf = await place.sign_in("admin")
 
     answer = await place.http.post("/form", data={"csrf": csrf}, headers={**signed_in, **headers})
 
     assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": "http://localhost:8787", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Origin": "https://localhost:8787"}, 200),
+        ({"Origin": "https://status.example", "Sec-Fetch-Site": "cross-site"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://localhost:9999"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "http://["}, 403),
+    ],
+)
+async def test_a_page_of_another_origin_has_no_work_done(headers: dict[str, str], status: int) -> None:
+    """What needs no key on loopback any page of the web could ask for, with the body of a form; curl says nothing."""
+    async with placed(cors={"allowed_origins": ["https://status.example"]}) as place:
+        sent = {"Host": "localhost:8787", "Content-Type": "application/x-www-form-urlencoded", **headers}
+        near = await place.http.post("/read", headers=sent, content=b"{}")
+        known = await place.http.post("/read", headers=sent | place.bearer("read"), content=b"{}")
+        own = await place.http.post("/own", headers=sent)
+
+    assert (near.status_code, known.status_code) == (status, status)
+    assert own.status_code == 200, "hooks and heartbeats bring a secret of their own"
+
+
+@pytest.mark.parametrize(
+    ("public_url", "origin", "host", "status"),
+    [
+        ("https://page.example/", "https://page.example", "page.example", 200),
+        ("https://page.example/", "https://page.example", "page.example:443", 200),
+        ("https://page.example:443/", "https://page.example", "page.example", 200),
+        ("https://page.example/", "http://page.example", "page.example", 403),
+        ("https://page.example:8443/", "https://page.example:8443", "page.example:8443", 200),
+        ("https://page.example/", "https://other.example", "other.example", 200),
+    ],
+)
+async def test_the_scheme_of_an_origin_counts_where_it_is_known(
+    public_url: str, origin: str, host: str, status: int
+) -> None:
+    """Who sits between a browser and us can make pages by http of every name; a proxy may speak TLS for us."""
+    async with placed(public_url=public_url) as place:
+        signed_in, csrf = await place.sign_in("admin")
+        sent = {**signed_in, "Host": host, "Origin": origin}
+        assert (await place.http.post("/form", data={"csrf": csrf}, headers=sent)).status_code == status
 
 
 @pytest.mark.parametrize("cookie", ["x", "", "a" * 5000, '"', "=;=;"])
@@ -448,6 +513,46 @@ async def test_a_method_that_there_is_not_says_which_there_are(place: Place) -> 
     assert answer.status_code == 405
     assert {each.strip() for each in answer.headers["allow"].split(",")} == {"GET", "HEAD", "POST"}
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/status/", "/form/", "/x/"])
+async def test_a_slash_too_many_leads_nowhere(place: Place, path: str) -> None:
+    """A redirect would be made of the caller's own Host: a link of ours to anywhere."""
+    answer = await place.http.get(path, headers=place.bearer("read") | {"Host": "evil.example"})
+
+    assert answer.status_code == 404
+    assert "location" not in answer.headers
+
+
+class Meter:
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+
+    def request_begun(self) -> None:
+        pass
+
+    def request_done(self, route: str, method: str, status: int, duration_s: float) -> None:
+        self.statuses.append(status)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NotFound("x"), 404),
+        (Conflict("x"), 409),
+        (TooMany("x", retry_after_s=1), 429),
+        (ConfigError("x"), 422),
+        (AgentdError("x"), 500),
+    ],
+)
+async def test_what_is_refused_is_counted_as_it_is_answered(error: Exception, status: int) -> None:
+    """Counted as our own failures, a caller's mistakes would wake somebody at night."""
+    meter = Meter()
+    async with placed(metering=meter) as place:
+        place.service.fails = error
+        answer = await place.http.get("/api/v1/status")
+
+    assert ([answer.status_code], meter.statuses) == ([status], [status])
 
 
 async def test_the_document_says_what_the_routes_check(place: Place) -> None:
