@@ -535,6 +535,7 @@ class Sessions:
     def __init__(self) -> None:
         self.closed: list[str] = []
         self.too_many = False
+        self.secure = False
 
     async def open(self, key: str) -> tuple[str, Caller] | None:
         if self.too_many:

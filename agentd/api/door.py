@@ -60,6 +60,7 @@ class Door:
         address = urlsplit(settings.public_url or "")
         public = address.hostname or ""
         self.public_origin = _origin_of(address) if public else None
+        self.sessions.secure = address.scheme == "https"
         self.trusted = frozenset(name.lower() for name in settings.hosts)
         self.hosts = self.trusted | (self._names if not public or _is_here(public) else frozenset())
         self.known_as = self.trusted | self._names | {public.lower()}

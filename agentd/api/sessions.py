@@ -39,7 +39,9 @@ class _Session:
 
 
 class Sessions:
-    """admit: called with each key that somebody signs in with; raises TooMany."""
+    """
+    admit: called with each key that somebody signs in with; raises TooMany. secure: whether browsers come by https.
+    """
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Sessions:
     ) -> None:
         self._keys = keys
         self._admit = admit
+        self.secure = False
         self._monotonic = monotonic
         self._known: OrderedDict[bytes, _Session] = OrderedDict()
 

@@ -20,7 +20,6 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import apsw
 
@@ -284,7 +283,6 @@ class Daemon:
         def pages() -> PageSet:
             from agentd.api.web.pages import Pages  # two and a half MiB that a daemon nobody looks at does not need
 
-            scheme = urlsplit(self._page() or "").scheme
             door, now = self.door, self.clock.now
             return Pages(
                 self.control,
@@ -293,7 +291,6 @@ class Daemon:
                 self.settings,
                 version=__version__,
                 sessions=door.sessions,
-                scheme=scheme,
                 now=now,
             )
 

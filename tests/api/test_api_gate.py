@@ -413,6 +413,15 @@ async def test_a_session_ends_after_a_week_however_much_it_is_used() -> None:
     assert await sessions.caller(opened[0]) is None
 
 
+def test_cookies_are_for_https_alone_where_the_page_is_shown_by_it() -> None:
+    """From the next reload on, not from the next start."""
+    door = Door(settings(), names=(), own_uid=0)
+    assert not door.sessions.secure
+    door.go_over_to(settings(public_url="https://page.example/"))
+
+    assert door.sessions.secure
+
+
 async def test_logins_with_one_key_end_no_sessions_but_its_own() -> None:
     """Somebody with a key to read could throw everybody out otherwise, and keep them out."""
     sessions = Sessions(Door(settings(), names=(), own_uid=0).keys)
@@ -426,10 +435,10 @@ async def test_logins_with_one_key_end_no_sessions_but_its_own() -> None:
 
 async def test_a_session_has_a_rate_and_so_has_signing_in() -> None:
     """A key's rate would otherwise end with a login; a page is many calls, so its sessions have a wider one."""
-    rate = {"requests_per_minute": 60, "burst_size": 3}
+    rate = {"requests_per_minute": 1, "burst_size": 3}
     async with placed(rate_limiting=rate) as place:
         signed_in, _ = await place.sign_in("read")
-        statuses = [(await place.http.get("/api/v1/status", headers=signed_in)).status_code for _ in range(62)]
+        statuses = [(await place.http.get("/api/v1/status", headers=signed_in)).status_code for _ in range(70)]
         other, _ = await place.sign_in("admin")
         at_once = (await place.http.get("/api/v1/status", headers=other)).status_code
         for _ in range(2):

@@ -44,16 +44,11 @@ Act = Callable[[Call], Awaitable[Done]]
 
 
 class Actions:
-    """secure: whether browsers come by https, so that the cookie may be for that alone."""
-
-    def __init__(
-        self, service: Service, tasks: TaskService | None, frame: Frame, sessions: Sessions | None, *, secure: bool
-    ) -> None:
+    def __init__(self, service: Service, tasks: TaskService | None, frame: Frame, sessions: Sessions | None) -> None:
         self._service = service
         self._tasks = tasks
         self._frame = frame
         self._sessions = sessions
-        self._secure = secure
 
     def endpoints(self) -> list[Endpoint]:
         def form(path: str, act: Act, model: type[BaseModel] = Form) -> Endpoint:
@@ -184,7 +179,7 @@ class Actions:
         if opened is None:
             return await self._ask_for_key(call, form.next, "That key is not one of this daemon's.", 403)
         answer = self._frame.go_on(form.next, "welcome")
-        answer.set_cookie(COOKIE, opened[0], path="/", httponly=True, samesite="strict", secure=self._secure)
+        answer.set_cookie(COOKIE, opened[0], path="/", httponly=True, samesite="strict", secure=self._sessions.secure)
         return answer
 
     async def _ask_for_key(self, call: Call, next: str, error: str = "", status: int = 200) -> Response:
@@ -192,11 +187,11 @@ class Actions:
         return await self._frame.own(call, "login.html", "Sign in", values, status=status)
 
     async def _logout(self, call: Call) -> Response:
-        if self._sessions is not None:
-            for cookie in cookies_in(call.request.headers.raw):
-                self._sessions.close(cookie)
+        assert self._sessions is not None
+        for cookie in cookies_in(call.request.headers.raw):
+            self._sessions.close(cookie)
         answer = self._frame.go_on("/", "bye")
-        answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._secure)
+        answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=self._sessions.secure)
         return answer
 
 

@@ -28,7 +28,10 @@ _WORD = re.compile(r'(?:[^\s"]|"(?:[^"\\]|\\.)*")+', re.DOTALL)
 
 
 class Sessions(Protocol):
-    """Who signed in with a key, known again by a cookie."""
+    """Who signed in with a key, known again by a cookie. secure: browsers come by https, so it is for that alone."""
+
+    @property
+    def secure(self) -> bool: ...
 
     async def open(self, key: str) -> tuple[str, Caller] | None:
         """The cookie's value and who it is; None for a key that is none. Raises TooMany."""

@@ -59,8 +59,7 @@ _LATENCY = "latency"
 
 class Pages:
     """
-    tasks, settings: None: there are no such pages. sessions: who signs in with a key; None: nobody can. scheme: of the
-    address that browsers use, `https` behind a proxy that encrypts.
+    tasks, settings: None: there are no such pages. sessions: who signs in with a key; None: nobody can.
     """
 
     def __init__(
@@ -72,7 +71,6 @@ class Pages:
         *,
         version: str,
         sessions: Sessions | None = None,
-        scheme: str = "http",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._service = service
@@ -87,7 +85,7 @@ class Pages:
             runs=tasks is not None,
             settings=settings is not None,
         )
-        self._actions = Actions(service, tasks, self._frame, sessions, secure=scheme == "https")
+        self._actions = Actions(service, tasks, self._frame, sessions)
         self._public = Public(reading, self._frame)
 
     def endpoints(self) -> list[Endpoint]:

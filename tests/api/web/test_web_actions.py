@@ -166,6 +166,17 @@ async def test_a_key_opens_a_session() -> None:
     assert cookie.startswith(f"agentd_session={COOKIE_VALUE};")
     assert {"HttpOnly", "Path=/", "SameSite=strict"} <= {part.strip() for part in cookie.split(";")}
     assert "Secure" not in cookie  # http on loopback would not send it back
+
+
+async def test_a_cookie_is_for_https_alone_once_the_page_is() -> None:
+    """A reload may put a proxy in front: nobody waits for a restart with a cookie that goes over the wire bare."""
+    stage = Stage(NEAR)
+    await stage.client.get("/login")
+    stage.sessions.secure = True
+
+    answer = await stage.client.post("/login", data={"key": KEY})
+
+    assert "Secure" in answer.headers["set-cookie"]
     assert stage.ports.logins == [("ops", True, "127.0.0.1")]
 
 
