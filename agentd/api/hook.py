@@ -4,7 +4,7 @@ Inbound webhooks: who may call, and what was said.
 In: the headers and the body of `POST /api/v1/hooks/NAME`. Out: a `Call`, or the reason why there is none.
 Promise: a call is let in by a signature of Standard Webhooks (its time within five minutes of ours) or by the secret as
 bearer token, compared in constant time, and by nothing else; a signed message acts once. Who is turned away by the
-headers alone has no body read.
+headers alone has no body read. Without the secret it cannot be told which hooks there are.
 
 Which messages were taken is kept in memory: one that was taken in the last minutes before a restart could be replayed.
 """
@@ -19,6 +19,7 @@ import hmac
 import json
 import logging
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -29,7 +30,7 @@ from agentd.api.rates import Rates
 from agentd.api.service import Conflict, Forbidden, NoSecret, NotFound
 from agentd.clock import Clock
 from agentd.config.service import Hook
-from agentd.deliver.signing import signing_key
+from agentd.deliver.signing import PREFIX, signing_key
 from agentd.secret import SecretMissing
 
 log = logging.getLogger("agentd.api")
@@ -107,6 +108,8 @@ class Hooks:
         self._settings: Mapping[str, Hook] = {}
         self._replays: dict[str, Replays] = {}
         self._missing: dict[str, str] = {}
+        # Of a hook that there is none of: nothing fits it, and trying takes as long.
+        self._nobodys = f"{PREFIX}{base64.b64encode(secrets.token_bytes(32)).decode()}"
 
     def replace(self, settings: Mapping[str, Hook]) -> None:
         """These are the hooks from now on; what a hook of the same name has taken is still known."""
@@ -119,24 +122,29 @@ class Hooks:
         """
         Let a call in. trusted: it needs no credentials.
 
-        Raises NotFound, Forbidden, Conflict (a replay), TooMany, NoSecret (none can be read), and what `body` raises.
+        Raises NotFound (who is trusted; to others it is a wrong secret), Forbidden, Conflict (a replay), TooMany,
+        NoSecret (none can be read), and what `body` raises.
         Only what is taken counts against the rate: nobody without the secret can shut the door.
         """
         hook = self._settings.get(name)
-        if hook is None:
+        if hook is None and trusted:
             raise NotFound(f"no hook {name!r}; the configuration has it under api.hooks")
         signed = None if trusted else _signed(headers, self._clock.now())
         bearer = None if trusted or signed else _bearer(headers)
         if bearer is not None and not _is_one_of(bearer, self._secrets(name, hook)):
-            raise Forbidden("the token is not the secret of this hook")
+            raise Forbidden("there is no hook of this name, or the token is not its secret")
         if not trusted and bearer is None and signed is None:
             raise Forbidden("a hook is called with the headers of Standard Webhooks, or Authorization: Bearer SECRET")
         said = await body()
         if signed is None:
+            assert hook is not None
             await self._rates.take(f"hook {name}", hook.rate)
             return Call(None, True, await _payload(name, None, said))
         if not signed.fits(said, self._secrets(name, hook)):
-            raise Forbidden("webhook-signature is not that of this body, by any secret of this hook")
+            raise Forbidden(
+                "there is no hook of this name, or webhook-signature is not that of this body by any secret of it"
+            )
+        assert hook is not None
         # No other call comes between the look and the memory: where there is a token, taking it does not wait.
         replays = self._replays.setdefault(name, Replays())
         fresh = replays.look(signed.id, signed.stamp, self._clock.now())
@@ -145,8 +153,10 @@ class Hooks:
         replays.remember(signed.id, signed.stamp)
         return Call(signed.id, fresh, await _payload(name, signed.id, said) if fresh else "null")
 
-    def _secrets(self, name: str, hook: Hook) -> list[str]:
+    def _secrets(self, name: str, hook: Hook | None) -> list[str]:
         """Those that can be read now: while rotating, one that is not there must not shut out the other."""
+        if hook is None:
+            return [self._nobodys]
         values, missing = [], ""
         for secret in hook.secret:
             try:

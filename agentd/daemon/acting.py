@@ -28,7 +28,7 @@ from agentd.memory import audit, outbox
 from agentd.pacing import Bucket
 from agentd.pipeline.findings import GoalWatch
 from agentd.pipeline.watches import LogWatch
-from agentd.secret import SecretMissing
+from agentd.secret import Secret, SecretMissing
 from agentd.settings import RateLimit
 from agentd.watch.heartbeat import HeartbeatSettings
 
@@ -39,6 +39,13 @@ log = logging.getLogger("agentd.daemon")
 
 # Whoever reaches the page may try keys: the trail is to be read, and must not be pushed out of itself by that.
 FAILED_LOGINS = RateLimit(20, 3600.0)
+
+
+# One for all, or who has no token could try which heartbeats there are.
+_NO_BEAT = (
+    "there is no heartbeat of this name, or the token is not its own; one without a token is reported over the unix "
+    "socket alone"
+)
 
 
 class Acting:
@@ -176,31 +183,34 @@ class Acting:
         daemon = self._daemon
         planned = daemon.plan.watches.get(watch)
         settings = planned.source if planned else None
-        if planned is None or not isinstance(settings, HeartbeatSettings):
-            raise NotFound(f"no heartbeat watch {watch!r}")
+        found = settings if isinstance(settings, HeartbeatSettings) else None
         if not trusted:
-            if settings.token is None:
-                raise Forbidden(
-                    f"{watch} has no token: report over the unix socket, or give it one in the configuration"
-                )
-            try:
-                expected = settings.token.expand()
-            except SecretMissing as error:
-                # Once, not per call: anybody may call.
-                if self._missing.get(watch) != str(error):
-                    self._missing[watch] = str(error)
-                    log.warning("heartbeat_token_missing", extra={"watch": watch, "error": str(error)})
-                raise NoSecret(f"the token of {watch} cannot be read now; the daemon's log says why") from error
-            self._missing.pop(watch, None)
-            if not same_token(token, expected):
-                raise Forbidden("the token is not the one that this heartbeat expects")
-        await daemon.events.admit_beat(watch, settings.rate)
+            self._check_token(watch, found.token if found else None, token)
+        if found is None:
+            raise NotFound(f"no heartbeat watch {watch!r}")
+        await daemon.events.admit_beat(watch, found.rate)
         now = daemon.clock.now()
         daemon.keeping.beats.beat(watch, now, ok, message)
         await daemon.keeping.save_beats()
         if watch in daemon.plan.watches and watch not in daemon.keeping.paused:
             self._run_now(watch)
         return {"watch": watch, "received_at": iso(now)}
+
+    def _check_token(self, watch: str, token: Secret | None, given: str | None) -> None:
+        """Raises Forbidden, the same whether there is such a heartbeat or not; NoSecret."""
+        if token is None:
+            raise Forbidden(_NO_BEAT)
+        try:
+            expected = token.expand()
+        except SecretMissing as error:
+            # Once, not per call: anybody may call.
+            if self._missing.get(watch) != str(error):
+                self._missing[watch] = str(error)
+                log.warning("heartbeat_token_missing", extra={"watch": watch, "error": str(error)})
+            raise NoSecret(f"the token of {watch} cannot be read now; the daemon's log says why") from error
+        self._missing.pop(watch, None)
+        if not same_token(given, expected):
+            raise Forbidden(_NO_BEAT)
 
     async def hook(
         self, name: str, *, headers: Mapping[str, str], body: Callable[[], Awaitable[bytes]], trusted: bool

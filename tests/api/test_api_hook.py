@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
@@ -148,6 +149,28 @@ def test_a_hook_that_is_not_there_is_not_found() -> None:
     async def story(clock: FakeClock) -> None:
         with pytest.raises(NotFound):
             await Door(clock).knock({}, name="other", trusted=True)
+
+    told(story)
+
+
+def test_who_has_no_secret_cannot_tell_which_hooks_there_are() -> None:
+    """Their names say what a house is built of, and which doors are worth a try."""
+
+    async def story(clock: FakeClock) -> None:
+        door = Door(clock)
+        stranger = "whsec_" + base64.b64encode(b"somebody else's secret..").decode()
+        late = door.signed(secret=stranger, ago=timedelta(hours=1))
+        for headers in ({}, {"authorization": "Bearer x"}, door.signed(secret=stranger), late):
+            said, read = [], []
+            for name in ("deploy", "other"):
+                before = door.read
+                with pytest.raises(Forbidden) as refused:
+                    await door.knock(headers, name=name)
+                said.append(str(refused.value))
+                read.append(door.read - before)
+
+            assert said[0] == said[1]
+            assert read[0] == read[1]
 
     told(story)
 

@@ -20,7 +20,7 @@ from house import House, Shop, Tell, http, tell
 from loopback import free_port, serving
 from standardwebhooks import Webhook
 
-from agentd.api.service import NoSecret, TooMany
+from agentd.api.service import Forbidden, NoSecret, NotFound, TooMany
 from agentd.config.loader import load
 from agentd.daemon.app import Daemon
 from agentd.memory import spans
@@ -337,7 +337,7 @@ def test_a_hook_is_called_over_tcp_by_its_secret(tell: Tell) -> None:
                 assert (await client.post(url, content=body + " ", headers=signed)).status_code == 403
                 assert (await client.post(url, content=body)).status_code == 403
                 assert (await client.get(url, headers=bearer)).status_code == 405
-                assert (await client.post("/api/v1/hooks/other", headers=bearer)).status_code == 404
+                assert (await client.post("/api/v1/hooks/other", headers=bearer)).status_code == 403
                 large = await client.post(url, content=b"x" * (256 * 1024 + 1), headers=bearer)
                 assert large.status_code == 413
                 most = await client.post(url, content=b"x" * (256 * 1024), headers=bearer)
@@ -371,6 +371,32 @@ def test_where_a_missing_token_should_be_is_for_the_log_alone(tell: Tell, caplog
     tell(story)
     (logged,) = [record for record in caplog.records if record.message == "heartbeat_token_missing"]
     assert "token" in logged.__dict__["error"]
+
+
+def test_who_has_no_token_cannot_tell_which_heartbeats_there_are(tell: Tell) -> None:
+    """The names of jobs say what is done here, and when it is worth to come."""
+
+    async def story(house: House) -> None:
+        beat = {"expect_every": "1h", "grace": "10m"}
+        house.write(
+            {"name": "job", "heartbeat": beat | {"token": "s3cret"}},
+            {"name": "local", "heartbeat": beat},
+            {"name": "exists", "http": {"url": "http://127.0.0.1:9/"}},
+        )
+        async with house.living() as daemon:
+            said = set()
+            for watch in ("job", "local", "exists", "nothing"):
+                for token in (None, "", "wrong"):
+                    with pytest.raises(Forbidden) as refused:
+                        await daemon.control.beat(watch, token=token, ok=True, message="", trusted=False)
+                    said.add(str(refused.value))
+            assert len(said) == 1
+            await daemon.control.beat("job", token="s3cret", ok=True, message="", trusted=False)
+            for watch in ("exists", "nothing"):
+                with pytest.raises(NotFound):
+                    await daemon.control.beat(watch, token=None, ok=True, message="", trusted=True)
+
+    tell(story)
 
 
 def test_heartbeats_have_a_rate(tell: Tell) -> None:
