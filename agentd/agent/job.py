@@ -16,7 +16,10 @@ from agentd.records import Severity
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+    # Built with the first run: a daemon that asks no agent needs none of them.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 class Permissions(_Value):

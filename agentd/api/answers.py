@@ -8,8 +8,6 @@ Promise: what UTF-8 or JSON cannot hold is replaced, wherever it came from, and 
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from agentd.api.encoding import encoded
 from agentd.api.service import Conflict, Forbidden, NoSecret, NotFound, TooMany
 from agentd.errors import AgentdError, ConfigError, StoreError
 
@@ -83,25 +82,6 @@ async def _parts(key: str, rows: Sequence[Any]) -> AsyncIterator[bytes]:
         yield (b"," if begin else b"") + encoded(rows[begin : begin + _ROWS_AT_ONCE])[1:-1]
         await asyncio.sleep(0)
     yield b"]}"
-
-
-def encoded(value: Any) -> bytes:
-    """JSON of a value: lone surrogates (undecodable bytes of the outside) become `?`, NaN and infinities null."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return value
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

@@ -10,9 +10,7 @@ anything.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,11 +22,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from agentd.api.answers import on_agentd_error, on_defect, on_http_error
 from agentd.api.door import Door
 from agentd.api.endpoint import Endpoint
-from agentd.api.feed import Feed
 from agentd.api.gate import Crossing, Gate
-from agentd.api.metering_port import Metering
 from agentd.api.openapi import OpenApi
-from agentd.api.reading import Reading
+from agentd.api.parts import PageSet, Parts
 from agentd.api.routes.alerts import AlertRoutes
 from agentd.api.routes.daemon import DaemonRoutes
 from agentd.api.routes.happenings import FeedRoutes
@@ -40,59 +36,10 @@ from agentd.api.routes.settings import SettingsRoutes
 from agentd.api.routes.tasks import TaskRoutes
 from agentd.api.routes.watches import WatchRoutes
 from agentd.api.routing import RequestMeter, routes_of
-from agentd.api.service import Service
-from agentd.api.settings_port import SettingsService
-from agentd.api.tasks import TaskService
 from agentd.errors import AgentdError
 
 _API = ("/api/", "/metrics", "/health")
 _NO_PAGES = (*_API, "/badges/")
-
-
-class PageSet(Protocol):
-    def endpoints(self) -> Sequence[Endpoint]: ...
-
-    async def refuse(self, request: Request, error: HTTPException | AgentdError) -> Response:
-        """What went wrong at a page's address, as a page."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the surface stands on. None: there are no endpoints for that part.
-
-    pages: makes those for browsers; called with the first request for one, on a thread, for they take memory."""
-
-    service: Service
-    tasks: TaskService | None = None
-    reading: Reading | None = None
-    settings: SettingsService | None = None
-    feed: Feed | None = None
-    metering: Metering | None = None
-    keys: Callable[[], list[dict[str, Any]]] | None = None
-    more: Sequence[Endpoint] = ()
-    pages: Callable[[], PageSet] | None = None
-
-    def endpoints(self) -> list[Endpoint]:
-        found = [
-            *DaemonRoutes(self.service, self.metering).endpoints(),
-            *WatchRoutes(self.service, self.reading).endpoints(),
-            *AlertRoutes(self.service, self.reading).endpoints(),
-            *OutboxRoutes(self.service).endpoints(),
-            *InboundRoutes(self.service).endpoints(),
-        ]
-        if self.tasks is not None:
-            found += TaskRoutes(self.tasks).endpoints()
-        if self.reading is not None:
-            found += RecordRoutes(self.reading).endpoints()
-        if self.settings is not None:
-            found += SettingsRoutes(self.settings).endpoints()
-        if self.keys is not None:
-            found += KeyRoutes(self.keys).endpoints()
-        if self.feed is not None:
-            found += FeedRoutes(self.feed).endpoints()
-        found.append(OpenApi(found).endpoint())
-        return [*found, *self.more]
 
 
 def make_app(parts: Parts, door: Door, *, local: bool) -> ASGIApp:
@@ -108,7 +55,7 @@ def make_app(parts: Parts, door: Door, *, local: bool) -> ASGIApp:
             return await (await pages.made()).refuse(request, error)
         return await (on_http_error if isinstance(error, HTTPException) else on_agentd_error)(request, error)
 
-    routes: list[BaseRoute] = [*routes_of(parts.endpoints(), parts.metering)]
+    routes: list[BaseRoute] = [*routes_of(endpoints_of(parts), parts.metering)]
     if pages is not None:
         routes.append(_Elsewhere("", app=pages))
     app = Starlette(
@@ -152,3 +99,26 @@ class _Pages:
 
 def _wants_page(request: Request) -> bool:
     return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith(_NO_PAGES)
+
+
+def endpoints_of(parts: Parts) -> list[Endpoint]:
+    reading = None if parts.reading is None else parts.reading()
+    found = [
+        *DaemonRoutes(parts.service, parts.metering).endpoints(),
+        *WatchRoutes(parts.service, reading).endpoints(),
+        *AlertRoutes(parts.service, reading).endpoints(),
+        *OutboxRoutes(parts.service).endpoints(),
+        *InboundRoutes(parts.service).endpoints(),
+    ]
+    if parts.tasks is not None:
+        found += TaskRoutes(parts.tasks).endpoints()
+    if reading is not None:
+        found += RecordRoutes(reading).endpoints()
+    if parts.settings is not None:
+        found += SettingsRoutes(parts.settings).endpoints()
+    if parts.keys is not None:
+        found += KeyRoutes(parts.keys).endpoints()
+    if parts.feed is not None:
+        found += FeedRoutes(parts.feed).endpoints()
+    found.append(OpenApi(found).endpoint())
+    return [*found, *parts.more]

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from starlette.exceptions import HTTPException
+from agentd.errors import ConfigError
 
 _STATUS = {"ok": True, "failed": False}
 _LIKE_AN_OBJECT = re.compile(r"\s*\{\s*[\"}]")
@@ -31,18 +31,18 @@ def read_beat(body: bytes, query: Sequence[tuple[str, str]]) -> tuple[bool, str]
     Whether the job went well, and its message.
 
     A body that is a JSON object may say `status` (ok, failed), `ok` (true, false) and `message`; any other body is
-    the message itself. Of several claims one failure counts. Raises HTTPException 422 for an unknown query parameter, a
+    the message itself. Of several claims one failure counts. Raises ConfigError for an unknown query parameter, a
     value that means nothing, and a body that is almost JSON.
     """
     if unknown := sorted({key for key, _ in query} - set(_QUERY)):
-        raise HTTPException(422, f"{unknown[0][:100]}: no such parameter; write ?status=ok or ?status=failed")
+        raise ConfigError(f"{unknown[0][:100]}: no such parameter; write ?status=ok or ?status=failed")
     text = body.decode("utf-8", "replace")
     said = _object(text)
     if said is None:
         return all(_claims(query)), text
     message = said.get("message", "")
     if not isinstance(message, str):
-        raise HTTPException(422, "message: write a text")
+        raise ConfigError("message: write a text")
     # Whoever says both does not mean that it went well.
     return all((*_claims(query), *_claims(said.items()))), message
 
@@ -57,11 +57,11 @@ def _claims(said: Iterable[tuple[str, Any]]) -> list[bool]:
     for key, value in said:
         if key == "status":
             if not isinstance(value, str) or value not in _STATUS:
-                raise HTTPException(422, "status: write ok or failed")
+                raise ConfigError("status: write ok or failed")
             claims.append(_STATUS[value])
         elif key == "ok":
             if not isinstance(value, bool):
-                raise HTTPException(422, "ok: write true or false")
+                raise ConfigError("ok: write true or false")
             claims.append(value)
     return claims
 
@@ -74,5 +74,5 @@ def _object(text: str) -> dict[str, Any] | None:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         # Put together by a shell, with a quote in the message: it may well say that the job failed.
-        raise HTTPException(422, f"the body begins like JSON but is none: {error}"[:300]) from None
+        raise ConfigError(f"the body begins like JSON but is none: {error}"[:300]) from None
     return value if isinstance(value, dict) else None

@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from agentd import __version__
-from agentd.api.answers import PROBLEM_TYPE, encoded
+from agentd.api.answers import PROBLEM_TYPE
+from agentd.api.encoding import encoded
 from agentd.api.endpoint import Call, Endpoint, Json
 
 PATH = "/api/v1/openapi.json"

@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from agentd.api.abridged import abridged_alert, abridged_watch_row
-from agentd.api.answers import encoded
+from agentd.api.encoding import encoded
 from agentd.api.feed import Kind
 
 log = logging.getLogger("agentd.api")

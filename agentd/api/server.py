@@ -16,14 +16,17 @@ import stat
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
-from starlette.types import ASGIApp
 
-from agentd.api.app import Parts, make_app
 from agentd.api.door import Door
+from agentd.api.parts import Parts
 from agentd.api.protocol import GuardedProtocol, Limits, Places
 from agentd.errors import AgentdError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("agentd.api")
 logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its comings and goings are not news
@@ -102,15 +105,43 @@ class ApiServer:
             log.critical("api_ended", exc_info=task.exception())
 
 
+class _AtFirstRequest:
+    """
+    The app, made on a thread when somebody asks for the first time.
+
+    All routes, what they take and what they answer are some four MiB that a daemon nobody asks does not need.
+    """
+
+    def __init__(self, parts: Parts, door: Door, *, local: bool) -> None:
+        self._make = partial(_make, parts, door, local=local)
+        self._making = asyncio.Lock()
+        self._app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._app or await self._made())(scope, receive, send)
+
+    async def _made(self) -> ASGIApp:
+        async with self._making:
+            if self._app is None:
+                self._app = await asyncio.to_thread(self._make)
+            return self._app
+
+
+def _make(parts: Parts, door: Door, *, local: bool) -> ASGIApp:
+    from agentd.api.app import make_app
+
+    return make_app(parts, door, local=local)
+
+
 def make_servers(parts: Parts, sockets: Sequence[socket.socket], door: Door) -> list[ApiServer]:
     """One server for the unix sockets, whose callers are known by their peers, and one for TCP."""
     local = [each for each in sockets if each.family == socket.AF_UNIX]
     tcp = [each for each in sockets if each.family != socket.AF_UNIX]
     servers = []
     if local:
-        servers.append(ApiServer(make_app(parts, door, local=True), local, limits_for(_MOST_LOCAL, 1 / 6)))
+        servers.append(ApiServer(_AtFirstRequest(parts, door, local=True), local, limits_for(_MOST_LOCAL, 1 / 6)))
     if tcp:
-        servers.append(ApiServer(make_app(parts, door, local=False), tcp, limits_for(_MOST_TCP, 1 / 3)))
+        servers.append(ApiServer(_AtFirstRequest(parts, door, local=False), tcp, limits_for(_MOST_TCP, 1 / 3)))
     return servers
 
 

@@ -130,7 +130,7 @@ class _Books:
 async def _open_books(store: Store, config: Config, clock: Clock, run: Run, job: Job) -> _Books:
     found = await store.state.read(alert_rows.load_all)
     known = _Known({watch.name: watch for watch in config.watches}, {alert.fingerprint: alert for alert in found})
-    answers = Answers(known, store, clock, config)
+    answers = Answers(known, store, clock, lambda: config)
     limits = spend_limits(job, config)
     desk = Desk(job, limits, state=store.state, clock=clock, refused=lambda refusal: None, ask=answers.ask)
 

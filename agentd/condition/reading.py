@@ -7,7 +7,6 @@ Promise: an error names what is wrong, shows the place, and says what to write i
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -273,6 +272,8 @@ def _check_constant(text: str, program: Program, allowed: bool, cure: str) -> No
 
 
 def _guess(name: str, known: Collection[str]) -> str:
+    import difflib  # only for what is spelled wrong
+
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean `{close[0]}`? " if close else ""
 

@@ -8,7 +8,6 @@ Out: problems with places, and the compiled conditions.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -81,10 +80,17 @@ class Compiler:
         return known
 
 
+def _is_misspelled(watch: Entry, kinds: Collection[str]) -> bool:
+    """Whether a key that nobody knows may be meant for a source: that is told elsewhere."""
+    import difflib  # only for what is spelled wrong
+
+    return any(difflib.get_close_matches(key, kinds, n=1) for key in watch.raw)
+
+
 def check_source(watch: Entry, kinds: Mapping[str, Kind]) -> Iterator[Problem]:
     """Exactly one source; at most one schedule; none where beats set the pace."""
     sources = [name for name in (*kinds, *OTHER_SOURCES) if name in watch.raw]
-    if not sources and not any(difflib.get_close_matches(key, kinds, n=1) for key in watch.raw):
+    if not sources and not _is_misspelled(watch, kinds):
         yield watch.problem((), "has no source", f"add one of {', '.join((*kinds, *OTHER_SOURCES))}")
     if len(sources) > 1:
         extra = " and ".join(f"`{name}`" for name in sources)

@@ -7,7 +7,6 @@ Pydantic speaks of types and unions; a person wrote YAML and wants to know what 
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -58,6 +57,8 @@ def known_keys(model: type[BaseModel]) -> list[str]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question that names the nearest known word, or what is known when nothing is near."""
+    import difflib  # only for what is spelled wrong
+
     names = list(known)
     if close := difflib.get_close_matches(word, names, n=1, cutoff=0.6):
         return f"did you mean `{close[0]}`?"

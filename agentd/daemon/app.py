@@ -18,17 +18,13 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 
 import apsw
 
 from agentd import __version__
 from agentd.alert.muting import Muting
-from agentd.api.app import PageSet, Parts
-from agentd.api.door import Door
 from agentd.api.ring import Ring
-from agentd.api.server import ApiServer, make_servers, open_socket
 from agentd.api.service import Conflict
 from agentd.api.trouble import orphans
 from agentd.clock import Clock, SystemClock, iso
@@ -45,10 +41,9 @@ from agentd.daemon.following import Following
 from agentd.daemon.keeping import AGENTD, Keeping, remember
 from agentd.daemon.measures import Measures
 from agentd.daemon.metering import Metering
-from agentd.daemon.notify import ServiceManager, listen_fds, strip_environment
+from agentd.daemon.notify import ServiceManager, strip_environment
 from agentd.daemon.people import People, paused_texts
 from agentd.daemon.pulse import ANSWER_S, Pulse
-from agentd.daemon.reading import Reader
 from agentd.daemon.runs.agents import Agents
 from agentd.daemon.runs.dispatch import TooManyRuns
 from agentd.daemon.runs.host import open_host
@@ -56,6 +51,7 @@ from agentd.daemon.runs.tasks import Tasks
 from agentd.daemon.selfcheck import SelfCheck
 from agentd.daemon.selfwatch import SWEEP_S, SelfWatch
 from agentd.daemon.settings import LiveSettings, limits_laid_over, put_aside, register_keys
+from agentd.daemon.surface import open_surface, page_url
 from agentd.daemon.watchdog import Watchdog
 from agentd.deliver.courier import Courier
 from agentd.deliver.links import alert_links
@@ -222,7 +218,7 @@ class Daemon:
             instance=self.instance,
             paused=paused,
             traced=self.recorder.trace,
-            page=self._page,
+            page=lambda: page_url(self),
         )
         stack.push_async_callback(self.agents.runs.close)
         self.feeding = Feeding(self, self.ring)
@@ -257,7 +253,7 @@ class Daemon:
         self.control = Control(self)
         self.tasks = Tasks(self.agents, self.store, self.clock)
         self.metering = Metering(self)
-        self.servers = self._open_api(stack)
+        self.door, self.servers = open_surface(self, stack)
         if self._handle_signals:  # else it is another program's
             strip_environment()  # or the commands that we watch could speak to systemd in our name
         for server in self.servers:
@@ -268,50 +264,8 @@ class Daemon:
     async def _save_ledger(self, rows: Sequence[ProbeRow]) -> None:
         await self.store.state.write(lambda connection: ledger.save_probes(connection, rows))
 
-    def _open_api(self, stack: contextlib.AsyncExitStack) -> list[ApiServer]:
-        sockets = [passed for group in listen_fds().values() for passed in group]
-        addresses = self.config.api.find_listen(self._loaded.environment, self.state_dir)
-        for address in addresses if not sockets else ():
-            sockets.append(open_socket(str(address)))
-            stack.callback(sockets[-1].close)
-        hosts = {"localhost", "127.0.0.1", "::1", self.instance, socket.gethostname()}
-        hosts |= {address.host for address in addresses if address.host}
-        self.door = Door(self.plan.config.api, names=hosts, own_uid=os.geteuid())
-        reading = Reader(self)
-
-        @cache
-        def pages() -> PageSet:
-            from agentd.api.web.pages import Pages  # two and a half MiB that a daemon nobody looks at does not need
-
-            door, now = self.door, self.clock.now
-            return Pages(
-                self.control,
-                reading,
-                self.tasks,
-                self.settings,
-                version=__version__,
-                sessions=door.sessions,
-                now=now,
-            )
-
-        parts = Parts(
-            self.control,
-            tasks=self.tasks,
-            reading=reading,
-            settings=self.settings,
-            feed=self.ring,
-            metering=self.metering,
-            keys=self.door.listing,
-            pages=pages,
-        )
-        return make_servers(parts, sockets, self.door)
-
-    def _page(self) -> str | None:
-        """Where people reach the page: what is listened on is known since the start, where a proxy is may change."""
-        return self.config.api.model_copy(update={"public_url": self.plan.config.api.public_url}).page_url
-
     def _links(self, alert: Alert) -> dict[str, str]:
-        return alert_links(self._page(), alert, of_watch=alert.watch in self.pipeline.watches)
+        return alert_links(page_url(self), alert, of_watch=alert.watch in self.pipeline.watches)
 
     # Living.
 

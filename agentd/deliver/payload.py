@@ -42,7 +42,8 @@ _Moment = Annotated[
 
 class _Model(BaseModel):
     # Receivers must take fields of later versions; the schema says so by not forbidding them.
-    model_config = ConfigDict(extra="allow", frozen=True)
+    # Built with the first message: a daemon that has nothing to tell needs none of them.
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
 
 class AlertData(_Model):

@@ -17,8 +17,9 @@ import pytest
 from test_api import Fake
 from test_api_gate import KEYS, settings
 
-from agentd.api.app import Parts, make_app
+from agentd.api.app import make_app
 from agentd.api.door import Door
+from agentd.api.parts import Parts
 from agentd.api.protocol import Limits
 from agentd.api.server import ApiServer, open_socket
 

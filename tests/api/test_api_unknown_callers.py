@@ -25,8 +25,8 @@ from agentd.api.abridged import (
     abridged_watch,
     abridged_watch_row,
 )
-from agentd.api.app import Parts
 from agentd.api.door import Door
+from agentd.api.parts import Parts
 from agentd.api.ring import Ring
 from agentd.api.server import make_servers, open_socket
 from agentd.api.service import Json

@@ -19,8 +19,8 @@ from opentelemetry.trace import NoOpTracer
 
 from agentd.alert.lifecycle import Policy
 from agentd.alert.muting import Muting
-from agentd.api.app import Parts
 from agentd.api.door import Door
+from agentd.api.parts import Parts
 from agentd.api.server import make_servers, open_socket
 from agentd.api.service import Json, Service
 from agentd.api.views import alert_view

@@ -34,7 +34,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 def asked(store: Store, folder: Path, alerts: dict[str, Alert]) -> Answers:
     path = folder / "agentd.yaml"
     path.write_text("watches: []\n")
-    return Answers(SimpleNamespace(watches={"ssh": None}, alerts=alerts), store, SystemClock(), load(path).config)
+    config = load(path).config
+    return Answers(SimpleNamespace(watches={"ssh": None}, alerts=alerts), store, SystemClock(), lambda: config)
 
 
 async def test_of_ten_thousand_alerts_only_what_is_told_is_made_ready(

@@ -6,7 +6,8 @@ from pydantic import Field
 from starlette.responses import Response
 
 from agentd.api import shapes, shapes_whole
-from agentd.api.answers import JsonAnswer, encoded
+from agentd.api.answers import JsonAnswer
+from agentd.api.encoding import encoded
 from agentd.api.endpoint import Asked, Call, Endpoint, Nothing
 from agentd.api.metering_port import Metering
 from agentd.api.service import Service

@@ -14,17 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from agentd.agent.job import Outcome
+from agentd.agent.job import Job, Outcome
 from agentd.clock import Clock, from_optional_us, iso, optional_us
 from agentd.config.models import Config
 from agentd.config.watches import Watch as WatchConfig
 from agentd.cron import parse_cron
-from agentd.daemon.runs.answers import Answers
 from agentd.daemon.runs.budgets import BudgetAlerts
 from agentd.daemon.runs.dispatch import Ended, NotOurs, Prepared, Runs, TooManyRuns, new_run_id
 from agentd.daemon.runs.host import AgentHost
@@ -43,6 +42,9 @@ from agentd.records import Alert, Judgement, Severity, Transition, Verdict
 from agentd.schedule.bus import DEEPEST, Event
 from agentd.schedule.missed import missed_runs
 from agentd.telemetry.embedded import RunSpan
+
+if TYPE_CHECKING:
+    from agentd.daemon.runs.answers import Answers
 
 log = logging.getLogger("agentd.daemon")
 
@@ -79,7 +81,6 @@ class Agents:
         self._instance = instance
         self._paused = paused
         self._findings = Findings(keeper)
-        self._answers = Answers(keeper, store, clock, config)
         self._budgets = BudgetAlerts(keeper, clock, lambda: self.config.budgets)
         self._put_off: dict[str, tuple[str, datetime, Event | None]] = {}
         self._made_up = True
@@ -89,7 +90,7 @@ class Agents:
             host=host,
             prepare=self._prepare,
             conclude=self._conclude,
-            ask=self._answers.ask,
+            ask=self._ask,
             refused=lambda job, refusal: self._budgets.refused(job.watch, refusal),
             at_once=lambda: self.config.api.max_concurrent_tasks,
             tracer=keeper.tracer,
@@ -103,13 +104,22 @@ class Agents:
 
     def reload(self, config: Config) -> None:
         """From now on these watches ask agents, and these limits hold."""
-        self.config = self._answers.config = config
+        self.config = config
         self._investigate = {watch.name: watch for watch in config.watches if watch.investigate is not None}
         self._waiting_for = {}
         for goal in config.goals:
             for event in goal.on:
                 if event.startswith(("alert:", "log:")):
                     self._waiting_for.setdefault(event, []).append(goal)
+
+    @cached_property
+    def _answers(self) -> Answers:
+        from agentd.daemon.runs.answers import Answers  # with recall: needed when there is a run
+
+        return Answers(self._keeper, self._store, self._clock, lambda: self.config)
+
+    async def _ask(self, job: Job, what: str, args: Mapping[str, Any]) -> Any:
+        return await self._answers.ask(job, what, args)
 
     # What starts a run.
 
@@ -341,7 +351,7 @@ class Agents:
         """
         await self._start_put_off()
         await self._budgets.look()
-        if (meaning := self._answers.meaning()) is not None:
+        if self.config.embeddings is not None and (meaning := self._answers.meaning()) is not None:
             await meaning.catch_up()
 
 

@@ -62,13 +62,13 @@ class Known(Protocol):
 
 
 class Answers:
-    """config: to be set to the one that runs."""
+    """config: the one that runs."""
 
-    def __init__(self, keeper: Known, store: Store, clock: Clock, config: Config) -> None:
+    def __init__(self, keeper: Known, store: Store, clock: Clock, config: Callable[[], Config]) -> None:
         self._keeper = keeper
         self._store = store
         self._clock = clock
-        self.config = config
+        self._config = config
         self._meaning: tuple[EmbeddingsSettings, Meaning] | None = None
 
     async def ask(self, job: Job, what: str, args: Mapping[str, Any]) -> Any:
@@ -143,7 +143,7 @@ class Answers:
 
     def meaning(self) -> Meaning | None:
         """Recall by meaning, where the configuration names an endpoint."""
-        settings = self.config.embeddings
+        settings = self._config().embeddings
         if settings is None:
             return None
         if self._meaning is None or self._meaning[0] != settings:
@@ -200,7 +200,7 @@ class Answers:
 
     def _of_watch(self, name: str) -> list[Exhibit]:
         """What the watch looks at, as the configuration says it: names of secrets, never secrets."""
-        watch = next((each for each in self.config.watches if each.name == name), None)
+        watch = next((each for each in self._config().watches if each.name == name), None)
         if watch is None:
             return []
         said = {key: value for key, value in watch.model_dump(mode="json", exclude_unset=True).items() if key in _SAID}
@@ -215,7 +215,7 @@ class Answers:
 
         found = []
         since = self._clock.now() - timedelta(hours=24)
-        for watch in self.config.logs[:_LOGS_SHOWN]:
+        for watch in self._config().logs[:_LOGS_SHOWN]:
             name = watch.name
             rows = await self._past(partial(templates.of, watch=name, limit=_TEMPLATES_SHOWN))
             fresh = [row for row in rows if row.last_at >= since]
