@@ -104,8 +104,8 @@ class Service(Protocol):
         """
         A job says that it lives.
 
-        trusted: it came by the unix socket and needs no token. Raises NotFound to who is trusted; to others Forbidden, of
-        a heartbeat that is not there as of a token that does not fit.
+        trusted: it came by the unix socket and needs no token. Raises NotFound to who is trusted; to others Forbidden,
+        of a heartbeat that is not there as of a token that does not fit.
         """
         ...
 
