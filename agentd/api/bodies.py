@@ -15,9 +15,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from agentd.api.endpoint import Param
+from agentd.api.endpoint import MAX_BODY_BYTES, Param
 
-MAX_BODY_BYTES = 64 * 1024
 _MOST_FIELDS = 50
 _CURL = "application/x-www-form-urlencoded"
 """What `curl -d` says of any body, JSON too."""
@@ -39,10 +38,10 @@ async def limited(request: Request, most: int = MAX_BODY_BYTES) -> bytes:
     return bytes(body)
 
 
-async def read_body(request: Request, model: type[Model]) -> Model:
+async def read_body(request: Request, model: type[Model], most: int = MAX_BODY_BYTES) -> Model:
     """The JSON body as `model` has it; no body is an empty object."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    raw = await limited(request)
+    raw = await limited(request, most)
     if not raw.strip():
         raw = b"{}"
     elif kind != "application/json" and not kind.endswith("+json") and not (kind == _CURL and raw[:1] in b"{["):

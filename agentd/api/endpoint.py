@@ -64,6 +64,8 @@ class Call:
     by: str
 
 
+MAX_BODY_BYTES = 64 * 1024
+
 Handler = Callable[[Call], Awaitable["Response"]]
 
 
@@ -76,6 +78,7 @@ class Endpoint:
     also: further statuses that come with `answer`.
     problems: statuses of problem details beyond those that follow from the rest.
     documented: stands in the OpenAPI document; pages do not. any_query: other parameters are the handler's affair.
+    most_bytes: of `body`.
     """
 
     method: str
@@ -94,5 +97,6 @@ class Endpoint:
     problems: tuple[int, ...] = ()
     documented: bool = True
     any_query: bool = False
+    most_bytes: int = MAX_BODY_BYTES
     raw_body: Json | None = None
     """Of a body that the handler reads itself: `requestBody` for the document."""

@@ -86,7 +86,7 @@ async def _serve(endpoint: Endpoint, request: Request) -> Response:
         if changing and caller.via == "session":
             _check_csrf(caller, request.headers.get("x-csrf-token", ""))
         if endpoint.body is not None:
-            asked = await read_body(request, endpoint.body)
+            asked = await read_body(request, endpoint.body, endpoint.most_bytes)
     by = _who(caller, getattr(asked, "by", None))
     return await endpoint.handle(Call(request, caller, request.path_params, query, asked, by))
 

@@ -19,8 +19,8 @@ import httpx
 import pytest
 
 from agentd.api.beat import same_token
-from agentd.api.bodies import MAX_BODY_BYTES
 from agentd.api.door import Door
+from agentd.api.endpoint import MAX_BODY_BYTES
 from agentd.api.parts import Parts
 from agentd.api.server import ApiServer, CannotListen, make_servers, open_socket
 from agentd.api.service import Conflict, Forbidden, Json, NoSecret, NotFound

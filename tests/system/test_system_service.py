@@ -768,6 +768,7 @@ async def test_a_configuration_is_validated_before_it_is_used(service: Service) 
     before = await service.json("/api/v1/config")
     good = await validated({"model": {"provider": "zhipu", "model_name": "glm-4", "api_key": "…"}})
     bad = await validated({"model": {"provider": "zhipoo", "model_name": "glm-4"}, "execution": {"max_step": 3}})
+    assert (await validated("# " + "x" * 200_000 + "\nwatches: []"))["valid"], "a large one, too"
     text = await validated("models:\n  default:\n    provider: zhipu\n    model: glm-4\n    max_tokens: many\n")
 
     assert (good["valid"], good["errors"]) == (True, [])

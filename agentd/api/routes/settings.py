@@ -12,6 +12,9 @@ from agentd.api.answers import JsonAnswer
 from agentd.api.endpoint import Asked, Call, Endpoint
 from agentd.api.settings_port import SettingsService
 
+MAX_CONFIG_BYTES = 2 * 1024 * 1024
+"""A thousand watches are some hundred kilobytes."""
+
 
 class Patch(Asked):
     """Keys of the configuration that may be changed live, with their new values; null takes one back."""
@@ -73,10 +76,11 @@ class SettingsRoutes:
                 "POST",
                 f"{path}/validate",
                 self.validate,
-                "read",
+                "records",
                 "Whether a configuration would be right",
                 tag,
                 body=ValidateBody,
+                most_bytes=MAX_CONFIG_BYTES,
                 answer=shapes_whole.Validated,
             ),
         ]
