@@ -17,9 +17,7 @@ import os
 import socket
 import struct
 import sys
-from collections import Counter
 from collections.abc import Hashable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +25,12 @@ from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from agentd.api.access import Peer
+from agentd.api.places import Limits, Places
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
+
+__all__ = ["PEER", "SHARE", "GuardedProtocol", "Limits", "Places", "peer_of", "whose"]
 
 PEER = "agentd.peer"
 SHARE = "agentd.share"
@@ -41,52 +42,6 @@ _MOST_LINGERING = 100
 _MOST_QUEUED = 16
 _SO_PEERGROUPS = 59  # asm-generic/socket.h, Linux 4.13; Python has no name for it
 _MOST_GROUPS = 65536
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """
-    Of one server's connections.
-
-    head_bytes: request line and headers together. head_s: from the first byte, or the begin of the connection, to the
-    end of the head. body_s: for all of the body. idle_s: between requests. unread_s: how long a client may let what it
-    is sent lie. connections: at once. share: of them, for one remote address (an IPv6 /64, all of loopback) or user.
-    """
-
-    head_bytes: int = 32 * 1024
-    headers: int = 100
-    url_bytes: int = 8 * 1024
-    head_s: float = 10.0
-    body_s: float = 30.0
-    idle_s: float = 15.0
-    unread_s: float = 30.0
-    connections: int = 1000
-    share: int = 400
-
-
-class Places:
-    """The connections of one server, counted. root and the daemon's own user are let in beyond the limits."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.taken = 0
-        self.lingering = 0
-        self._by_whom: Counter[Hashable] = Counter()
-
-    def take(self, whom: Hashable, *, always: bool = False) -> bool:
-        """False when there is none for them."""
-        full = self.taken >= self.limits.connections or self._by_whom[whom] >= self.limits.share
-        if full and not always:
-            return False
-        self.taken += 1
-        self._by_whom[whom] += 1
-        return True
-
-    def give_back(self, whom: Hashable) -> None:
-        self.taken -= 1
-        self._by_whom[whom] -= 1
-        if not self._by_whom[whom]:
-            del self._by_whom[whom]
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -124,6 +79,7 @@ class GuardedProtocol(HttpToolsProtocol):
         own = self._peer is not None and self._peer.uid in (0, os.geteuid())
         if self._places.take(self._whom, always=own):
             self._has_place = True
+            self._places.waits(self)
             self._read_by = self.loop.time() + self._limits.head_s
             self._arm()
         elif self._places.lingering < _MOST_LINGERING:
@@ -135,9 +91,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._has_place:
-            self._has_place = False
-            self._places.give_back(self._whom)
+        self._leave_place()
         if self._refused:
             self._refused = False
             self._places.lingering -= 1
@@ -145,6 +99,24 @@ class GuardedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
         self.pipeline.clear()
         super().connection_lost(exc)
+
+    def _leave_place(self) -> None:
+        self._places.waits_no_more(self)
+        if self._has_place:
+            self._has_place = False
+            self._places.give_back(self._whom)
+
+    @property
+    def whom(self) -> Hashable:
+        return self._whom
+
+    def make_room(self) -> bool:
+        """See `Holder`. What is still on its way to the client is not cut off."""
+        if self.transport.get_write_buffer_size():
+            return False
+        self._leave_place()
+        self._abort()
+        return True
 
     def _place_of(self) -> Hashable:
         if self._peer is not None:
@@ -232,6 +204,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
         if self.cycle.response_complete and not self.pipeline:
             self._read_by = self.loop.time() + self._limits.idle_s
+        else:
+            self._places.waits_no_more(self)
 
     def _surplus(self, count: int) -> None:
         """Of what nobody will read, some is taken, so that the answer is not lost with the connection."""
@@ -260,7 +234,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        elif not self._in_head and not self._in_body:
+            return
+        self._places.waits(self)
+        if not self._in_head and not self._in_body:
             self._read_by = self.loop.time() + self._limits.idle_s
             self._arm()
 

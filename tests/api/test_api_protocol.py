@@ -28,6 +28,8 @@ from agentd.api.protocol import PEER, GuardedProtocol, Limits, Places
 from agentd.testing import FakeClock
 
 GET = b"GET / HTTP/1.1\r\nHost: agentd\r\n\r\n"
+POST_HALF = b"POST / HTTP/1.1\r\nHost: agentd\r\nContent-Length: 9\r\n\r\nhalf"
+SLOW = GET.replace(b"/ ", b"/slow ", 1)
 Story = Coroutine[Any, Any, None]
 
 
@@ -87,6 +89,11 @@ class Site:
         if self.listener.family == socket.AF_UNIX:
             return await asyncio.open_unix_connection(self.listener.getsockname())
         return await asyncio.open_connection(*self.listener.getsockname())
+
+    async def wait_for_answer(self) -> asyncio.StreamWriter:
+        _, writer = await self.connect()
+        writer.write(SLOW)
+        return writer
 
     async def ask(self, *pieces: bytes) -> bytes:
         """All that comes back until the server ends the connection."""
@@ -411,17 +418,44 @@ def test_when_all_places_are_taken_the_next_is_told_to_come_back(play: Play) -> 
 
     async def story(clock: FakeClock) -> None:
         async with serving(Limits(connections=2, share=2)) as site:
-            held = [await site.connect() for _ in range(2)]
+            held = [await site.wait_for_answer() for _ in range(2)]
             await clock.settle()
             answer = await site.ask(GET)
             assert b"\r\nretry-after: 5\r\n" in answer
             assert problem_of(answer)["status"] == 503
-            assert site.app.scopes == []
-            held[0][1].close()
+            assert [scope["path"] for scope in site.app.scopes] == ["/slow"] * 2
+            held[0].close()
+            site.app.go.set()
             await clock.settle()
 
             assert (await site.ask(GET.replace(b"Host", b"Connection: close\r\nHost"))).startswith(b"HTTP/1.1 200")
-            held[1][1].close()
+            held[1].close()
+
+    play(story)
+
+
+@pytest.mark.parametrize("begun", [b"", GET[:20], GET, POST_HALF])
+def test_who_waits_longest_makes_room_for_who_comes(begun: bytes, play: Play) -> None:
+    """Held by connections that ask for nothing, all of loopback would have no place for anybody with a key."""
+
+    async def story(clock: FakeClock) -> None:
+        async with serving(Limits(connections=4, share=3)) as site:
+            answered = await site.wait_for_answer()
+            await clock.settle()
+            first, second = [await site.connect() for _ in range(2)]
+            for _, writer in (first, second):
+                writer.write(begun)
+                await clock.settle()
+
+            assert (await site.ask(GET.replace(b"Host", b"Connection: close\r\nHost"))).startswith(b"HTTP/1.1 200")
+
+            assert site.places.taken == 2, "one of them waits for its answer"
+            with contextlib.suppress(ConnectionResetError):
+                await first[0].read()
+            assert first[0].at_eof() or first[0].exception() is not None
+            assert not second[0].at_eof()
+            for writer in (answered, first[1], second[1]):
+                writer.close()
 
     play(story)
 
@@ -434,17 +468,17 @@ def test_nobody_takes_all_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     async def story(clock: FakeClock) -> None:
         async with serving(Limits(connections=4, share=3), tmp_path / "api.sock") as site:
             closing = GET.replace(b"Host", b"Connection: close\r\nHost")
-            held = [await site.connect() for _ in range(3)]
+            held = [await site.wait_for_answer() for _ in range(3)]
             await clock.settle()
             assert problem_of(await site.ask(closing))["status"] == 503
             uid[0] = 1001
             assert (await site.ask(closing)).startswith(b"HTTP/1.1 200")
-            held.append(await site.connect())
+            held.append(await site.wait_for_answer())
             await clock.settle()
             assert problem_of(await site.ask(closing))["status"] == 503
             uid[0] = 0
             assert (await site.ask(closing)).startswith(b"HTTP/1.1 200")
-            for _, writer in held:
+            for writer in held:
                 writer.close()
 
     play(story)
