@@ -90,6 +90,7 @@ class Acting:
             await daemon.following.stop(watch)
         else:
             daemon.scheduler.pause(watch)
+        daemon.feeding.paused_or_resumed(watch)
         return self._standing.view(planned) | {"replaced": pause_view(before) if before else None}
 
     async def resume(self, watch: str, *, by: str) -> Json:

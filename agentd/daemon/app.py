@@ -400,6 +400,7 @@ class Daemon:
             self.scheduler.resume(watch)
         self.agents.runs.wake()
         self._follow_logs()
+        self.feeding.paused_or_resumed(watch)
 
     async def release(self, *, by: str) -> bool:
         """Send again after a restore, and write down who said so. False when nothing was held. Raises StoreError."""

@@ -5,10 +5,10 @@ In: transitions, checks with another verdict, runs, the outbox, reloads. Out: ev
 Promise: a check that finds what the last one found pays nothing for it, and nobody waits for a listener. What changes
 often is told some times a second at most, as it is then.
 
-alert: the alert's view, at each of its transitions. watch: `name`, `kind`, `verdict`, `alert`, `summary`, when the
-verdict or an alert of it changed. run: `id`, `watch`, `kind`, `trigger`, `state`, when its state changed. outbox:
-`waiting`, `dead`, when they changed. config: `state` (reloaded or refused). status: `watches` by verdict, `alerts` by
-state, `waiting`, `dead`, when they changed, and for everybody who begins to listen.
+alert: the alert's view, at each of its transitions. watch: `name`, `kind`, `verdict`, `alert`, `summary`, `paused`,
+when the verdict or an alert of it changed, or it was paused or resumed. run: `id`, `watch`, `kind`, `trigger`, `state`,
+when its state changed. outbox: `waiting`, `dead`, when they changed. config: `state` (reloaded or refused). status:
+`watches` by verdict, `alerts` by state, `waiting`, `dead`, when they changed, and for everybody who begins to listen.
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ class Feeding:
         if (watch := self._daemon.pipeline.watches.get(transition.alert.watch)) is not None:
             self._watch(watch)
 
+    def paused_or_resumed(self, name: str) -> None:
+        if (watch := self._daemon.pipeline.watches.get(name)) is not None:
+            self._watch(watch)
+
     def reloaded(self, why_not: str | None) -> None:
         self._ring.tell("config", {"state": "reloaded" if why_not is None else "refused"})
 
@@ -89,6 +93,7 @@ class Feeding:
             "verdict": last.judgement.verdict.value if last else None,
             "alert": self._standing.alert(watch).status.value,
             "summary": last.judgement.summary if last else "",
+            "paused": watch.name in self._daemon.keeping.paused,
         }
 
     # What is counted, is counted only while somebody listens.

@@ -101,6 +101,29 @@ def test_checks_that_find_nothing_new_tell_nothing(tell: Tell) -> None:
     tell(story)
 
 
+def test_a_pause_is_heard_and_so_is_its_end(tell: Tell) -> None:
+    """Other pages would go on to say that it is up; also when the pause ends by itself."""
+
+    async def story(house: House) -> None:
+        shop = Shop()
+        async with serving(shop.answer) as served:
+            house.write(http(served))
+            async with house.living() as daemon:
+                await house.clock.advance(120)
+                async with listening(daemon) as heard:
+                    control = daemon.control
+                    await control.pause("shop", by="root", for_s=None, reason="")
+                    await house.clock.advance(1)
+                    await control.resume("shop", by="root")
+                    await house.clock.advance(1)
+                    await control.pause("shop", by="root", for_s=300.0, reason="")
+                    await house.clock.advance(600)
+
+                assert [event["paused"] for event in heard.of("watch")] == [True, False, True, False]
+
+    tell(story)
+
+
 def test_nothing_is_counted_for_nobody(tell: Tell) -> None:
     """An idle daemon sleeps; only who listens pays for the counting."""
 
