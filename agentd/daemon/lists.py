@@ -62,7 +62,7 @@ class Lists:
             "version": __version__,
             "instance": daemon.instance,
             "pid": os.getpid(),
-            "config": str(daemon.path),
+            "config": str(daemon.path.absolute()),
             "state_dir": str(daemon.state_dir),
             "started_at": iso(daemon.started_at),
             "uptime": show_duration(timedelta(seconds=int((now - daemon.started_at).total_seconds()))),
@@ -95,7 +95,7 @@ class Lists:
         }
 
     def _agents(self, connection: apsw.Connection) -> Json | None:
-        config, now = self._daemon.config, self._daemon.clock.now()
+        config, now = self._daemon.plan.config, self._daemon.clock.now()
         return agents_view(connection, config, now, model=default_model(config), host_pid=self._daemon.host.pid)
 
     def _trouble(self, hindrances: Hindrances) -> list[str]:

@@ -37,6 +37,15 @@ def test_a_limit_is_changed_and_shown_with_its_origin(agentd: Agentd, daemon: Da
     assert daemon.agents.config.agent.max_steps == 20
 
 
+def test_status_knows_what_was_changed_live(agentd: Agentd, daemon: Daemon) -> None:
+    """A budget that was raised in need must not look as if it had not been."""
+    assert agentd("config", "set", "models.other", "{provider: zhipu, model: glm-4}").code == 0
+    assert agentd("config", "set", "budgets.daemon_per_day.tokens", "1000").code == 0
+
+    agents = agentd("status", "-o", "json").json["agents"]
+    assert (agents["model"], agents["today"]["tokens_limit"]) == ("other", 1000)
+
+
 def test_what_is_not_to_be_changed_live_is_refused_in_words(agentd: Agentd, daemon: Daemon) -> None:
     said = agentd("config", "set", "daemon.log_level", "debug")
 
