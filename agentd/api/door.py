@@ -63,7 +63,7 @@ class Door:
         self.sessions.secure = address.scheme == "https"
         self.trusted = frozenset(name.lower() for name in settings.hosts)
         self.hosts = self.trusted | (self._names if not public or _is_here(public) else frozenset())
-        self.known_as = self.trusted | self._names | {public.lower()}
+        self.known_as = self.trusted | self._names | ({public.lower()} if public else set())
         self.origins = settings.cors.allowed_origins
         self._default = settings.rate_limiting
         self._own_rates = {key.name: key.rate_limiting for key in settings.keys if key.rate_limiting is not None}
