@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentd.config.complaints import SECRET_KEYS, did_you_mean
 from agentd.config.document import KeyPath, dotted, parse_value
-from agentd.config.old_names import BIND_ADDRESS, SECTIONS, translate
+from agentd.config.old_names import BIND_ADDRESS, SECTIONS, TASK_TIMEOUT, is_shorter, translate
 from agentd.config.overlay import leaves
 from agentd.errors import Problem
 
@@ -141,7 +141,19 @@ def _override(overrides: Overrides, name: str, parts: list[str], text: str, orig
         return
     overrides.notes += [(origin, name, told) for _, told in translated.notes[-1:]]
     for path, each in leaves(translated.data):
+        if path == TASK_TIMEOUT and _holds_already(overrides, path, each, origin):
+            continue
         _set(overrides, name, [str(step) for step in path], each, origin)
+
+
+def _holds_already(overrides: Overrides, path: KeyPath, value: Any, origin: str) -> bool:
+    """Old names say it for a task and for the service; the shorter holds, as it does in files."""
+    if overrides.variables.get(path, ("", ""))[1] != origin:
+        return False
+    here: Any = overrides.data
+    for step in path:
+        here = here[step]
+    return is_shorter(here, value)
 
 
 def _set(overrides: Overrides, name: str, parts: list[str], value: Any, origin: str) -> None:

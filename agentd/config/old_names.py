@@ -21,6 +21,8 @@ SECTIONS = ("model", "execution", "tools", "service")
 """Old keys at the top of a file."""
 BIND_ADDRESS = "BIND_ADDRESS"
 """An old variable of the environment, without our prefix: where the API listens."""
+TASK_TIMEOUT: KeyPath = ("api", "task_timeout")
+"""What several old keys mean; the shortest of them holds."""
 
 _FILE_TOOLS = ("read_file", "list_files", "write_file")
 _COMMAND_TOOLS = ("run_command",)
@@ -217,9 +219,9 @@ def _put(result: Translated, old: KeyPath, new: KeyPath, value: Any) -> None:
     elif isinstance(value, Mapping) and isinstance(here[last], Mapping):
         for key, each in value.items():
             _put(result, (*old, key), (*new, key), each)
-    elif new == ("api", "task_timeout"):
+    elif new == TASK_TIMEOUT:
         # Old files say it for a task and for the service; both held.
-        if _shorter(value, here[last]):
+        if is_shorter(value, here[last]):
             here[last] = value
             result.moved[new] = old
     elif here[last] != value:
@@ -229,7 +231,8 @@ def _put(result: Translated, old: KeyPath, new: KeyPath, value: Any) -> None:
         result.problems.append((result.written(old), what, "remove one of them"))
 
 
-def _shorter(one: Any, other: Any) -> bool:
+def is_shorter(one: Any, other: Any) -> bool:
+    """Of two durations; False where one of them is none."""
     from agentd.settings import parse_duration
 
     try:

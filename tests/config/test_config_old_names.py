@@ -261,6 +261,18 @@ def test_the_shorter_of_two_times_for_a_task_holds(folder: Folder) -> None:
         assert folder.load(BASE + text).config.api.task_timeout == timedelta(seconds=5)
 
 
+@pytest.mark.parametrize(("task", "service"), [("20", "600"), ("600", "20")])
+def test_the_shorter_of_two_times_holds_by_variables_too(folder: Folder, task: str, service: str) -> None:
+    """Which of two names comes first in the alphabet must decide nothing."""
+    folder.environment |= {
+        "AGENTD_EXECUTION__TIMEOUT": task,
+        "AGENTD_SERVICE__DEFAULT_TASK_TIMEOUT": service,
+    }
+    assert folder.load(BASE).config.api.task_timeout == timedelta(seconds=20)
+    folder.environment["AGENTD_API__TASK_TIMEOUT"] = "30s"
+    assert folder.load(BASE).config.api.task_timeout == timedelta(seconds=30), "the present name counts alone"
+
+
 def test_a_model_may_be_written_in_both_places(folder: Folder) -> None:
     config = folder.load(BASE + "model: {temperature: 1}\nmodels: {default: {provider: zhipu, model_name: a}}\n").config
 
