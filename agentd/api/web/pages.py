@@ -268,7 +268,8 @@ class Pages:
             kept = await self._tasks.run(id, after)
         except NotFound:
             kept = {}
-        run, line = page["run"], timeline.timeline(page)
+        names = record.model_names(kept.get("record") or ()) if after < 0 else {}
+        run, line = page["run"], timeline.timeline(page, names)
         lines = record.entries(kept.get("record") or (), from_begin=after < 0)
         finding, answer = run.get("finding"), str(run.get("answer") or "")
         summary = finding.get("summary") if isinstance(finding, Mapping) else None

@@ -56,6 +56,13 @@ def entries(record: Sequence[Json], *, from_begin: bool = True) -> list[Entry]:
     return found
 
 
+def model_names(record: Sequence[Json]) -> dict[str, str]:
+    """What the models that answered call themselves, by the ids of their bars. record: from its begin."""
+    models = [data for line in record if line.get("kind") == "model" and isinstance(data := line.get("data"), Mapping)]
+    names = {f"m{number}": one_line(data.get("served_by") or "", 80) for number, data in enumerate(models, 1)}
+    return {id: name for id, name in names.items() if name}
+
+
 def _model(data: Json) -> Said:
     answer, error = _mapping(data.get("answer")), data.get("error")
     calls = [each for each in as_list(answer.get("tool_calls"))[:20] if isinstance(each, Mapping)]

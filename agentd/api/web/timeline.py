@@ -24,7 +24,8 @@ _LEAST_SHARE = 0.004
 class Bar:
     """
     One call. lane: `model` or `tool`. left, width: shares of the whole, 0 to 1. state: ok, failed or open (no end is
-    known). after: ids that it waited for. id: of its line in the record.
+    known). after: ids that it waited for. id: of its line in the record. began_s: since the
+    first of them.
     """
 
     id: str
@@ -44,25 +45,32 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """ticks: (share, text) on the axis. models_s, tools_s: how long each worked, all calls added up."""
+    """
+    ticks: (share, text) on the axis, which begins with the first call, `begin_s` after the run. models_s, tools_s: how
+    long each worked, all calls added up.
+    """
 
     bars: tuple[Bar, ...]
     ticks: tuple[tuple[float, str], ...]
+    begin_s: float
     length_s: float
     more: int
     models_s: float
     tools_s: float
 
 
-def timeline(page: Json) -> Timeline:
-    """page: as `Reading.run_page` gives it."""
+def timeline(page: Json, names: Mapping[str, str] | None = None) -> Timeline:
+    """page: as `Reading.run_page` gives it. names: of the models that answered, by the id of the call."""
     lanes = [lane for lane in as_list(page.get("lanes")) if isinstance(lane, Mapping) and lane.get("kind") != "note"]
     ends = [as_seconds(lane.get("end_s")) for lane in lanes]
-    length_s = max([as_seconds(page.get("total_s")), *ends])
-    bars = tuple(_bar(lane, length_s or 1.0) for lane in lanes[:MOST_BARS])
+    # Before the first call a host starts: of that there is nothing to be seen.
+    begin_s = min((as_seconds(lane.get("start_s")) for lane in lanes), default=0.0)
+    length_s = max([as_seconds(page.get("total_s")), *ends, begin_s]) - begin_s
+    bars = tuple(_bar(lane, begin_s, length_s or 1.0, names or {}) for lane in lanes[:MOST_BARS])
     return Timeline(
         bars,
         _ticks(length_s),
+        begin_s,
         length_s,
         max(0, len(lanes) - MOST_BARS) + as_count(page.get("more_lanes")),
         sum(bar.took_s for bar in bars if bar.lane == "model"),
@@ -70,15 +78,18 @@ def timeline(page: Json) -> Timeline:
     )
 
 
-def _bar(lane: Json, whole_s: float) -> Bar:
-    began_s, ended_s = as_seconds(lane.get("start_s")), as_seconds(lane.get("end_s"))
+def _bar(lane: Json, begin_s: float, whole_s: float, names: Mapping[str, str]) -> Bar:
+    began_s, ended_s = (max(as_seconds(lane.get(key)) - begin_s, 0.0) for key in ("start_s", "end_s"))
+    id, label = one_line(lane.get("id") or "", 60), str(lane.get("label") or "")
+    if (name := names.get(id)) and name not in label:
+        label = f"{label} · {name}"
     left = min(began_s / whole_s, 1 - _LEAST_SHARE)
     width = min(max((ended_s - began_s) / whole_s, _LEAST_SHARE), 1 - left)
     ok, usd = lane.get("ok"), lane.get("usd")
     return Bar(
-        one_line(lane.get("id") or "", 60),
+        id,
         "model" if lane.get("kind") == "model" else "tool",
-        one_line(lane.get("label") or "", 160),
+        one_line(label, 160),
         shown(lane.get("detail") or "", 700),
         began_s,
         max(0.0, ended_s - began_s),

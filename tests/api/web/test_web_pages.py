@@ -283,6 +283,17 @@ async def test_the_page_of_a_run_shows_each_call_with_what_it_cost() -> None:
     assert "e-s1.1" in page.ids
 
 
+async def test_of_a_run_without_any_call_the_record_is_not_said_to_be_gone() -> None:
+    """Its lines stand right beneath."""
+    views = Views()
+    views.run_page = {**views.run_page, "lanes": []}
+    said = "Its record is not kept any more."
+
+    assert "It asked no model and used no tool." in (await Stage(views=views).see("/runs/run_1")).text
+    views.record = []
+    assert said in (await Stage(views=views).see("/runs/run_1")).text
+
+
 async def test_an_unusual_address_is_not_kept() -> None:
     """Addresses are endless; what is kept of them must not be."""
     stage = Stage()

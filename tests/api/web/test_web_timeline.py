@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pagestage import RECORD, lane
 
-from agentd.api.web.record import entries
+from agentd.api.web.record import entries, model_names
 from agentd.api.web.timeline import MOST_BARS, timeline
 
 
@@ -24,6 +24,24 @@ def test_a_bar_stands_where_and_as_long_as_the_call_was() -> None:
         (0.5, 0.1, "open"),
     ]
     assert (found.models_s, found.tools_s) == (2.5, 8.5)
+
+
+def test_the_axis_begins_with_the_first_call() -> None:
+    """Starting a host takes seconds: half of an empty axis tells nothing."""
+    found = timeline(page(lane("m1", 5, 7.5, kind="model"), lane("s1", 7.5, 10)))
+
+    assert [(bar.began_s, bar.left, bar.width) for bar in found.bars] == [(0.0, 0.0, 0.5), (2.5, 0.5, 0.5)]
+    assert (found.begin_s, found.length_s) == (5.0, 5.0)
+
+
+def test_a_model_is_called_by_its_own_name_as_well() -> None:
+    """`default` says nothing to who has not the configuration at hand."""
+    lines = [{"kind": "model", "data": {"served_by": "big-model-7"}}, {"kind": "model", "data": {"error": {}}}]
+    lanes = [lane("m1", 0, 1, kind="model", label="default"), lane("m2", 1, 2, kind="model", label="default")]
+
+    found = timeline(page(*lanes), model_names(lines))
+
+    assert [bar.label for bar in found.bars] == ["default · big-model-7", "default"]
 
 
 def test_what_is_short_can_still_be_seen_and_lies_within() -> None:
