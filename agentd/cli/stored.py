@@ -84,7 +84,7 @@ async def stored_watch(store: Store, config: Config | None, name: str) -> dict[s
         "description": watch.description,
         "public": watch.public,
         "settings": as_written(watch),
-        "uptime": await store.history.read(lambda c: measured.uptimes(c, name, now)),
+        "uptime": await store.history.read(lambda c: measured.uptimes(c, name, watch.shown_kind, now)),
         "alerts": [alert_view(alert) for alert in in_order_of_need(alerts)],
         "more_alerts": 0,
         "silences": None,

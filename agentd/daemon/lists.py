@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import math
 import os
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from agentd.api.service import Json, NotFound
 from agentd.api.trouble import Hindrances, find_trouble, read_hindrances
 from agentd.api.views import alert_view, delivery_view, in_order_of_need, is_current, template_view
 from agentd.clock import iso
+from agentd.daemon import measured
 from agentd.daemon.runs.jobs import default_model
 from agentd.daemon.selfwatch import resident_bytes
 from agentd.daemon.standing import Standing, current, verdicts
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 STRIP_BUCKETS = 90
 _STRIP_SPAN = timedelta(minutes=STRIP_BUCKETS)
-_DAY = timedelta(days=1)
 MAX_ON_PAGE = 200
 _AT_ONCE = 200
 _SORTED_AT_ONCE = 2000
@@ -81,6 +80,7 @@ class Lists:
                 "dead": sum(hindrances.buried.values()),
                 "held": daemon.held,
                 "disabled_webhooks": sorted(hindrances.disabled),
+                "failing_webhooks": {name: iso(since) for name, since in sorted(hindrances.failing.items())},
             },
             "checks": {
                 "done": daemon.pipeline.checks,
@@ -134,7 +134,7 @@ class Lists:
         views = [self._standing.view(watch) for watch in shown]
 
         def pasts(connection: apsw.Connection) -> list[Json]:
-            return [_past(connection, watch.name, now) for watch in shown]
+            return [_past(connection, watch, now) for watch in shown]
 
         views = [view | past for view, past in zip(views, await daemon.store.history.read(pasts), strict=True)]
         disabled = self._standing.disabled()
@@ -189,24 +189,18 @@ class Lists:
         return await self._daemon.people.silences(everything=everything)
 
 
-def _past(c: apsw.Connection, watch: str, now: datetime) -> Json:
+def _past(c: apsw.Connection, watch: Watch, now: datetime) -> Json:
     """
     What the overview shows of a watch's past.
 
-    strip: a bar a minute. spark: latencies in ms, [] of what has none. uptime: share of a day, by hours.
+    strip: a bar a minute. spark: latencies in ms, [] of what has none. uptime: share of a day. Nothing of a log or a
+    goal: there is a look only when there is something to tell.
     """
-    strip = rollups.strip(c, watch, now, buckets=STRIP_BUCKETS, span=_STRIP_SPAN)
-    up = rollups.uptime(c, watch, now - _DAY, now, by_hours=True)
-    # Rounded down: what was not always up is never shown as 1.
-    share = None if up is None else math.floor(up * 1e6 + 1e-6) / 1e6
+    if not measured.is_measured(watch.kind):
+        return {"strip": [], "spark": [], "uptime": {"24h": None}}
+    strip = rollups.strip(c, watch.name, now, buckets=STRIP_BUCKETS, span=_STRIP_SPAN)
     return {
-        "strip": [_bar(bar) for bar in strip],
-        "spark": rollups.spark(c, watch, now, span=_STRIP_SPAN),
-        "uptime": {"24h": share},
+        "strip": [measured.bar_word(bar) for bar in strip],
+        "spark": rollups.spark(c, watch.name, now, span=_STRIP_SPAN),
+        "uptime": {"24h": measured.uptime(c, watch.name, "24h", now)},
     }
-
-
-def _bar(bar: rollups.Bar | None) -> str | None:
-    if bar is None:
-        return None
-    return "failing" if bar.failing else "blind" if bar.blind else "ok"

@@ -16,6 +16,7 @@ import apsw
 from agentd.api.reading import Span
 from agentd.api.service import Json
 from agentd.clock import iso
+from agentd.config.watches import OTHER_SOURCES
 from agentd.memory import audit, results, rollups
 from agentd.memory.audit import Deed
 from agentd.memory.pauses import Pause
@@ -42,15 +43,25 @@ _BARS_OF_HOUR = 60
 _PAUSING = ("pause", "resume")
 
 
-def uptimes(c: apsw.Connection, watch: str, now: datetime) -> Json:
-    """{"24h", "7d", "30d": share of known time that was ok, or None}."""
-    return {span: _share(rollups.uptime(c, watch, now - SPANS[span], now)) for span in UPTIMES}
+def is_measured(kind: str | None) -> bool:
+    """Whether there are looks at all times, of which a share can be ok: not at a log, nor of an agent's goal."""
+    return kind not in OTHER_SOURCES
 
 
-def month(c: apsw.Connection, watch: str, now: datetime) -> tuple[float | None, list[str | None]]:
+def uptimes(c: apsw.Connection, watch: str, kind: str | None, now: datetime) -> Json:
+    """{"24h", "7d", "30d": share of known time that was ok, or None}. kind: of the watch."""
+    return {span: uptime(c, watch, span, now) if is_measured(kind) else None for span in UPTIMES}
+
+
+def uptime(c: apsw.Connection, watch: str, span: Span, now: datetime) -> float | None:
+    """The share of the span before `now` that was ok; None when nobody could look. The one number for all places."""
+    return _share(rollups.uptime(c, watch, now - SPANS[span], now))
+
+
+def month(c: apsw.Connection, watch: str, kind: str | None, now: datetime) -> tuple[float | None, list[str | None]]:
     """The share of the last thirty days that was ok, and bars of them, all from hours."""
     strip = rollups.strip(c, watch, now, buckets=BARS, span=SPANS["30d"])
-    return _share(rollups.uptime(c, watch, now - SPANS["30d"], now)), [bar_word(bar) for bar in strip]
+    return uptime(c, watch, "30d", now) if is_measured(kind) else None, [bar_word(bar) for bar in strip]
 
 
 def series(c: apsw.Connection, watch: str, span: Span, now: datetime) -> Json:

@@ -78,7 +78,7 @@ class Reader:
     async def watch(self, name: str) -> Json:
         daemon, now = self._daemon, self._daemon.clock.now()
         settings = self._settings(name)
-        uptime = await daemon.store.history.read(lambda c: measured.uptimes(c, name, now))
+        uptime = await daemon.store.history.read(lambda c: measured.uptimes(c, name, settings.shown_kind, now))
         runs = await daemon.store.state.read(lambda c: ledger.runs(c, watch=name, limit=_RUNS))
         watch = daemon.pipeline.watches.get(name)
         if watch is None:

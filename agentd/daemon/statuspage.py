@@ -74,7 +74,7 @@ class StatusPage:
         now = self._daemon.clock.now()
 
         def look(c: apsw.Connection) -> Json:
-            return _month(c, name, now) | {"uptime": uptimes(c, name, now)}
+            return _month(c, name, watch.kind, now) | {"uptime": uptimes(c, name, watch.kind, now)}
 
         found = await self._daemon.store.history.read(look)
         return {"name": name, "state": self._state(watch), **found}
@@ -84,8 +84,9 @@ class StatusPage:
             passed = self._daemon.clock.monotonic()
             if self._read_at is None or passed - self._read_at >= STALE_S:
                 now = self._daemon.clock.now()
+                kinds = {name: watch.kind for name in names if (watch := self._watch(name)) is not None}
                 self._months = await self._daemon.store.history.read(
-                    lambda c: {name: _month(c, name, now) for name in names}
+                    lambda c: {name: _month(c, name, kind, now) for name, kind in kinds.items()}
                 )
                 self._read_at = passed
             return self._months
@@ -107,8 +108,8 @@ class StatusPage:
         return "ok"
 
 
-def _month(c: apsw.Connection, name: str, now: datetime) -> Json:
-    share, bars = month(c, name, now)
+def _month(c: apsw.Connection, name: str, kind: str | None, now: datetime) -> Json:
+    share, bars = month(c, name, kind, now)
     return {"uptime_30d": share, "bars": bars}
 
 

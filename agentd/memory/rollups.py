@@ -5,6 +5,9 @@ In: raw results, each taken in exactly once, in the order they came.  Out: serie
 Promise: all three levels move in one transaction, so they always agree with each other and with the results behind
 them, also after a crash and when the wall clock jumps.
 
+Uptime weighs minutes: each in which somebody could look counts the same, however many looks there were. Hours and days
+know how many such minutes they hold, so that an hour of which one minute was seen weighs no more than that minute.
+
 Latencies are kept as a histogram whose classes grow by a fourth, so that a percentile is right within 12 %
 and two histograms add up.
 """
@@ -19,7 +22,7 @@ from typing import Any
 import apsw
 
 from agentd.clock import from_us, to_us
-from agentd.memory.columns import first, value
+from agentd.memory.columns import first
 
 LEVELS = (60, 3600, 86400)
 MAX_POINTS = 2000
@@ -42,8 +45,12 @@ _GROUPS = f"""
     GROUP BY 1, 2, 3"""
 _REACHED = "UPDATE rolled SET number = ?"
 _COLUMNS = "count, failing, blind, timed, sum_us, min_us, max_us, histogram"
-_GET = f"SELECT {_COLUMNS} FROM rollups WHERE level = ? AND watch = ? AND at = ?"
-_PUT = f"INSERT OR REPLACE INTO rollups (level, watch, at, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_MINUTE_US = 60_000_000
+_HOUR_US = 60 * _MINUTE_US
+_GET = f"SELECT {_COLUMNS}, seen, well_us FROM rollups WHERE level = ? AND watch = ? AND at = ?"
+_PUT = f"""
+    INSERT OR REPLACE INTO rollups (level, watch, at, {_COLUMNS}, seen, well_us)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _SERIES = f"""
     SELECT at, {_COLUMNS} FROM rollups WHERE level = ? AND watch = ? AND at >= ? AND at < ? ORDER BY at"""
 _STRIP = """
@@ -52,10 +59,17 @@ _STRIP = """
 _SPARK = """
     SELECT (at - ?2) / ?4, sum(sum_us), sum(timed) FROM rollups
     WHERE level = 60 AND watch = ?1 AND at >= ?2 AND at < ?3 AND timed GROUP BY 1"""
-# Each minute or hour weighs the same, however often somebody looked within it.
-_UP = """
-    SELECT avg(CAST(count - blind - failing AS REAL) / (count - blind)) FROM rollups
-    WHERE level = ? AND watch = ? AND at >= ? AND at < ? AND count > blind"""
+_MINUTES = "min(level / 60, count - blind)"
+_WELL_US = f"{_MINUTES} * {_MINUTE_US} * (count - blind - failing) / (count - blind)"
+_PART = f"""
+    SELECT coalesce(seen, {_MINUTES}) AS seen, coalesce(well_us, {_WELL_US}) AS well_us FROM rollups
+    WHERE level = {{level}} AND watch = ?1 AND at >= {{since}} AND at < {{until}} AND count > blind"""
+# Whole hours, and the minutes before and after them.
+_UP = f"""
+    SELECT sum(seen), sum(well_us) FROM (
+        {_PART.format(level=60, since="?2", until="?3")} UNION ALL
+        {_PART.format(level=3600, since="?3", until="?4")} UNION ALL
+        {_PART.format(level=60, since="?4", until="?5")})"""
 _TRIM = """
     DELETE FROM rollups WHERE (level, watch, at) IN
         (SELECT level, watch, at FROM rollups INDEXED BY rollups_age
@@ -68,7 +82,8 @@ class Summary:
     What came of some checks.
 
     count: all of them; failing, blind: of these. timed: those with a latency, of which sum, min and max in
-    microseconds. histogram: how many latencies in each class.
+    microseconds. histogram: how many latencies in each class. seen: in how many minutes somebody could look, well_us:
+    how long these were well; of an hour or a day.
     """
 
     count: int = 0
@@ -79,6 +94,8 @@ class Summary:
     min_us: int | None = None
     max_us: int | None = None
     histogram: dict[int, int] = field(default_factory=dict)
+    seen: int = 0
+    well_us: int = 0
 
     def merge(self, other: Summary) -> None:
         """Take in what another summary counted."""
@@ -86,6 +103,8 @@ class Summary:
         self.failing += other.failing
         self.blind += other.blind
         self.timed += other.timed
+        self.seen += other.seen
+        self.well_us += other.well_us
         self.sum_us += other.sum_us
         if other.min_us is not None and (self.min_us is None or other.min_us < self.min_us):
             self.min_us = other.min_us
@@ -154,15 +173,22 @@ def roll_up(c: apsw.Connection, limit: int = STEP_ROWS) -> int:
         if (known := summaries.setdefault((watch, minute), summary)) is not summary:
             known.merge(summary)
     levels: dict[tuple[int, str, int], Summary] = {}
-    for (watch, minute), summary in summaries.items():
-        for level in LEVELS:
+    for (watch, minute), new in summaries.items():
+        at = minute * _MINUTE_US
+        before = _stored(c, (60, watch, at))
+        whole = Summary()
+        whole.merge(before)
+        whole.merge(new)
+        c.execute(_PUT, (60, watch, at, *_values(whole), None, None))
+        # What the minute counts for now, less what it counted for: its checks may come in several batches.
+        (seen, well_us), (seen_before, well_before) = _weight(whole, 1), _weight(before, 1)
+        new.seen, new.well_us = seen - seen_before, well_us - well_before
+        for level in LEVELS[1:]:
             begin = minute * 60 // level * level * 1_000_000
-            levels.setdefault((level, watch, begin), Summary()).merge(summary)
-    for key3, summary in levels.items():
-        row = first(c.execute(_GET, key3))
-        if row:
-            summary.merge(_summary(row))
-        c.execute(_PUT, (*key3, *_values(summary)))
+            levels.setdefault((level, watch, begin), Summary()).merge(new)
+    for place3, summary in levels.items():
+        summary.merge(_stored(c, place3))
+        c.execute(_PUT, (*place3, *_values(summary), summary.seen, summary.well_us))
     c.execute(_REACHED, (reached,))
     return int(count)
 
@@ -232,15 +258,20 @@ def _level_of(width_us: int) -> int:
     return 3600 if width_us >= _HOURS_FROM_US else 60
 
 
-def uptime(c: apsw.Connection, watch: str, since: datetime, until: datetime, *, by_hours: bool = False) -> float | None:
+def uptime(c: apsw.Connection, watch: str, since: datetime, until: datetime) -> float | None:
     """
-    The share, 0 to 1, of the time in which anybody could look that was ok; None when nobody could.
+    The share, 0 to 1, of the minutes in which anybody could look that was ok; None when nobody could.
 
-    By minutes for up to two days, else by hours; by_hours: by hours in any case, of which there are far fewer.
+    A minute with both counts for the share of its looks. Reads whole hours, and minutes only before and after them.
     """
-    level = 60 if until - since <= timedelta(days=2) and not by_hours else 3600
-    share = value(c.execute(_UP, (level, watch, to_us(since), to_us(until))))
-    return None if share is None else float(share)
+    since_us, until_us = to_us(since), to_us(until)
+    first_hour, last_hour = -(-since_us // _HOUR_US) * _HOUR_US, until_us // _HOUR_US * _HOUR_US
+    if first_hour > last_hour:  # both within one hour
+        first_hour = last_hour = until_us
+    found = first(c.execute(_UP, (watch, since_us, first_hour, last_hour, until_us)))
+    assert found is not None
+    seen, well_us = found
+    return well_us / (seen * _MINUTE_US) if seen else None
 
 
 def trim(c: apsw.Connection, level: int, before: datetime, limit: int = 500) -> int:
@@ -261,6 +292,28 @@ def _values(summary: Summary) -> tuple[int | str | None, ...]:
         summary.max_us,
         histogram,
     )
+
+
+def _stored(c: apsw.Connection, place: tuple[int, str, int]) -> Summary:
+    """The row of a level, a watch and a moment; an empty one when there is none."""
+    row = first(c.execute(_GET, place))
+    if row is None:
+        return Summary()
+    *counts, seen, well_us = row
+    summary = _summary(counts)
+    if seen is None and place[0] > 60:
+        seen, well_us = _weight(summary, place[0] // 60)
+    summary.seen, summary.well_us = seen or 0, well_us or 0
+    return summary
+
+
+def _weight(summary: Summary, most: int) -> tuple[int, int]:
+    """How many of its minutes, at most `most`, were seen, and how long they were well, as far as its checks tell."""
+    looked = summary.count - summary.blind
+    if looked <= 0:
+        return 0, 0
+    seen = min(most, looked)
+    return seen, seen * _MINUTE_US * (looked - summary.failing) // looked
 
 
 def _summary(row: Any) -> Summary:

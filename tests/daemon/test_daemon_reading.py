@@ -68,6 +68,8 @@ def test_one_watch_tells_what_it_is_and_how_it_was(tell: Tell) -> None:
                 ]
                 assert view["check"]["values"]["status"] == 503
                 assert view["uptime"]["24h"] == pytest.approx(0.5, abs=0.05)
+                (row,) = (await daemon.control.overview())["watches"]
+                assert row["uptime"]["24h"] == view["uptime"]["24h"], "one number in all places"
                 assert view["uptime"]["30d"] == view["uptime"]["7d"]
                 (alert,) = view["alerts"]
                 assert (alert["state"], alert["failed"]) == ("firing", ["status == 200"])
@@ -290,6 +292,10 @@ def test_of_a_log_there_are_rules_evidence_and_no_latency(tell: Tell) -> None:
             series = await reading(daemon).series("app", "1h")
             assert (series["kind"], series["value"]) == ("log", None)
             assert series["bars"][-2:].count("failing") >= 1
+            (row,) = (await daemon.control.overview())["watches"]
+            assert row["verdict"] == "failing"
+            assert (row["uptime"], row["strip"]) == ({"24h": None}, []), "nobody looks at a log in which nothing stands"
+            assert view["uptime"] == {"24h": None, "7d": None, "30d": None}
 
     tell(story)
 

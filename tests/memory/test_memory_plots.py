@@ -181,8 +181,55 @@ def test_a_sparkline_is_of_means_and_has_gaps(history: apsw.Connection) -> None:
     assert rollups.spark(history, "nobody", NOW) == []
 
 
-def test_uptime_by_hours_reads_a_24th_and_says_the_same_of_whole_hours(history: apsw.Connection) -> None:
-    """The overview asks it of hundreds of watches at once."""
-    rolled(history, check(90 * MINUTE), check(30 * MINUTE, Verdict.FAILING))
+def test_an_hour_of_which_a_minute_was_seen_weighs_a_minute(history: apsw.Connection) -> None:
+    """One failing check before the hour struck is no half of the time, over whatever span one asks."""
+    rolled(history, check(61 * MINUTE, Verdict.FAILING), *(check(n * MINUTE) for n in range(1, 61)))
 
-    assert rollups.uptime(history, "shop", NOW - DAY, NOW, by_hours=True) == 0.5
+    for span in (2 * HOUR, DAY, 7 * DAY, 30 * DAY):
+        assert rollups.uptime(history, "shop", NOW - span, NOW) == pytest.approx(60 / 61)
+    assert rollups.uptime(history, "shop", NOW - 40 * MINUTE, NOW - 20 * MINUTE) == 1.0, "within one hour"
+
+
+def test_uptime_is_the_same_however_results_come_in(history: apsw.Connection) -> None:
+    """A minute may be rolled up in two batches, and counts once."""
+    for second in range(0, 60, 20):
+        rolled(history, check(5 * HOUR + timedelta(seconds=second - 30), Verdict.FAILING if second else Verdict.OK))
+    rolled(history, check(3 * HOUR, Verdict.BLIND), check(2 * HOUR))
+
+    assert rollups.uptime(history, "shop", NOW - DAY, NOW) == pytest.approx((1 / 3 + 1) / 2)
+    assert rollups.uptime(history, "shop", NOW - DAY, NOW) == rollups.uptime(history, "shop", NOW - 30 * DAY, NOW)
+
+
+def test_uptime_of_hours_that_an_older_agentd_rolled_up_is_estimated() -> None:
+    """An update must not lose a year of history."""
+    connection = apsw.Connection(":memory:")
+    old = steps("history")
+    migrate(connection, old[:3], "test", before=lambda: None)
+    hour = int((NOW - 5 * HOUR).timestamp()) // 3600 * 3_600_000_000
+    connection.execute(
+        "INSERT INTO rollups VALUES (3600, 'shop', ?, 60, 30, 0, 0, 0, NULL, NULL, ''), "
+        "(3600, 'shop', ?, 12, 0, 2, 0, 0, NULL, NULL, '')",
+        (hour, hour + 3_600_000_000),
+    )
+    migrate(connection, old, "test", before=lambda: None)
+    assert rollups.uptime(connection, "shop", NOW - DAY, NOW) == pytest.approx(40 / 70)
+
+    rolled(connection, check(5 * HOUR), check(2 * HOUR))
+
+    assert rollups.uptime(connection, "shop", NOW - DAY, NOW) == pytest.approx(42 / 72)
+    connection.close()
+
+
+def test_uptime_reads_hours_and_only_the_minutes_around_them(history: apsw.Connection) -> None:
+    """The overview asks it of hundreds of watches at once."""
+    rolled(history, *(check(n * MINUTE) for n in range(26 * 60)))
+    history.execute("DELETE FROM rollups WHERE level = 60 AND at BETWEEN ? AND ?", _whole_hours())
+
+    assert rollups.uptime(history, "shop", NOW - DAY, NOW) == 1.0
+    plan = history.execute(f"EXPLAIN QUERY PLAN {rollups._UP}", ("shop", 0, 1, 2, 3)).fetchall()
+    assert sum("PRIMARY KEY (level=? AND watch=? AND at>? AND at<?)" in str(row[3]) for row in plan) == 3
+
+
+def _whole_hours() -> tuple[int, int]:
+    hour = int(NOW.timestamp()) // 3600
+    return (hour - 23) * 3_600_000_000, hour * 3_600_000_000 - 1
