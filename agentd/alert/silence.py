@@ -89,6 +89,10 @@ class Silence:
         return f"silence {self.id} by {self.author} until {iso(self.ends_at)}{why}"
 
 
+OWN_NAMES = frozenset({"watch", "rule", "severity", "instance"})
+"""What matchers may ask of every alert, whatever its labels."""
+
+
 def silence_labels(alert: Alert) -> dict[str, str]:
     """What matchers are asked about. What every alert has comes first: a log line must not name itself a watch."""
     own = {"watch": alert.watch, "rule": alert.rule or "", "severity": alert.severity.value, "instance": alert.instance}

@@ -18,7 +18,7 @@ import apsw
 from agentd.alert.escalation import ack, unack
 from agentd.alert.muting import Muting
 from agentd.alert.routing import NOBODY
-from agentd.alert.silence import Matcher, Silence, parse_matchers, silence_labels
+from agentd.alert.silence import OWN_NAMES, Matcher, Silence, parse_matchers, silence_labels
 from agentd.api.service import Conflict, Json, NotFound
 from agentd.api.silence import LONGEST, SilenceAsked
 from agentd.api.views import alert_view, is_current, silence_view
@@ -148,9 +148,29 @@ class People:
             await self._keeper.sweep()
 
     def _note(self, matchers: Iterable[Matcher]) -> str:
-        known = self._keeper.watches
-        unknown = [each.value for each in matchers if each.name == "watch" and each.operator == "="]
-        return "; ".join(f"no watch is called {name}" for name in unknown if name not in known)
+        """What of it looks as if it were spelled wrong."""
+        known, told = self._keeper.watches, []
+        asked = list(matchers)
+        labels = self._labels() if any(each.name not in OWN_NAMES for each in asked) else {}
+        for each in asked:
+            if each.name == "watch" and each.operator == "=" and each.value not in known:
+                told.append(f"no watch is called {each.value}")
+            elif each.name not in OWN_NAMES and each.name not in labels:
+                told.append(f"no watch has a label {each.name}")
+            elif each.name in labels and each.operator == "=" and each.value not in labels[each.name] | {""}:
+                told.append(f"no watch has the label {each.name}={each.value}")
+        return "; ".join(told)
+
+    def _labels(self) -> dict[str, set[str]]:
+        """The labels of all watches and alerts, by name."""
+        found: dict[str, set[str]] = {}
+        for watch in self._keeper.watches.values():
+            for name, value in watch.policy.labels.items():
+                found.setdefault(name, set()).add(value)
+        for alert in self._keeper.alerts.values():
+            for name, value in (*alert.labels.items(), *alert.by.items()):
+                found.setdefault(name, set()).add(value)
+        return found
 
     # Acknowledging.
 

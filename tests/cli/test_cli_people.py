@@ -200,6 +200,13 @@ def test_a_name_that_no_watch_has_is_warned_of(agentd: Agentd, desk: Desk) -> No
     assert (said.code, said.err) == (0, "no watch is called shpo\n")
 
 
+def test_a_label_that_no_watch_has_is_warned_of(agentd: Agentd, desk: Desk) -> None:
+    """`zon` for `zone` would keep nothing quiet, and be noticed at night."""
+    said = agentd("silence", "add", "zon=dmz", "severity=warning", "--for", "1h", "--reason", "x")
+
+    assert (said.code, said.err) == (0, "no watch has a label zon\n")
+
+
 def test_somebody_is_on_it_and_not_any_more(agentd: Agentd, desk: Desk) -> None:
     said = agentd("ack", "shop", "--comment", "disk ordered")
     assert said.out == "shop (f1aa0000) is acknowledged by anna: disk ordered\n"
