@@ -90,9 +90,13 @@ async def _converse(place: Place, asked: Callable[[str, str | None], Any], stand
             if typist.is_terminal:
                 typist.print("/help says what can be said; Ctrl-D ends it.")
             typist.go_on()
+            heard = False
             while not talk.over and (line := await talk.next_line()) is not None:
+                heard = heard or bool(line.strip())
                 await talk.take(line.strip())
                 typist.go_on()
+            if not heard and not typist.is_terminal:
+                click.echo("the input ended before anything was asked; write one line for each thing to do", err=True)
             await talk.end()
         finally:
             loop.remove_signal_handler(signal.SIGINT)

@@ -70,6 +70,15 @@ def test_the_end_of_the_input_ends_the_session(path: Path, models: ModelServer, 
     assert (run.state, run.kind) == (RunState.COMPLETED, "session")
 
 
+def test_an_input_without_a_word_is_said(path: Path) -> None:
+    """Of `agentd interactive </dev/null` one could not tell that it did nothing."""
+    command = [sys.executable, "-m", "agentd", "interactive", "--config", str(path)]
+    child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+
+    assert (child.returncode, child.stdout) == (0, b"")
+    assert child.stderr.startswith(b"the input ended before anything was asked")
+
+
 def test_commands(path: Path, models: ModelServer, tmp_path: Path) -> None:
     """What one can say beside the work."""
     models.answers(calls(call("list_files", path=str(tmp_path / "files"))), "One file.")
