@@ -229,7 +229,8 @@ class Views:
             "trouble": ["webhook ops took nothing"],
             "watches": {"total": 2, "ok": 1, "failing": 1},
             "alerts": {"firing": 1},
-            "outbox": {"waiting": 2, "dead": 1, "held": False, "disabled_webhooks": ["pager"]},
+            "outbox": {"waiting": 2, "dead": 1, "held": False, "disabled_webhooks": ["pager"]}
+            | {"failing_webhooks": {"ops": at(minutes=12)}},
             "checks": {"lag_p99_ms": 1.5},
             "agents": {
                 "running": 1,
@@ -607,7 +608,20 @@ PAGES = (
 )
 OF_STATES = frozenset(
     {"state", "verdict", "alert", "kind", "type", "severity", "before", "after", "fingerprint", "id", "span", "strip"}
-    | {"bars", "at", "from", "to", "name", "disabled_webhooks", "live", "watch", "webhook", "href", "next"}
+    | {
+        "bars",
+        "at",
+        "from",
+        "to",
+        "name",
+        "disabled_webhooks",
+        "failing_webhooks",
+        "live",
+        "watch",
+        "webhook",
+        "href",
+        "next",
+    }
 )
 
 

@@ -43,6 +43,7 @@ class Outbox(TypedDict):
     dead: int
     held: str | None
     disabled_webhooks: list[str]
+    failing_webhooks: dict[str, str]
 
 
 class Checks(TypedDict):

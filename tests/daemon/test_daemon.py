@@ -373,6 +373,7 @@ def test_a_held_outbox_sends_nothing_and_feeds_the_watchdog(
                         "dead": 0,
                         "held": "restored",
                         "disabled_webhooks": [],
+                        "failing_webhooks": {},
                     }
                 house.manager.close()
             assert heard.count("WATCHDOG=1") >= 19

@@ -11,7 +11,7 @@ from typing import Any
 
 from agentd.api.views import shown_detail, shown_state
 from agentd.api.web import plots
-from agentd.api.web.text import moment, one_line, scalar, web_link
+from agentd.api.web.text import moment, number, one_line, scalar, usd, web_link
 
 Json = Mapping[str, Any]
 
@@ -121,6 +121,15 @@ def alert_row(view: Json) -> dict[str, Any]:
         "cost": view.get("cost") if isinstance(view.get("cost"), Mapping) else None,
         "trace_id": view.get("trace_id"),
     }
+
+
+def cost_parts(cost: Json) -> list[str]:
+    """What a finding cost: `$0.048`, `13 389 tokens`, `3 calls`; what is not known is left out."""
+    parts = [usd(cost["usd"])] if cost.get("usd") is not None else []
+    for key, one, many in (("tokens", "token", "tokens"), ("model_calls", "call", "calls")):
+        if isinstance(count := cost.get(key), int):
+            parts.append(f"{number(count)} {one if count == 1 else many}")
+    return parts
 
 
 def values(found: Any, most: int = 40) -> list[tuple[str, str]]:
@@ -239,9 +248,9 @@ def leaves(value: Any, path: str = "", depth: int = 0) -> Iterable[tuple[str, st
         for key, each in value.items():
             yield from leaves(each, f"{path}.{key}" if path else str(key), depth + 1)
     elif _is_list(value) and depth < _MOST_DEPTH and any(isinstance(each, Mapping) for each in value):
-        for number, each in enumerate(value):
+        for index, each in enumerate(value):
             name = each.get("name") if isinstance(each, Mapping) else None
-            yield from leaves(each, f"{path}.{name if isinstance(name, str) else number}", depth + 1)
+            yield from leaves(each, f"{path}.{name if isinstance(name, str) else index}", depth + 1)
     elif _is_list(value):
         yield path, ", ".join(scalar(each) for each in value) or "none"
     elif isinstance(value, Mapping):

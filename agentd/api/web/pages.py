@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agentd.alert.lifecycle import BLIND_RULE
 from agentd.api.abridged import (
     abridged_alert,
     abridged_alert_page,
@@ -222,7 +223,6 @@ class Pages:
     async def _alert(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
         view = _for(call, abridged_alert_page, await self._reading.alert(call.path["fingerprint"]))
         alert = looks.alert_row(view)
-        cost = alert["cost"] or {}
         values = {
             "alert": alert,
             "matchers": looks.matchers_for(alert),
@@ -232,7 +232,8 @@ class Pages:
             "runs": [looks.run_row(each) for each in view.get("runs") or ()],
             "silences": [looks.silence_row(each) for each in view.get("silences") or ()],
             "events": [looks.event_row(each) for each in view.get("history") or ()],
-            "cost": ", ".join(f"{name} {text.scalar(each)}" for name, each in list(cost.items())[:10]),
+            "cost": looks.cost_parts(alert["cost"] or {}),
+            "of_log": alert["rule"] not in (None, BLIND_RULE),
         }
         name = f"{alert['watch']} / {alert['rule']}" if alert["rule"] else alert["watch"]
         return "alert.html", name, values
@@ -305,12 +306,15 @@ class Pages:
         status = await self._frame.status()
         outbox = status.get("outbox") or {}
         disabled = {str(each) for each in outbox.get("disabled_webhooks") or ()}
+        failing = {str(name): since for name, since in (outbox.get("failing_webhooks") or {}).items()}
         names = disabled | {str(row["webhook"]) for row in rows} | await self._webhooks()
         values = {
             "rows": rows,
             "limit": MOST_DELIVERIES,
             "outbox": {key: outbox.get(key) or 0 for key in ("waiting", "dead", "held")},
-            "webhooks": [{"name": name, "disabled": name in disabled} for name in sorted(names)][:100],
+            "webhooks": [
+                {"name": name, "disabled": name in disabled, "failing": failing.get(name)} for name in sorted(names)
+            ][:100],
             "filter": {"state": state, "webhook": webhook, "active": bool(state or webhook)},
             "states": OUTBOX_STATES,
         }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
 import threading
 from collections.abc import Callable, Mapping
@@ -42,6 +43,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_MARKS = re.compile(r"(`[^`\n]{1,200}`|\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z)")
 STATIC = {"style.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
@@ -118,6 +120,7 @@ def bare(heading: str, text: str) -> bytes:
 def _environment(asset: Callable[[str], str]) -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
     from markupsafe import Markup
+    from markupsafe import escape as escape_text
 
     def finalize(value: Any) -> Any:
         """Of every value that a page shows: none plays tricks, none is endless."""
@@ -138,6 +141,16 @@ def _environment(asset: Callable[[str], str]) -> Environment:
         at = text.moment(value)
         return text.NOTHING if at is None else tag(text.absolute(at), at, "at")
 
+    def marked(value: Any) -> Markup:
+        """A sentence: `code` as code, and the moments in it as any other moment."""
+        found = []
+        for index, part in enumerate(_MARKS.split(text.shown(value))):
+            at = text.moment(part) if index % 2 and part[0] != "`" else None
+            code = index % 2 and part[0] == "`"
+            mark = Markup("<code>{}</code>").format(part[1:-1]) if code else escape_text(part)
+            found.append(mark if at is None else tag(text.absolute(at), at, "at"))
+        return Markup("").join(found)
+
     environment = Environment(
         loader=PackageLoader("agentd.api.web"),
         autoescape=True,
@@ -155,6 +168,7 @@ def _environment(asset: Callable[[str], str]) -> Environment:
         "number": text.number,
         "scalar": text.scalar,
         "one_line": text.one_line,
+        "marked": marked,
         "cut": lambda value, most: text.shown(value, most),
     }
     environment.globals |= {

@@ -184,7 +184,7 @@ EMPTY = Views(
         ("/", "No watches are configured"),
         ("/alerts", "No alerts"),
         ("/runs", "No agent has run yet"),
-        ("/outbox", "every message has been delivered"),
+        ("/outbox", "Nothing waits"),
         ("/memory", "Nothing is remembered yet"),
         ("/settings", "Not known"),
         ("/status", "public: true"),
@@ -292,6 +292,50 @@ async def test_of_a_run_without_any_call_the_record_is_not_said_to_be_gone() -> 
     assert "It asked no model and used no tool." in (await Stage(views=views).see("/runs/run_1")).text
     views.record = []
     assert said in (await Stage(views=views).see("/runs/run_1")).text
+
+
+async def test_a_webhook_that_takes_nothing_is_not_shown_as_well() -> None:
+    """Green beside a receiver that refuses for an hour would be believed."""
+    page = await Stage().see("/outbox")
+
+    assert "failing since 2" in " ".join(page.text.split())
+    assert "enabled" not in page.text
+
+
+async def test_a_sentence_shows_code_as_code_and_moments_as_moments() -> None:
+    """What to type stands out, and a moment is told in the zone of who reads."""
+    views = Views()
+    views.status["trouble"] = ["webhook ops fails since 2026-01-05T10:00:00.000Z; mend it, then `agentd <b>`"]
+    pause = {"by": "root", "at": "2026-01-05T10:00:00.000Z", "until": "2026-01-05T11:00:00.000Z", "reason": "`x`"}
+    views.watches = [watch_view(paused=True, pause=pause)]
+    page = await Stage(views=views).see("/")
+
+    sound(page)
+    assert "<code>agentd &lt;b&gt;</code>" in page.html
+    assert 'since <time datetime="2026-01-05T10:00:00.000Z"' in page.html
+    assert 'paused by root until <time datetime="2026-01-05T11:00:00.000Z"' in page.html
+    assert '<a href="/outbox">Outbox →</a>' in page.html
+
+
+@pytest.mark.parametrize(("rule", "said"), [(None, "No values."), ("errors", "Lines of logs are shown")])
+async def test_only_of_a_log_there_are_lines_that_are_not_shown(rule: str | None, said: str) -> None:
+    """Who signs in to read the lines of a web page finds none."""
+    views = Views()
+    views.evidence = []
+    views.alerts[0] |= {"rule": rule, "values": {}, "failed": []}
+
+    assert said in (await Stage(NEAR, views).see(f"/alerts/{FINGERPRINT}")).text
+
+
+async def test_what_a_finding_cost_is_said_in_words() -> None:
+    """A price is read at a glance, and leads to the run."""
+    views = Views()
+    views.alerts[0]["cost"] = {"usd": 0.047655, "tokens": 13389, "model_calls": 1, "models": ["x"], "run": "run_1"}
+    page = await Stage(views=views).see(f"/alerts/{FINGERPRINT}")
+
+    assert "$0.0477 · 13\N{NARROW NO-BREAK SPACE}389 tokens · 1 call · run" in " ".join(
+        part for part in page.text.split(" ")
+    ).replace("\n", " ")
 
 
 async def test_an_unusual_address_is_not_kept() -> None:
