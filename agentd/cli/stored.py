@@ -31,7 +31,6 @@ from agentd.memory.store import Store
 from agentd.records import Alert
 
 _RUNS = 20
-_LEAST_DIGITS = 4
 
 
 async def stored_watches(store: Store, config: Config | None) -> list[dict[str, Any]]:
@@ -98,7 +97,7 @@ async def stored_alert(store: Store, begin: str) -> dict[str, Any]:
     from agentd.daemon.details import event_page
     from agentd.deliver.payload import evidence_data
 
-    alert = _meant(await store.state.read(alert_rows.load_all), begin.lower())
+    alert = await _meant(store, begin.lower())
     identity = alert.fingerprint
     began = alert.pending_since or alert.started_at
     history = await store.history.read(lambda c: event_page(c, watch=None, fingerprint=identity, before=None, limit=50))
@@ -119,10 +118,21 @@ async def stored_alert(store: Store, begin: str) -> dict[str, Any]:
     }
 
 
-def _meant(alerts: Iterable[Alert], begin: str) -> Alert:
-    meant = [each for each in alerts if each.fingerprint.startswith(begin)] if len(begin) >= _LEAST_DIGITS else []
-    if len(meant) > 1 and not any(each.fingerprint == begin for each in meant):
-        raise AgentdError(f"{begin[:100]!r} begins the fingerprints of {len(meant)} alerts; write more of it")
-    if not meant:
+async def _meant(store: Store, begin: str) -> Alert:
+    """The alert of which so much is written; one that is gone as history knows it."""
+    from agentd.api.service import NotFound
+    from agentd.daemon.details import find_past, last_known, meant_alert
+
+    alerts = {alert.fingerprint: alert for alert in await store.state.read(alert_rows.load_all)}
+    try:
+        meant = meant_alert(alerts, begin)
+        past = meant or await store.history.read(lambda c: find_past(c, begin))
+    except NotFound as error:
+        raise AgentdError(str(error)) from error
+    alert = alerts.get(meant) if meant else None
+    if alert is None and past is not None:
+        instance = next((each.instance for each in alerts.values()), "")
+        alert = await store.history.read(lambda c: last_known(c, past, instance))
+    if alert is None:
         raise AgentdError(f"no alert {begin[:100]!r}; `agentd alerts --all` shows them")
-    return min(meant, key=lambda each: len(each.fingerprint))
+    return alert

@@ -12,7 +12,7 @@ from datetime import datetime
 import apsw
 
 from agentd.alert.silence import Silence
-from agentd.api.service import Json
+from agentd.api.service import Json, NotFound
 from agentd.api.tasks import run_with_record
 from agentd.api.views import moment
 from agentd.clock import iso
@@ -40,6 +40,7 @@ _MOST_LINES = 5000
 _MOST_BYTES = 8 * 2**20
 _LONGEST_NUMBER = 18
 _EVENTS_BACK = 50
+_LEAST_DIGITS = 4
 _OF_RECORD = ("record", "whole", "next")
 
 
@@ -114,6 +115,21 @@ def _event_view(event: Event) -> Json:
     return {**about, **{name: event.data.get(name) for name in _OF_EVENT}}
 
 
+def meant_alert(alerts: Iterable[str], begin: str) -> str | None:
+    """The one of these fingerprints that begins so, or is so. Raises NotFound where several do."""
+    found = [each for each in alerts if each.startswith(begin)] if len(begin) >= _LEAST_DIGITS else []
+    if begin in found:
+        return begin
+    if len(found) > 1:
+        raise NotFound(f"{begin[:100]!r} begins the fingerprints of several alerts; write more of it")
+    return found[0] if found else None
+
+
+def find_past(c: apsw.Connection, begin: str) -> str | None:
+    """The fingerprint of the one alert of history that begins so. Raises NotFound where several do."""
+    return meant_alert(events.fingerprints(c, begin), begin) if len(begin) >= _LEAST_DIGITS else None
+
+
 def last_known(c: apsw.Connection, fingerprint: str, instance: str) -> Alert | None:
     """
     An alert that is over and gone, as far as history tells: those of a log rule that are told apart by a key are
@@ -130,6 +146,8 @@ def last_known(c: apsw.Connection, fingerprint: str, instance: str) -> Alert | N
         newest.watch or "",
         Severity(newest.data.get("severity", Severity.INFO)),
         rule=newest.data.get("rule"),
+        by=newest.data.get("by") or {},
+        occurrences=newest.data.get("occurrences") or 0,
         status=AlertStatus(newest.data["after"]),
         started_at=fired,
         ended_at=None if newest.data["after"] == AlertStatus.FIRING else newest.at,

@@ -124,6 +124,8 @@ def remember(history: Database, transition: Transition) -> None:
         "summary": alert.summary,
         "rule": alert.rule,
         "severity": alert.severity.value,
+        "by": dict(alert.by),
+        "occurrences": alert.occurrences,
         "trace_id": alert.trace_id,
     }
     kind = transition.event.value if transition.event else f"alert.{transition.after.value}"

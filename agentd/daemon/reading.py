@@ -34,8 +34,10 @@ from agentd.daemon.details import (
     blind_since,
     cursor,
     event_page,
+    find_past,
     findings_of,
     last_known,
+    meant_alert,
     note_view,
     row_of,
     rules_of,
@@ -62,7 +64,6 @@ MOST_ALERTS = 200
 _RUNS = 20
 _EVENTS = 50
 _DELIVERIES = 50
-_LEAST_DIGITS = 4
 
 
 class Reader:
@@ -125,7 +126,7 @@ class Reader:
 
     async def alert(self, fingerprint: str) -> Json:
         daemon = self._daemon
-        identity = self._identity(fingerprint)
+        identity = await self._identity(fingerprint)
         history, last = await daemon.store.history.read(
             lambda c: (
                 event_page(c, watch=None, fingerprint=identity, before=None, limit=_EVENTS),
@@ -245,16 +246,13 @@ class Reader:
             raise NotFound(f"no watch {name[:100]!r}; `agentd watches` shows them")
         return found
 
-    def _identity(self, begin: str) -> str:
-        """The fingerprint of the one alert that begins so; of none, it may be one that history knows."""
-        alerts = self._daemon.pipeline.alerts
-        begin = begin.lower()
+    async def _identity(self, begin: str) -> str:
+        """The fingerprint of the one alert that begins so; of none that is there, one that history knows."""
+        alerts, begin = self._daemon.pipeline.alerts, begin.lower()
         if begin in alerts:
             return begin
-        meant = [each for each in alerts if each.startswith(begin)] if len(begin) >= _LEAST_DIGITS else []
-        if len(meant) > 1:
-            raise NotFound(f"{begin[:100]!r} begins the fingerprints of {len(meant)} alerts; write more of it")
-        return meant[0] if meant else begin
+        meant = meant_alert(alerts, begin)
+        return meant or await self._daemon.store.history.read(lambda c: find_past(c, begin)) or begin
 
     def _silences(self, alerts: Iterable[Alert]) -> list[Json]:
         """Those that hold now and take one of these alerts."""

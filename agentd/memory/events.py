@@ -22,6 +22,7 @@ _AFTER = f"SELECT {_COLUMNS} FROM events WHERE number > ? ORDER BY number LIMIT 
 _LAST = f"SELECT {_COLUMNS} FROM events WHERE number < ? ORDER BY number DESC LIMIT ?"
 _OF_WATCH = f"SELECT {_COLUMNS} FROM events WHERE watch = ? AND number < ? ORDER BY number DESC LIMIT ?"
 _OF_ALERT = f"SELECT {_COLUMNS} FROM events WHERE fingerprint = ? AND number < ? ORDER BY number DESC LIMIT ?"
+_BEGIN = "SELECT DISTINCT fingerprint FROM events WHERE fingerprint >= ? AND fingerprint < ? ORDER BY 1 LIMIT ?"
 _ANY = 2**63 - 1
 
 
@@ -71,6 +72,12 @@ def last(
     if watch is not None:
         return [_event(row) for row in c.execute(_OF_WATCH, (watch, *page))]
     return [_event(row) for row in c.execute(_LAST, page)]
+
+
+def fingerprints(c: apsw.Connection, begin: str, limit: int = 2) -> list[str]:
+    """Of the alerts that something happened to and whose fingerprints begin so, at most `limit`. begin: not empty."""
+    # What follows all that begin so: digits are below "g".
+    return [row[0] for row in c.execute(_BEGIN, (text(begin), f"{text(begin)}g", limit))]
 
 
 def _event(row: tuple[Any, ...]) -> Event:

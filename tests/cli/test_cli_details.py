@@ -13,7 +13,7 @@ from commands import Agentd, typed
 from running import running
 
 from agentd.api.tasks import MOST_LINES
-from agentd.memory import ledger, run_records
+from agentd.memory import alerts, ledger, run_records
 from agentd.memory.ledger import Run, RunState
 from agentd.memory.run_records import RunLine
 from agentd.memory.store import Store
@@ -110,6 +110,23 @@ def test_programs_find_the_same_keys_in_both(agentd: Agentd, lived: dict[str, st
         assert json.loads(lived[name]).keys() == agentd(*words, "-o", "json").json.keys()
     assert agentd("watches", "-o", "json", "disk").json["name"] == "disk"
     assert agentd("audit", "-o", "json").json == json.loads(lived["audit json"])
+
+
+def test_an_alert_that_is_gone_is_shown_from_history(agentd: Agentd, lived: dict[str, str], tmp_path: Path) -> None:
+    """A message leads to it for weeks, with or without a daemon."""
+
+    async def forget() -> None:
+        store = await Store.open(tmp_path / "s", ballast_bytes=65536)
+        await store.state.write(lambda c: alerts.delete(c, lived["id"]))
+        await store.close()
+
+    asyncio.run(forget())
+
+    for id in (lived["id"], lived["id"][:8]):
+        found = agentd("alerts", id, "-o", "json").json
+        assert (found["watch"], found["state"], found["occurrences"]) == ("disk", "firing", 1)
+        assert found["fingerprint"] == lived["id"]
+    assert "alert.firing" in agentd("alerts", lived["id"][:8]).out
 
 
 def test_what_is_not_there_is_said(agentd: Agentd, lived: dict[str, str]) -> None:

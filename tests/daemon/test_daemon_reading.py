@@ -320,6 +320,8 @@ def test_an_alert_that_is_forgotten_is_found_in_history(tell: Tell) -> None:
             view = await reading(daemon).alert(alert["fingerprint"])
 
             assert (view["watch"], view["rule"], view["state"]) == ("app", "boom", "resolved")
+            assert (view["by"], view["occurrences"]) == ({"host": "here"}, 1)
+            assert await reading(daemon).alert(alert["fingerprint"][:8]) == view, "as lists show it"
             assert view["started_at"] is not None
             assert view["started_at"] < view["ended_at"]
             assert [event["kind"] for event in view["history"]] == ["alert.resolved", "alert.firing"]
@@ -378,7 +380,7 @@ def test_what_is_paused_or_blind_is_not_called_ok(tell: Tell) -> None:
 
                 page = await reading(daemon).public()
 
-                assert page["state"] == page["watches"][0]["state"] == "unknown"
+                assert page["state"] == page["watches"][0]["state"] == "paused"
 
     tell(story)
 
