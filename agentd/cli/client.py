@@ -55,7 +55,12 @@ def call(place: Place, method: str, path: str, body: dict[str, Any] | None = Non
     """
     asked = {key: _whole(value) for key, value in query.items() if value is not None}
     content = None if method == "GET" else _whole({"by": who(), **(body or {})})
-    knock(place.socket)
+    try:
+        knock(place.socket)
+    except NoDaemon as error:
+        if (elsewhere := runs_elsewhere(place)) is not None:
+            raise NoDaemon(elsewhere) from error
+        raise
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(place.socket)), timeout=TIMEOUT_S) as client:
             answer = client.request(method, f"http://agentd{path}", json=content, params=asked)
@@ -98,6 +103,23 @@ def knock(path: Path) -> None:
             raise NoDaemon(f"no daemon answers on {path}; is it running? (`systemctl status agentd`)") from error
 
 
+def runs_elsewhere(place: Place) -> str | None:
+    """Whose store it is, when somebody's it is though nobody answers; None: nobody's, or it cannot be told."""
+    # Not at each command: what examines a store is much to load.
+    from agentd.memory.doctor import owner
+
+    try:
+        pid = owner(place.state_dir)
+    except (OSError, ValueError):
+        return None
+    if pid is None:
+        return None
+    return (
+        f"agentd runs as pid {pid}, but its socket cannot be reached at {place.socket}; it starts or stops just now, "
+        "or its socket is elsewhere: set RUNTIME_DIRECTORY as it has it, or name the socket in api.listen"
+    )
+
+
 def read_or_open(place: Place, path: str, offline: Callable[[Store], Awaitable[T]], **query: str | None) -> T | Any:
     """
     Ask the daemon, or read the store itself when there is no daemon, and say so on stderr.
@@ -107,14 +129,15 @@ def read_or_open(place: Place, path: str, offline: Callable[[Store], Awaitable[T
     try:
         return call(place, "GET", path, None, **query)
     except NoDaemon:
-        pass
+        elsewhere = runs_elsewhere(place)
 
     async def both(store: Store) -> tuple[datetime | None, T]:
         return await store.state.read(meta.alive_at), await offline(store)
 
     alive, answer = asyncio.run(read_store(place.state_dir, both))
     when = f", last alive {since(alive, datetime.now(UTC))} ({iso(alive)})" if alive else ""
-    click.echo(f"agentd is not running; this is what it stored{when}", err=True)
+    head = f"{elsewhere}. This" if elsewhere else "agentd is not running; this"
+    click.echo(f"{head} is what it stored{when}", err=True)
     return answer
 
 

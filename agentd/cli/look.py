@@ -22,13 +22,12 @@ from agentd.api.views import (
 )
 from agentd.cli import FAILED, FIRING
 from agentd.cli.act import check_now
-from agentd.cli.client import read_or_open
+from agentd.cli.client import read_or_open, runs_elsewhere
 from agentd.cli.names import alert_ids, watch_names
 from agentd.cli.options import config_option, output_option
 from agentd.cli.place import Place, find_place
 from agentd.cli.stored import stored_watches
 from agentd.cli.tables import clean, counted, print_facts, print_json, print_table, written
-from agentd.config.models import Config
 from agentd.memory import alerts as alert_rows
 from agentd.memory import meta, outbox
 from agentd.memory.store import Store
@@ -40,20 +39,21 @@ from agentd.memory.store import Store
 def status(config_path: Path | None, output: str) -> None:
     """Say whether the daemon runs and how it is. Exits with 1 when it does not run."""
     place = find_place(config_path)
-    answer = read_or_open(place, "/api/v1/status", lambda store: _status(store, place.config))
+    answer = read_or_open(place, "/api/v1/status", lambda store: _status(store, place))
     if output == "json":
         print_json(answer)
     else:
         for line in answer.get("trouble", ()):
             click.secho(clean(line), fg="red")
-        print_facts(_flat(answer))
+        print_facts(_flat(answer) | {"socket": str(place.socket)})
     if answer["state"] != "running":
         sys.exit(FAILED)
 
 
-async def _status(store: Store, config: Config | None) -> dict[str, Any]:
+async def _status(store: Store, place: Place) -> dict[str, Any]:
     from agentd.daemon.runs.jobs import default_model
 
+    config = place.config
     known, model, now = (
         config.webhooks if config else None,
         default_model(config) if config else None,
@@ -63,7 +63,7 @@ async def _status(store: Store, config: Config | None) -> dict[str, Any]:
     alive = await store.state.read(meta.alive_at)
     agents = await store.state.read(lambda c: agents_view(c, config, now, model=model, host_pid=None))
     return {
-        "state": "not running",
+        "state": "not running" if runs_elsewhere(place) is None else "not reached",
         "last_alive_at": moment(alive),
         "state_dir": str(store.path),
         "trouble": find_trouble(await store.state.read(read_hindrances), known),

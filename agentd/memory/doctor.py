@@ -134,18 +134,22 @@ def _unseen(state_dir: Path) -> Finding | None:
     return None
 
 
-def _owner(state_dir: Path) -> Iterator[Finding]:
+def owner(state_dir: Path) -> str | None:
+    """The pid of the process whose store it is just now, "?" when it could not say; None: nobody's. Raises OSError."""
     path = state_dir / "lock"
-    if path.exists():
-        inode = path.stat().st_ino
-        with open("/proc/locks") as table:
-            held = any(
-                line.split()[1] == "FLOCK" and line.rstrip().split(":")[-1].split()[0] == str(inode) for line in table
-            )
-        if held:
-            yield Finding(Level.OK, "owner", f"agentd runs on it, pid {path.read_text().strip() or '?'}")
-            return
-    yield Finding(Level.OK, "owner", "no agentd runs on it")
+    if not path.exists():
+        return None
+    inode = path.stat().st_ino
+    with open("/proc/locks") as table:
+        held = any(
+            line.split()[1] == "FLOCK" and line.rstrip().split(":")[-1].split()[0] == str(inode) for line in table
+        )
+    return (path.read_text().strip() or "?") if held else None
+
+
+def _owner(state_dir: Path) -> Iterator[Finding]:
+    pid = owner(state_dir)
+    yield Finding(Level.OK, "owner", "no agentd runs on it" if pid is None else f"agentd runs on it, pid {pid}")
 
 
 def _rights(state_dir: Path) -> Iterator[Finding]:

@@ -111,7 +111,22 @@ def test_status_of_a_running_daemon(agentd: Agentd, daemon: Daemon) -> None:
     assert "running" in said.out
     assert not re.search(r"\b(None|True|False|null)\b", said.out), "these are words of programs"
     assert "full false" in said.out
+    assert str(daemon.state_dir / "api.sock") in said.out, "whoever wants to use curl needs it"
     assert agentd("status", "-o", "json").json["watches"]["total"] == 2
+
+
+def test_a_daemon_whose_socket_is_elsewhere_is_not_said_to_be_down(
+    agentd: Agentd, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads that nothing runs starts a second one, or wakes somebody."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "elsewhere"))
+
+    said = agentd("status", "-o", "json")
+
+    assert said.err.startswith(f"agentd runs as pid {os.getpid()}, but its socket cannot be reached at {tmp_path}")
+    assert "RUNTIME_DIRECTORY" in said.err
+    assert (said.code, said.json["state"]) == (1, "not reached")
+    assert "agentd runs as pid" in agentd("pause", "shop").err
 
 
 def test_no_daemon_is_said_and_the_store_read(agentd: Agentd, tmp_path: Path, web: str) -> None:
