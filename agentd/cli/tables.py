@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -41,6 +42,8 @@ _COLOURS = {
 _PROSE = ("summary", "reason_text", "last_error", "template", "muted_by", "acked_by", "reason", "matchers", "found")
 _LEAST_PROSE = 20
 _MOST_CUT = 100
+# Within prose, to the minute: a whole one is wider than prose may be, and would be broken.
+_ISO = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?Z")
 _MOMENTS = ("_at", "_until")
 
 
@@ -131,24 +134,53 @@ def print_table(
     # Piped output is for grep: one row stays one line, and every column is there.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
     kept = [key for key in columns if not sys.stdout.isatty() or any(row[key] for row in shown)]
+    if sys.stdout.isatty():
+        for row in shown:
+            row |= {key: _ISO.sub(r"\1 \2Z", row[key]) for key in kept if key in _PROSE or key in cut}
+        widths = {key: max(cell_len(columns[key]), *(cell_len(row[key]) for row in shown)) for key in kept}
+        kept = _stacked(shown, columns, kept, widths, console.width, cut)
     table = Table(box=None, pad_edge=False, header_style="bold")
     least = 0
     for key in kept:
-        whole = max(cell_len(columns[key]), *(cell_len(row[key]) for row in shown))
+        whole = max(cell_len(columns[key]), *(cell_len(line) for row in shown for line in row[key].split("\n")))
         # Prose gives way on a narrow terminal, names and numbers never: a column of single letters is unreadable.
-        width = min(whole, _LEAST_PROSE) if key in _PROSE else whole
-        least += width + 2
         is_cut = key in cut
+        width = min(whole, _LEAST_PROSE) if key in _PROSE or is_cut else whole
+        least += width + 2
         table.add_column(
             columns[key],
             overflow="ellipsis" if is_cut else "fold",
             no_wrap=is_cut or key not in _PROSE,
             min_width=width,
         )
+    for key, column in zip(kept, table.columns, strict=True):
+        if key in cut:
+            # Said outright: rich takes what is too much from all columns that do not wrap, down to nothing.
+            column.max_width = max(column.min_width or 0, console.width - least + (column.min_width or 0))
     for row in shown:
         table.add_row(*(Text(row[key], style=_COLOURS.get(row[key], "")) for key in kept))
     console.width = max(console.width, least)
     console.print(table)
+
+
+def _stacked(
+    rows: Sequence[dict[str, str]],
+    columns: Mapping[str, str],
+    kept: list[str],
+    widths: Mapping[str, int],
+    room: int,
+    cut: Collection[str],
+) -> list[str]:
+    """The columns to show: where there is no room for all, prose stands below the first prose of its row."""
+    prose = [key for key in kept if key in _PROSE and key not in cut]
+    least = sum((min(width, _LEAST_PROSE) if key in prose else width) + 2 for key, width in widths.items())
+    if len(prose) < 2 or least <= room:
+        return kept
+    first, *below = prose
+    for row in rows:
+        more = [f"{columns[key].lower()}: {row[key]}" for key in below if row[key]]
+        row[first] = "\n".join(filter(None, [row[first], *more]))
+    return [key for key in kept if key not in below]
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

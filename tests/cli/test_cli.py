@@ -729,6 +729,29 @@ def test_names_in_tables_are_never_broken(
     assert not any(line[0] != " " for line in more)
 
 
+def test_a_table_keeps_to_the_width_of_its_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What wraps by itself at the terminal's edge cannot be read as columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    row = {"id": "0123abcd", "state": "firing", "watch": "shop-frontend", "summary": "status is 503, expected 200"}
+    why = {"reason_text": "failed 3 times since 2026-01-05T12:00:07.123Z", "muted_by": "silence 7f by anna: new disks"}
+
+    columns = {"id": "ID", "state": "STATE", "watch": "WATCH", "summary": "WHAT", "reason_text": "WHY"}
+    print_table([row | why], columns | {"muted_by": "MUTED BY"}, empty="")
+    audit = {"id": "1", "who": "anna", "target": "0123456789abcdef", "detail": "a word " * 30}
+    print_table([audit], {"id": "ID", "who": "WHO", "target": "OF", "detail": "MORE"}, empty="", cut=["detail"])
+
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
+    assert max(len(line) for line in lines) <= 80
+    said = " ".join(" ".join(lines).split())
+    assert "why: failed 3 times since 2026-01-05 12:00Z" in said
+    assert "muted by: silence 7f by anna: new disks" in said
+    assert lines[-1].split()[:4] == ["1", "anna", "0123456789abcdef", "a"]
+    assert lines[-1].rstrip().endswith("…")
+
+
 # What is loaded, and the demo
 
 
