@@ -70,6 +70,42 @@ def test_a_key_does_not_stand_in_the_command_line(agentd: Agentd, daemon: Daemon
     assert "key-0123456789" not in agentd("config", "show", "--all").out
 
 
+def test_a_key_that_is_none_is_told_with_a_guess(agentd: Agentd, daemon: Daemon) -> None:
+    """That nothing is set at `agent.max_stepz` is true, and helps nobody."""
+    for words in (("show", "agent.max_stepz"), ("set", "agent.max_stepz", "3"), ("unset", "agent.max_stepz")):
+        said = agentd("config", *words)
+        assert said.code == 2
+        assert "there is no key agent.max_stepz; did you mean `agent.max_steps`?" in said.err
+    assert "there is no key nope; known here: " in agentd("config", "show", "nope").err
+    assert "did you mean `agent`" in agentd("config", "show", "agnet").err
+
+    unset = agentd("config", "show", "agent")
+    assert (unset.code, unset.out) == (0, "nothing is set there; `agentd config show agent --all` shows the defaults\n")
+    assert "agent.max_steps" in agentd("config", "show", "agent", "--all").out
+
+
+def test_what_was_not_set_is_not_taken_back(agentd: Agentd, daemon: Daemon) -> None:
+    """The trail of what operators did is to hold what they did."""
+    said = agentd("config", "unset", "agent.max_steps")
+
+    assert (said.code, said.out) == (0, "agent.max_steps was not changed live; nothing is taken back\n")
+    assert agentd("audit", "-o", "json").json["deeds"] == []
+    assert agentd("config", "set", "model", "{provider: zhipu, model: glm-4}").code == 0
+    assert agentd("config", "unset", "model").out.startswith("taken back: models.default")
+
+
+def test_a_model_that_is_not_there_yet_is_made_whole(agentd: Agentd, daemon: Daemon) -> None:
+    """`models.gpt.temperature` alone is no model, and what is missing of it is not what one typed."""
+    said = agentd("config", "set", "models.gpt.temperature", "0.5")
+    assert said.code == 2
+    assert "`agentd config set models.gpt '{provider: …, model: …}'`" in said.err
+
+    keyed = agentd("config", "set", "models.gpt", "{provider: zhipu, model: glm-4, api_key: key-0123456789}")
+    assert keyed.code == 0
+    assert "others can see a key" in keyed.err
+    assert "key-0123456789" not in keyed.out + keyed.err
+
+
 def test_without_a_daemon_the_files_are_shown_and_nothing_is_changed(agentd: Agentd, tmp_path: Path, web: str) -> None:
     write(tmp_path, shop(web), agent={"max_steps": 4})
     shown = agentd("config", "show", "agent.max_steps")
