@@ -86,7 +86,8 @@ def show(identity: str, config_path: Path | None, output: str) -> None:
         return
     data = answer.pop("data")
     print_facts({key.replace("_", " "): value for key, value in answer.items() if value is not None})
-    print_json(data)
+    if data is not None:  # of a delivered one its words are not kept
+        print_json(data)
 
 
 @outbox.command()

@@ -127,3 +127,25 @@ def test_watches_say_why_they_are_not_looked_at(agentd: Agentd, tmp_path: Path, 
         assert " paused " in paused
         assert " disabled " in disabled
     assert [set(view) for view in agentd("watches", "-o", "json").json["watches"]] == shape
+
+
+def test_of_a_delivered_message_no_words_are_shown(agentd: Agentd, store: Path) -> None:
+    """They are not kept; `null` at the end reads as if something were wrong."""
+
+    async def deliver() -> None:
+        opened = await Store.open(store)
+        now = datetime.now(UTC)
+
+        def change(c: Any) -> None:
+            outbox.put(c, Delivery("msg_done", "other", "shop", EventType.FIRING, "{}", now, now, "f"))
+            outbox.done(c, "msg_done", now, 204)
+
+        await opened.state.write(change)
+        await opened.close()
+
+    asyncio.run(deliver())
+    said = agentd("outbox", "show", "msg_done")
+
+    assert said.code == 0
+    assert "delivered" in said.out
+    assert "null" not in said.out

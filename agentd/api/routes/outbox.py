@@ -32,7 +32,7 @@ class OutboxRoutes:
                 "/api/v1/outbox",
                 self.outbox,
                 "read",
-                "Messages, newest first",
+                "Messages, oldest first",
                 tag,
                 params=(
                     params.choice("state", tuple(STATES), "Only those in this state"),
