@@ -124,11 +124,11 @@ class Reading(Protocol):
 
     async def public(self) -> Json:
         """
-        What anybody may see: {"instance", "at", "state": "ok" | "failing" | "unknown", "watches": [{"name", "state":
-        "ok" | "failing" | "unknown" (nobody could look, or it is paused), "uptime_30d": share or null, "bars": 90 of
-        "ok" | "failing" | "blind" | null, oldest first, 8 hours each}], "more_watches": how many beyond 200} of
-        watches with `public: true` only; nothing that a target said. `failing` is what fires: a single failing check
-        is none. May be some seconds old.
+        What anybody may see: {"instance", "at", "state": "ok" | "failing" | "paused" (all are) | "unknown",
+        "watches": [{"name", "state": "ok" | "failing" | "paused" | "unknown" (nobody could look), "uptime_30d": share
+        or null, "bars": 90 of "ok" | "failing" | "blind" | null, oldest first, 8 hours each}], "more_watches": how
+        many beyond 200} of watches with `public: true` only; nothing that a target said. `failing` is what fires: a
+        single failing check is none. May be some seconds old.
         """
         ...
 

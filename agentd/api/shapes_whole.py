@@ -24,7 +24,7 @@ from agentd.api.shapes import (
 from agentd.api.shapes_tasks import Run, RunWithAnswer
 
 Span = Literal["1h", "24h", "7d", "30d"]
-PublicState = Literal["ok", "failing", "unknown"]
+PublicState = Literal["ok", "failing", "paused", "unknown"]
 Uptime = TypedDict("Uptime", {"24h": float | None, "7d": float | None, "30d": float | None})
 """Shares of known time, 0 to 1."""
 

@@ -97,13 +97,13 @@ class StatusPage:
     def _state(self, watch: Watch) -> str:
         """By its alerts, not by its last check: one failing check is no outage."""
         if watch.name in self._daemon.keeping.paused:
-            return "unknown"
+            return "paused"
         own = [self._daemon.pipeline.alerts.get(watch.calm.fingerprint)]
         if isinstance(watch, LogWatch) and watch.last is not None:
             own.append(watch.last.step.alert)  # the worst of its rules
         if any(alert is not None and alert.status is AlertStatus.FIRING for alert in own):
             return "failing"
-        if watch.last is None or watch.last.judgement.verdict is Verdict.BLIND:
+        if watch.verdict in (None, Verdict.BLIND):
             return "unknown"
         return "ok"
 
@@ -115,4 +115,6 @@ def _month(c: apsw.Connection, name: str, kind: str | None, now: datetime) -> Js
 
 def _overall(states: Iterable[str]) -> str:
     found = set(states)
-    return "failing" if "failing" in found else "ok" if "ok" in found else "unknown"
+    return next(
+        (state for state in ("failing", "ok") if state in found), "paused" if found == {"paused"} else "unknown"
+    )

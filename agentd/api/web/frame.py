@@ -194,9 +194,10 @@ class Frame:
         path = here.partition("?")[0]
         address = own_path(here)
         is_login = path in ("/login", "/logout")
+        is_open = not nav and not caller.known  # what everybody sees alike
         return {
             "instance": str(status.get("instance") or ""),
-            "version": self._version if caller.may("read") else "",
+            "version": self._version if caller.may("read") and not is_open else "",
             "live": live if caller.may("read") or live == "poll" else "none",
             "nav": self._nav(path, caller, status) if nav and caller.may("read") else [],
             "known": caller.known,
@@ -204,7 +205,7 @@ class Frame:
             "records": caller.may("records"),
             # Without a session there is nothing that proves a form to be ours.
             "act": caller.may("operate") and bool(caller.csrf),
-            "login": f"/login?next={quote(address)}" if self._sessions and not is_login else None,
+            "login": f"/login?next={quote(address)}" if self._sessions and not is_login and not is_open else None,
             "notice": said,
             "here": address,
             "made_at": self._now().isoformat(),

@@ -62,7 +62,7 @@ async def test_what_a_page_does_not_read_makes_no_other_page() -> None:
 
 async def test_a_stranger_is_not_given_the_page_of_somebody_near() -> None:
     """That says which version runs here, and where else one may look."""
-    stage = Stage(NEAR)
+    stage = Stage()
     near = await stage.see("/status")
     stage.caller = NOBODY
     stranger = await stage.see("/status")

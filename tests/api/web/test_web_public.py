@@ -26,6 +26,23 @@ async def test_the_status_page_is_for_everybody() -> None:
     assert "1.2.3" not in page.text  # the version is nobody's business
 
 
+async def test_who_is_near_sees_no_more_on_it_than_everybody() -> None:
+    """What is shown to visitors is looked at on the machine first."""
+    page = await Stage(NEAR).see("/status")
+
+    assert "1.2.3" not in page.text
+    assert "Sign in" not in page.text
+
+
+async def test_a_pause_of_everything_is_said() -> None:
+    """Planned work is not a riddle."""
+    stage = Stage(NOBODY)
+    stage.views.public["state"] = stage.views.public["watches"][0]["state"] = "paused"
+
+    assert "Paused" in (await stage.see("/status")).text
+    assert "paused" in (await stage.get("/badges/shop.svg")).text
+
+
 async def test_a_public_watch_has_badges_that_others_may_show_and_keep() -> None:
     answer = await Stage(NOBODY).get("/badges/shop.svg")
 
