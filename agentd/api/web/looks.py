@@ -31,6 +31,7 @@ FILTERS = ("failing", "blind", "paused", "waiting", "disabled", "ok")
 _DETAIL_CHARS = 300
 _MOST_DEPTH = 12
 MOST_LABELS = 12
+_SIZES = frozenset({"memory_limit", "max_size", "max_body", "max_output", "memory", "max_line"})
 
 
 def watch_row(view: Json) -> dict[str, Any]:
@@ -41,6 +42,10 @@ def watch_row(view: Json) -> dict[str, Any]:
         strip = []
     uptime = view.get("uptime")
     share = uptime.get("24h") if isinstance(uptime, Mapping) else None
+    of_strip = plots.share_ok(strip)
+    # Checks are added up some seconds later; the last bar is of this moment.
+    if strip and (state in ("failing", "paused") or (state == "blind" and strip[-1] != "failing")):
+        strip[-1] = state
     log = view.get("log")
     return {
         "name": str(view["name"]),
@@ -56,7 +61,7 @@ def watch_row(view: Json) -> dict[str, Any]:
         "checked_at": view.get("checked_at"),
         "next_at": view.get("next_at"),
         "strip": strip,
-        "uptime": share if share is not None else plots.share_ok(strip),
+        "uptime": share if share is not None else of_strip,
         "uptime_span": "24 h" if share is not None else "90 min",
         "spark": plots.spark(list(view.get("spark") or ())),
         "enabled": view.get("enabled", True) is not False,
@@ -256,8 +261,18 @@ def leaves(value: Any, path: str = "", depth: int = 0) -> Iterable[tuple[str, st
     elif isinstance(value, Mapping):
         if path:
             yield path, "none" if not value else "…"
+    elif path.rpartition(".")[2] in _SIZES and isinstance(value, int) and value >= 1024:
+        yield path, _size(value)
     else:
         yield path, scalar(value)
+
+
+def _size(count: int) -> str:
+    """As one writes it, such as `512MiB`."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count % size == 0:
+            return f"{count // size}{unit}"
+    return f"{count}B"
 
 
 def _is_list(value: Any) -> bool:
@@ -295,6 +310,24 @@ def links(found: Any) -> list[dict[str, str]]:
         return []
     known = [(name, web_link(value)) for name, value in list(found.items())[:20]]
     return [{"text": one_line(name, 100), "href": href} for name, href in known if href is not None]
+
+
+def spelled_origins(origins: Mapping[str, Any], config: Json) -> dict[str, Any]:
+    """The origins by the keys that `leaves` gives: of a list by its key, of a watch by its name."""
+    found = dict(origins)
+    watches: Any = config.get("watches")
+    names = [each.get("name") for each in watches if isinstance(each, Mapping)] if isinstance(watches, list) else []
+    for key, origin in origins.items():
+        base, bracket, rest = key.partition("[")
+        if not bracket:
+            continue
+        index, _, below = rest.partition("]")
+        if base == "watches":
+            if index.isdecimal() and int(index) < len(names):
+                found[f"watches.{names[int(index)]}"] = origin
+        else:
+            found.setdefault(f"{base}.{index}{below}" if below else base, origin)
+    return found
 
 
 def origin_of(key: str, origins: Mapping[str, Any]) -> str:

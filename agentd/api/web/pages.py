@@ -356,10 +356,14 @@ class Pages:
         assert self._settings is not None
         wanted = query.get("q", "")[:100].strip()
         found = await self._settings.config()
-        origins, live = found.get("origins") or {}, [str(each) for each in found.get("live") or ()]
+        config = found.get("config") or {}
+        origins, live = (
+            looks.spelled_origins(found.get("origins") or {}, config),
+            [str(each) for each in found.get("live") or ()],
+        )
         sections: dict[str, list[Json]] = {}
         count = 0
-        for key, value in looks.leaves(found.get("config") or {}):
+        for key, value in looks.leaves(config):
             origin = looks.origin_of(key, origins)
             if wanted and wanted.lower() not in f"{key} {value} {origin}".lower():
                 continue

@@ -7,6 +7,7 @@ control character, nothing that turns or hides what stands beside it, never endl
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -136,8 +137,14 @@ def scalar(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return one_line(", ".join(map(str, value[:50])) or "none")
+        return one_line(", ".join(each if isinstance(each, str) else _json(each) for each in value[:50]) or "none")
+    if isinstance(value, Mapping):
+        return one_line(_json(value))
     return f"{value:.6g}" if isinstance(value, float) else one_line(value)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def to(*steps: object) -> str:

@@ -198,3 +198,34 @@ def test_a_value_comes_from_where_what_it_lies_in_comes_from() -> None:
     assert looks.origin_of("api.listen", origins) == "overlay"
     assert looks.origin_of("api.keys.x", origins) == "a.yaml:1"
     assert looks.origin_of("memory.size", origins) == ""
+
+
+def test_lists_and_watches_come_from_somewhere_too() -> None:
+    """The configuration counts what is shown by its name."""
+    origins = {"api.listen[0]": "a.yaml:3", "api.listen[1]": "a.yaml:4", "watches[1]": "b.yaml:9", "x[0].y": "a.yaml:7"}
+    found = looks.spelled_origins(origins, {"watches": [{"name": "shop"}, {"name": "mail"}]})
+
+    keys = ("api.listen", "watches.mail.http.url", "watches.shop.every", "x.0.y")
+    assert [looks.origin_of(key, found) for key in keys] == ["a.yaml:3", "b.yaml:9", "", "a.yaml:7"]
+
+
+def test_sizes_are_shown_as_they_are_written() -> None:
+    """Nobody reads nine digits of bytes."""
+    tree = {"memory_limit": 512 * 2**20, "max_size": 2**30, "max_body": 1500, "memory": None, "other": 1024}
+
+    assert [value for _, value in looks.leaves(tree)] == ["512MiB", "1GiB", "1500B", text.NOTHING, "1024"]
+
+
+def test_the_last_bar_is_of_this_moment() -> None:
+    """What failed a second ago is not added up yet; uptime is of what is."""
+    view = {"name": "shop", "kind": "http", "verdict": "failing", "strip": ["ok", None]}
+
+    assert looks.watch_row(view)["strip"] == ["ok", "failing"]
+    assert looks.watch_row(view)["uptime"] == 1.0
+    assert looks.watch_row(view | {"verdict": "ok"})["strip"] == ["ok", None]
+
+
+def test_what_a_target_answered_is_shown_as_json() -> None:
+    """It sent JSON; another language's spelling of it would mislead."""
+    assert text.scalar({"status": "UP", "ok": True}) == '{"status": "UP", "ok": true}'
+    assert text.scalar([{"a": None}, "b", True]) == '{"a": null}, b, true'

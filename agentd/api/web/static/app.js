@@ -3,7 +3,7 @@
 (() => {
   "use strict";
 
-  const LEAST_MS = 1000, JITTER_MS = 700, QUIET_MS = 30000, POLL_MS = 10000, MOST_POLL_MS = 120000, PUBLIC_MS = 60000;
+  const LEAST_MS = 1000, JITTER_MS = 700, QUIET_MS = 12500, POLL_MS = 10000, MOST_POLL_MS = 120000, PUBLIC_MS = 60000;
   const mode = document.body.dataset.live;
   const sign = document.getElementById("live");
   let stream = null, streamOk = false, timer = 0, fetching = false, again = false, failures = 0;
