@@ -44,7 +44,8 @@ FAILED_LOGINS = RateLimit(20, 3600.0)
 # One for all, or who has no token could try which heartbeats there are.
 _NO_BEAT = (
     "there is no heartbeat of this name, or the token is not its own; one without a token is reported over the unix "
-    "socket alone"
+    "socket alone, by users to whom `api.socket_access` gives the scope operate: give yours that, or the heartbeat a "
+    "token"
 )
 
 
