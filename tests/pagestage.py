@@ -602,6 +602,7 @@ PAGES = (
     "/outbox",
     "/outbox/msg_1",
     "/memory",
+    "/audit",
     "/settings",
     "/status",
     "/login",

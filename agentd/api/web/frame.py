@@ -219,7 +219,7 @@ class Frame:
             ("/alerts", "Alerts", firing, "bad", f"{firing} firing"),
             *([("/runs", "Runs", 0, "", "")] if self._runs else []),
             ("/outbox", "Outbox", dead, "bad", f"{dead} undeliverable"),
-            *([("/memory", "Memory", 0, "", "")] if caller.may("records") else []),
+            *([("/memory", "Memory", 0, "", ""), ("/audit", "Audit", 0, "", "")] if caller.may("records") else []),
             *([("/settings", "Settings", 0, "", "")] if self._settings else []),
         ]
         return [

@@ -6,7 +6,9 @@ In: JSON values of the ports. Out: plain dicts for the templates.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from agentd.api.views import shown_detail, shown_state
@@ -223,6 +225,22 @@ def delivery_row(view: Json) -> dict[str, Any]:
     keys = ("id", "webhook", "lane", "type", "state", "note", "fingerprint", "created_at", "due_at", "attempts")
     more = ("last_error", "last_status", "ended_at", "superseded")
     return {key: view.get(key) for key in (*keys, *more)}
+
+
+def deed_row(deed: Json) -> dict[str, Any]:
+    """What somebody did; where what is told of it is JSON, in words: `limits.usd: 5, name: x`."""
+    detail = str(deed.get("detail") or "")
+    if detail.startswith("{"):
+        with suppress(ValueError, RecursionError):
+            detail = "; ".join(f"{key}: {value}" for key, value in leaves(json.loads(detail)))
+    return {
+        "id": deed.get("id"),
+        "at": deed.get("at"),
+        "who": one_line(deed.get("who") or "", 100),
+        "action": one_line(deed.get("action") or "", 60),
+        "target": one_line(deed.get("target") or "", 200),
+        "detail": one_line(detail, 300),
+    }
 
 
 def silence_row(view: Json) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """
-The pages that people read: the overview, a watch, alerts, runs, the outbox, memory, settings.
+The pages that people read: the overview, a watch, alerts, runs, the outbox, memory, audit, settings.
 
 In: callers that the gate knows, and what the ports say. Out: HTML; `Actions` and `Public` add forms and what is open
 to everybody.
@@ -101,7 +101,8 @@ class Pages:
             page("/alerts/{fingerprint}", "read", self._alert),
             page("/outbox", "read", self._outbox, "state", "webhook"),
             page("/outbox/{id}", "read", self._delivery),
-            page("/memory", "records", self._memory, "q", "before"),
+            page("/memory", "records", self._memory, "q"),
+            page("/audit", "records", self._audit, "before"),
         ]
         if self._tasks is not None:
             found.append(page("/runs", "read", self._runs, "watch", "state", "before"))
@@ -340,17 +341,22 @@ class Pages:
     async def _memory(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
         words = query.get("q", "")[:300].strip()
         found = await self._reading.memory(words or None, _NOTES)
-        audit = await self._reading.audit(query.get("before") or None, _DEEDS)
-        next_before = audit.get("next")
         values = {
             "notes": [_note(each) for each in found.get("notes") or ()],
             "worked": list(found.get("worked") or ())[:_NOTES],
             "tiles": tiles.memory_tiles(found.get("sizes") or {}),
-            "audit": list(audit.get("deeds") or ()),
-            "older": text.with_query("/memory", q=words, before=next_before) + "#audit" if next_before else None,
             "filter": {"q": words, "active": bool(words)},
         }
         return "memory.html", "Memory", values
+
+    async def _audit(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
+        found = await self._reading.audit(query.get("before") or None, _DEEDS)
+        next_before = found.get("next")
+        values = {
+            "audit": [looks.deed_row(each) for each in found.get("deeds") or ()],
+            "older": text.with_query("/audit", before=next_before) if next_before else None,
+        }
+        return "audit.html", "Audit", values
 
     async def _settings_page(self, call: Call, query: Mapping[str, str]) -> tuple[str, str, Json]:
         assert self._settings is not None

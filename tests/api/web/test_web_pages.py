@@ -130,7 +130,7 @@ async def test_the_unknown_read_what_fires_and_why(path: str, said: str) -> None
     assert said in (await Stage(NEAR).see(path)).text
 
 
-@pytest.mark.parametrize("path", ["/memory", "/runs/run_1"])
+@pytest.mark.parametrize("path", ["/memory", "/audit", "/runs/run_1"])
 async def test_a_page_of_records_tells_the_unknown_how_to_see_it(path: str) -> None:
     answer = await Stage(NEAR).get(path)
 
@@ -186,6 +186,7 @@ EMPTY = Views(
         ("/runs", "No agent has run yet"),
         ("/outbox", "Nothing waits"),
         ("/memory", "Nothing is remembered yet"),
+        ("/audit", "Nobody has done anything yet"),
         ("/settings", "Not known"),
         ("/status", "public: true"),
     ],
@@ -336,6 +337,20 @@ async def test_what_a_finding_cost_is_said_in_words() -> None:
     assert "$0.0477 · 13\N{NARROW NO-BREAK SPACE}389 tokens · 1 call · run" in " ".join(
         part for part in page.text.split(" ")
     ).replace("\n", " ")
+
+
+async def test_the_page_of_deeds_says_why_in_words() -> None:
+    """Raw JSON is for machines; what is none of it stands as it is."""
+    views = Views()
+    deed = views.deeds[0]
+    details = ('{"models": {"big": {"max_tokens": 5}}}', "{not json", "until 2026-01-05T11:00:00.000Z")
+    views.deeds = [deed | {"id": str(number), "detail": detail} for number, detail in enumerate(details)]
+    page = await Stage(views=views).see("/audit")
+
+    assert "models.big.max_tokens: 5" in page.text
+    assert "{not json" in page.text
+    assert 'until <time datetime="2026-01-05T11:00:00.000Z"' in page.html
+    assert "/audit" in page.links
 
 
 async def test_an_unusual_address_is_not_kept() -> None:
