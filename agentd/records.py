@@ -77,6 +77,7 @@ class Observation:
     blind: the checker could not look (no route, no permission, no file descriptor); the verdict is blind.
     duration_s: from start to end of the look, monotonic.
     notes: what a trace keeps beside the values (peer address, certificate subject); short, never secret.
+    early: why there is nothing to see yet; a verdict ok then says only that nothing is overdue, and is no uptime.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -84,6 +85,7 @@ class Observation:
     blind: str | None = None
     duration_s: float = 0.0
     notes: dict[str, str | int | float | bool] = field(default_factory=dict)
+    early: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,13 +86,12 @@ class Feeding:
             asyncio.get_running_loop().call_soon(self._tell_watches)
 
     def _watch_event(self, watch: Watch) -> Json:
-        last = watch.last
         return {
             "name": watch.name,
             "kind": watch.kind,
-            "verdict": last.judgement.verdict.value if last else None,
+            "verdict": watch.verdict.value if watch.verdict else None,
             "alert": self._standing.alert(watch).status.value,
-            "summary": last.judgement.summary if last else "",
+            "summary": watch.summary,
             "paused": watch.name in self._daemon.keeping.paused,
         }
 

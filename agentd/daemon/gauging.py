@@ -131,7 +131,7 @@ async def of_watches(daemon: Daemon, numbers: Numbers, admitted: Admitted) -> No
     admitted.keep(watches.keys())
     verdicts = Counter(ok=0, failing=0, blind=0, waiting=0)
     for watch in list(watches.values()):
-        verdicts[watch.last.judgement.verdict.value if watch.last else "waiting"] += 1
+        verdicts[watch.verdict.value if watch.verdict else "waiting"] += 1
         _one(watch, admitted.label(watch.name), numbers, now)
         await breath.take()
     for verdict, count in verdicts.items():
@@ -159,7 +159,7 @@ def _one(watch: Watch, label: str, numbers: Numbers, now: datetime) -> None:
     if last is None:
         return
     verdict, labels, put_at = last.judgement.verdict, (label, watch.kind), numbers.put_at
-    if verdict is not Verdict.BLIND:
+    if watch.verdict not in (None, Verdict.BLIND):
         put_at("agentd_watch_up", labels, verdict is Verdict.OK)
     put_at("agentd_watch_blind", labels, verdict is Verdict.BLIND)
     put_at("agentd_watch_last_check_timestamp_seconds", labels, _since_epoch(last.at))

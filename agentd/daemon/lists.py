@@ -160,7 +160,7 @@ class Lists:
 
     def _need(self, watch: Watch) -> tuple[bool, bool, str]:
         """What a person should see first: firing, then not ok, then by name."""
-        calm = watch.last is None or watch.last.judgement.verdict is Verdict.OK
+        calm = watch.verdict in (None, Verdict.OK)
         return self._standing.alert(watch).status is not AlertStatus.FIRING, calm, watch.name
 
     async def outbox(self, *, state: str | None, webhook: str | None, limit: int) -> Json:

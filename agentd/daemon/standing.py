@@ -56,8 +56,8 @@ class Standing:
             "name": watch.name,
             "kind": watch.kind,
             "enabled": True,
-            "verdict": last.judgement.verdict.value if last else None,
-            "summary": last.judgement.summary if last else "",
+            "verdict": watch.verdict.value if watch.verdict else None,
+            "summary": watch.summary,
             "alert": self.alert(watch).status.value,
             "severity": watch.policy.severity.value,
             "labels": dict(watch.policy.labels),
@@ -90,7 +90,7 @@ class Standing:
 
 def verdicts(watches: Iterable[Watch]) -> dict[str, int]:
     """How many watches have which verdict; `waiting` for those that none was made of yet."""
-    return Counter(watch.last.judgement.verdict.value if watch.last else "waiting" for watch in watches)
+    return Counter(watch.verdict.value if watch.verdict else "waiting" for watch in watches)
 
 
 def current(alerts: Iterable[Alert]) -> dict[str, int]:

@@ -135,6 +135,9 @@ class Pipeline(Tending):
         steps = [after, *more, *self.sight_steps(watch, judgement, after.alert.blind_since, now)]
         if not await self.commit(steps, watch.wish, run):
             after = Step(before)
+        check = Check(now, observation, judgement, after)
+        if check.is_early:
+            return check  # nothing was seen: it counts for no uptime
         self.record(
             CheckResult(
                 watch=watch.name,
@@ -146,7 +149,7 @@ class Pipeline(Tending):
                 trace_id=trace_id(context) if judgement.verdict is not Verdict.OK else None,
             )
         )
-        return Check(now, observation, judgement, after)
+        return check
 
     def _with_flapping(
         self, watch: ProbeWatch, before: Alert, taken: Step, judgement: Judgement, now: datetime

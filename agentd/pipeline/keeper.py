@@ -427,8 +427,9 @@ class Keeper:
 
     def looked(self, watch: Watch, check: Check) -> None:
         """This is the newest check of the watch."""
-        before, watch.last = watch.last, check
-        if before is None or before.judgement.verdict is not check.judgement.verdict:
+        is_first, before = watch.last is None, watch.verdict
+        watch.last = check
+        if is_first or before is not watch.verdict:
             self.turned(watch)
 
     def sight_steps(self, watch: Watch, judgement: Judgement, since: datetime | None, now: datetime) -> list[Step]:

@@ -14,7 +14,7 @@ from agentd.alert.lifecycle import BLIND_RULE, Policy, Step
 from agentd.alert.routing import Escalate, Wish
 from agentd.condition import Condition
 from agentd.memory.logs import LogMemory
-from agentd.records import Alert, Judgement, Observation
+from agentd.records import Alert, Judgement, Observation, Verdict
 from agentd.watch.probe import Probe
 
 if TYPE_CHECKING:
@@ -40,6 +40,18 @@ class Watch:
     escalate: tuple[Escalate, ...] | None = field(default=None, kw_only=True)
     hold: timedelta = field(default=timedelta(0), kw_only=True)
     last: Check | None = field(default=None, kw_only=True)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Of the newest check; None while there is none, or nothing to see yet."""
+        return None if self.last is None or self.last.is_early else self.last.judgement.verdict
+
+    @property
+    def summary(self) -> str:
+        """What people read of the newest check; empty when all is well."""
+        if self.last is None:
+            return ""
+        return self.last.judgement.summary or (self.last.observation.early or "" if self.last.is_early else "")
 
     @property
     def wish(self) -> Wish:
@@ -88,6 +100,11 @@ class Check:
     observation: Observation
     judgement: Judgement
     step: Step
+
+    @property
+    def is_early(self) -> bool:
+        """Whether there was nothing to see yet: that it is ok is not known then."""
+        return self.observation.early is not None and self.judgement.verdict is Verdict.OK
 
 
 def open_watch(

@@ -188,7 +188,8 @@ class HeartbeatProbe:
             "last_ok": beat.ok,
             "message": beat.message,
         }
-        return Observation(values=values, error=self._complaint(beat, silence, timedelta(seconds=age_s)))
+        complaint = self._complaint(beat, silence, timedelta(seconds=age_s))
+        return Observation(values=values, error=complaint, early="no beat yet" if beat.count == 0 else None)
 
     def _complaint(self, beat: Beat, silence: timedelta, age: timedelta) -> str | None:
         if silence > self._every + self._grace:

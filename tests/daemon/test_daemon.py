@@ -290,6 +290,32 @@ def test_a_hangup_while_we_start_is_not_lost(tell: Tell) -> None:
     tell(story)
 
 
+def test_a_heartbeat_that_was_never_heard_is_not_up(tell: Tell) -> None:
+    """A job that was never wired up must not show a hundred percent; that it is overdue is told of as ever."""
+
+    async def story(house: House) -> None:
+        async with Receiver() as receiver:
+            house.write(BEAT | {"fail_after": 1, "public": True}, hook=receiver.url)
+            async with house.living() as daemon:
+                await house.clock.advance(HOUR / 2)
+                (row,) = (await daemon.control.overview())["watches"]
+                assert (row["verdict"], row["summary"], row["uptime"]) == (None, "no beat yet", {"24h": None})
+                assert (await daemon.control.status())["watches"] == {"total": 1, "paused": 0, "waiting": 1}
+
+                await house.clock.advance(HOUR)
+                assert told(receiver) == ["job alert.firing"]
+                (row,) = (await daemon.control.overview())["watches"]
+                assert (row["verdict"], row["uptime"]) == ("failing", {"24h": 0.0})
+
+                await daemon.control.beat("job", token=None, ok=True, message="", trusted=True)
+                await house.clock.advance(HOUR / 4)
+                (row,) = (await daemon.control.overview())["watches"]
+                assert (row["verdict"], row["summary"]) == ("ok", "")
+                assert row["uptime"]["24h"] > 0
+
+    tell(story)
+
+
 def test_heartbeats_outlive_a_restart(tell: Tell) -> None:
     """A job that reported before the restart must not be called silent after it, nor a silent one be forgotten."""
 
