@@ -26,7 +26,7 @@ def headline(status: Json, alerts: Sequence[Json], more: int) -> Json:
     if status.get("state") not in ("running", None):
         return {"word": text.one_line(status["state"], 40), "text": "agentd", "kind": "warn"}
     if (status.get("watches") or {}).get("failing"):
-        return {"word": "Something is down", "text": "no alert yet", "kind": "warn"}
+        return {"word": "Something is failing", "text": "no alert yet", "kind": "warn"}
     return {"word": "All is well", "text": "no alert is firing", "kind": "ok"}
 
 
@@ -35,7 +35,7 @@ def status_tiles(status: Json, *, runs: bool) -> list[Json]:
     watches, outbox, checks = (status.get(key) or {} for key in ("watches", "outbox", "checks"))
     tiles = [
         _tile(watches.get("ok", 0), "up", "/?state=ok"),
-        _tile(watches.get("failing", 0), "down", "/?state=failing", "bad"),
+        _tile(watches.get("failing", 0), "failing", "/?state=failing", "bad"),
         _tile(watches.get("blind", 0), "cannot look", "/?state=blind", "blind"),
         _tile(watches.get("paused", 0), "paused", "/?state=paused"),
         _tile(outbox.get("waiting", 0), "messages waiting", "/outbox"),
