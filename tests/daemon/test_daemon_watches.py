@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 from house import BEAT, HOUR, House, Shop, Tell, http, tell
 from loopback import serving
 
@@ -40,6 +42,26 @@ def test_a_disabled_watch_is_listed_as_such(tell: Tell) -> None:
             overview = await daemon.control.overview()
             assert [view["name"] for view in overview["watches"]] == ["job", "off"]
             assert overview["more_watches"] == 0
+
+    tell(story)
+
+
+def test_of_a_refused_connection_there_is_no_latency(tell: Tell) -> None:
+    """How soon it was refused looked like the fastest answer of all."""
+
+    async def story(house: House) -> None:
+        async with AsyncExitStack() as there:
+            served = await there.enter_async_context(serving(Shop().answer))
+            house.write(http(served))
+            async with house.living() as daemon:
+                await house.clock.advance(120)
+                (up,) = await daemon.control.watches()
+                await there.aclose()
+                await house.clock.advance(240)
+                (down,) = await daemon.control.watches()
+
+                assert up["latency_ms"] > 0
+                assert (down["verdict"], down["latency_ms"]) == ("failing", None)
 
     tell(story)
 
