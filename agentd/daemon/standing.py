@@ -61,7 +61,7 @@ class Standing:
             "alert": self.alert(watch).status.value,
             "severity": watch.policy.severity.value,
             "labels": dict(watch.policy.labels),
-            "latency_ms": last.observation.values.get("latency_ms") if last else None,
+            "latency_ms": _latency_ms(last),
             "log": dict(last.observation.values) if last and isinstance(watch, LogWatch) else None,
             "checked_at": moment(last.at) if last else None,
             "next_at": moment(daemon.scheduler.next_run(watch.name)) if is_due else None,
@@ -107,3 +107,11 @@ def check_view(check: Check) -> Json:
         "duration_ms": round(check.observation.duration_s * 1000, 3),
         "alert": check.step.alert.status.value,
     }
+
+
+def _latency_ms(last: Check | None) -> float | None:
+    """Of an answer: how soon a connection was refused is no latency."""
+    if last is None or last.observation.error is not None:
+        return None
+    found: float | None = last.observation.values.get("latency_ms")
+    return found
