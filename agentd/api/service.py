@@ -27,6 +27,10 @@ class Forbidden(AgentdError):
     """The caller may not do this."""
 
 
+class NoCredentials(Forbidden):
+    """The caller shows nothing by which it could be known."""
+
+
 class NoSecret(AgentdError):
     """What would let the caller in cannot be read now. Anybody hears this: it says neither where it is nor why."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from agentd.api.beat import same_token
-from agentd.api.service import Conflict, Forbidden, Json, NoSecret, NotFound
+from agentd.api.service import Conflict, Forbidden, Json, NoCredentials, NoSecret, NotFound
 from agentd.api.silence import SilenceAsked
 from agentd.api.trouble import orphans, read_hindrances
 from agentd.api.views import pause_view
@@ -199,7 +199,9 @@ class Acting:
         return {"watch": watch, "received_at": iso(now)}
 
     def _check_token(self, watch: str, token: Secret | None, given: str | None) -> None:
-        """Raises Forbidden, the same whether there is such a heartbeat or not; NoSecret."""
+        """Raises NoCredentials, Forbidden, the same whether there is such a heartbeat or not; NoSecret."""
+        if given is None:
+            raise NoCredentials(_NO_BEAT)
         if token is None:
             raise Forbidden(_NO_BEAT)
         try:

@@ -413,6 +413,7 @@ async def test_a_defect_tells_no_inner_things(doors: Doors, caplog: pytest.LogCa
         ("/api/v1/watches/shop/pause", b"{", 400),
         ("/api/v1/watches/shop/pause", b"[" * 50_000, 400),
         ("/api/v1/watches/shop/pause", b"[]", 422),
+        ("/api/v1/reload", b" ", 400),
         ("/api/v1/watches/shop/pause", b"9" * 5000, 400),
         ("/api/v1/watches/shop/pause", b"\xff\xfe", 400),
         ("/api/v1/watches/shop/pause", b'{"for_s": 0}', 422),

@@ -22,7 +22,7 @@ class InboundRoutes:
 
     def endpoints(self) -> list[Endpoint]:
         beat = "/api/v1/heartbeat/{name}"
-        problems = (403, 404, 409, 413, 422, 429, 503)
+        problems = (401, 403, 404, 409, 413, 422, 429, 503)
         return [
             *(
                 Endpoint(
